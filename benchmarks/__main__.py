@@ -24,7 +24,10 @@ CHAOS = "chaos (make chaos): requests in flight while engine, gateway and agent 
 
 
 def main(arguments: list[str]) -> int:
-    """Make a stored run, or run single benchmarks, as `arguments` say. Return the exit code."""
+    """Run the scenarios and store their figures if `arguments` is empty or begins with a mode, `quick` or
+    `full`. Otherwise, run only the benchmarks that `arguments` names, and store nothing. Return the exit
+    code.
+    """
     mode = arguments[0] if arguments else QUICK
     if mode in (QUICK, FULL):
         return stored_run(mode, arguments[1:])
@@ -49,8 +52,12 @@ def single(names: list[str]) -> int:
 
 
 def stored_run(mode: str, arguments: list[str], results: Path = RESULTS) -> int:
-    """Make a run, or continue the latest full one, and print its figures. Return the exit code: 0, or 1 if a
-    scenario failed, 2 for an unknown scenario, 130 after an interruption.
+    """Measure the scenarios in the mode `mode` (QUICK or FULL), store the figures in a folder below
+    `results`, and print them. `arguments` has command-line options, such as `--only`. A full run that was
+    stopped is continued; `_resumable` says when.
+
+    Return the exit code: 0, or 1 if a scenario failed, 2 for an unknown scenario, 130 after an interruption.
+    Raises SystemExit if an option is wrong or a built-in model is missing.
     """
     asked = _parser(mode).parse_args(arguments)
     known = scenarios()

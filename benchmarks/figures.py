@@ -68,8 +68,9 @@ def read(path: Path) -> list[Figure]:
 
 
 def parse(lines: Iterable[str], source: str = "figures") -> Iterator[Figure]:
-    """Yield the figures in whole lines. Raises ValueError, with `source` and the number of the line, if a
-    line is not a figure.
+    """Yield the figure in each of `lines`, which must all be complete. Empty lines are skipped. Raises
+    ValueError, with `source` (where the lines come from) and the number of the line, if a line is not a
+    figure.
     """
     for number, line in enumerate(lines, 1):
         if line.strip():

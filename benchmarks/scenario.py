@@ -45,14 +45,17 @@ class Subjects:
 
 @dataclass(frozen=True)
 class Scenario:
-    """A measurement of Vestal and its peers together. A quick run gives it `quick_s` seconds, a full run
-    `full_s`.
+    """A measurement of Vestal and the peers with which it is compared. They are its subjects, and take turns
+    in each round. A quick run gives the scenario `quick_s` seconds and `quick_rounds` rounds, a full run
+    `full_s` and `full_rounds`. With `quick_s` 0 it is not part of a quick run.
 
-    With `quick_s` 0 it is not part of a quick run. `quick_rounds` and `full_rounds` are the numbers of rounds
-    of such runs. `run` logs each figure as soon as it has one; the subjects take turns in each round, and
-    rounds count from 1. Progress goes to stderr. A KeyboardInterrupt may interrupt `run`, which then stops
-    what it started. If it is run again in the same run, it begins with the first incomplete round. A scenario
-    that `resumes_itself` is instead called with all rounds, and finds the stored figures in `subjects.have`.
+    `run` is called with a function that logs a figure, the subjects to measure, and the number of rounds. It
+    logs each figure as soon as it has one, with rounds that count from 1, and reports progress on stderr. If
+    a KeyboardInterrupt interrupts it, it stops what it started.
+
+    If a stored run of benchmarks is continued, `run` is called with only the number of rounds that are not
+    complete yet. A scenario that `resumes_itself` is instead called with all rounds, and leaves out those
+    whose figures are in `subjects.have`.
     """
 
     name: str
@@ -71,8 +74,10 @@ def progress(line: str) -> None:
 
 
 def run_alone(scenario: Scenario, arguments: list[str]) -> None:
-    """Run a scenario outside of a stored run, and print its figures. `arguments` has the number of rounds and
-    then the subjects, both optional.
+    """Run one scenario and print its figures, without storing them. `arguments` are those of the command
+    line, and may be empty: the number of rounds (by default that of a full run), then the names of the
+    subjects to measure, such as `vestal` (by default all). Raises SystemExit if the number of rounds is not a
+    whole number of at least 1.
     """
     if arguments and not (arguments[0].isdecimal() and int(arguments[0])):
         raise SystemExit(f"ROUNDS must be a whole number of at least 1, not {arguments[0]!r}.")

@@ -1,4 +1,6 @@
-"""HTTP client for the agent of this home, on loopback, with the token."""
+"""HTTP client for the agent of one Vestal home folder. It connects on loopback, and sends the token that is
+stored in the home folder.
+"""
 
 import http.client
 import time
@@ -66,8 +68,11 @@ class AgentClient:
     def _exchange(
         self, method: str, path: str, body: dict[str, Any] | None, timeout_s: float
     ) -> tuple[int, dict[str, Any]]:
-        """Send one request and return the HTTP status and the JSON body of the answer. The token is sent with
-        every path except `/health`.
+        """Send one request. Return the HTTP status and the JSON body of the answer, or an empty dict if the
+        body is no JSON object. The token is sent with every path except `/health`.
+
+        Raises OSError or http.client.HTTPException if the agent does not answer within `timeout_s` seconds or
+        the exchange fails, ValueError if the body is not JSON, and ConfigError if there is no token.
         """
         url = f"http://127.0.0.1:{self._port}{path}"
         token = "" if path == "/health" else read_token(self._config.home)

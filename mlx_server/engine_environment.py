@@ -23,12 +23,15 @@ THREADS_CHOSEN = "VESTAL_BLAS_THREADS_CHOSEN"
 
 
 def engine_environment(cache_dir: Path) -> dict[str, str]:
-    """Return the variables to add to the engine's environment, and make the libraries that they name.
+    """Return the variables to add to the engine's environment: on Linux, the number of OpenBLAS's threads,
+    and the paths of two libraries for MLX; on macOS, none. A number of threads or a BLAS that the user has
+    chosen is kept.
 
-    The libraries are made once, in the folder of OpenBLAS's package, or in the folder `blas` in `cache_dir`
-    if the package's cannot be written. The result is empty on macOS. If the packages are missing or the copy
-    of OpenBLAS cannot be made, the engine uses the system's OpenBLAS or the slow reference BLAS; its `hello`
-    event says which.
+    The libraries are a copy of the OpenBLAS in the package `scipy-openblas32`, with the function names that
+    MLX looks for, and our own library for products with few rows. This function makes them once, in the
+    folder of that OpenBLAS, or in the folder `blas` in `cache_dir` if that folder cannot be written. If the
+    package is missing or the copy cannot be made, no library is named, and the engine uses the system's
+    OpenBLAS or the slow reference BLAS; its `hello` event says which.
     """
     if not sys.platform.startswith("linux"):
         return {}

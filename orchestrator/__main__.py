@@ -1,5 +1,10 @@
 """Start one of the orchestrator's processes: `python -m orchestrator [run|nightly|worker|healthcheck]`.
 
+run          (default) the main process: the HTTP API, the tasks, the cycles and the health monitor
+nightly      the service that brings the knowledge up to date each night
+worker       one of several processes that only run tasks, from a queue that they share on Postgres
+healthcheck  prints whether one of these processes is healthy; the exit code is 0 or 1
+
 Only what the chosen command needs is imported.
 """
 

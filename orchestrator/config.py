@@ -17,30 +17,40 @@ LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
 @dataclass(frozen=True)
 class Config:
-    """All settings of the orchestrator's processes. URLs have no trailing slash."""
+    """All settings of the orchestrator's processes. URLs have no trailing slash.
 
-    home: Path
-    token: str
+    A process makes at most `max_concurrent` calls to models at the same time. With Postgres, all workers
+    together run at most `tasks_at_once` tasks at the same time, and `worker_id` is this process's name among
+    the workers. The knowledge of the agents is in the folders in `knowledge_dir`, each with its agent's name,
+    and in `knowledge_folders`, which maps agents to folders elsewhere.
+
+    `cycle_interval_s` is the pause between two cycles, `monitor_interval_s` that between two health checks of
+    the monitor while all backends are healthy. `nightly_hour` is the hour, in local time, at which the
+    nightly work begins.
+    """
+
+    home: Path  # the folder of the SQLite files
+    token: str  # requests to the API must carry it; it is also sent to the webhook
     bind: str
     port: int
     ollama_urls: tuple[str, ...]  # the first is this machine's; empty: Ollama is not used
     mlx_urls: tuple[str, ...]
     llm_api_key: str  # sent to all backends except the first of each kind
-    webhook_url: str
-    chat_model: str
+    webhook_url: str  # where the host agent takes reports of outages; "": nothing is reported
+    chat_model: str  # for agents without a model of their own
     embed_model: str
     rerank_model: str  # reranks search results; "": no reranking
     cycle_interval_s: float
     monitor_interval_s: float
-    max_concurrent: int  # calls to models at the same time
+    max_concurrent: int
     knowledge_dir: Path
-    knowledge_folders: Mapping[str, Path]  # agent -> folder, besides the folders in knowledge_dir
-    agents_file: Path | None
+    knowledge_folders: Mapping[str, Path]
+    agents_file: Path | None  # None: the only agent is the built-in one
     database_url: str  # Postgres that orchestrators and workers share; "": SQLite in `home`
-    worker_id: str  # this process's name among the workers
-    tasks_at_once: int  # tasks that run at the same time, of all workers together
+    worker_id: str
+    tasks_at_once: int
     max_unfinished_tasks: int  # queued and running, of all workers together; further ones are refused
-    embed_batch: int
+    embed_batch: int  # at most so many texts are embedded by one request
     max_answer_tokens: int
     context_tokens: int  # at most so many tokens of a model's context are used
     nightly_hour: int
@@ -52,8 +62,8 @@ class Config:
 
     @property
     def tasks_database(self) -> Path:
-        """Return the path of DBOS's SQLite file. It is a separate file, so that damage to one does not affect
-        the other.
+        """Return the path of DBOS's SQLite file for the tasks. Knowledge and cycles are in another file
+        (`database`), so that damage to one of the files does not affect the other.
         """
         return self.home / "orchestrator-tasks.db"
 

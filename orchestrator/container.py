@@ -47,7 +47,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Container:
-    """The connected objects that the service, nightly and the workers use."""
+    """The connected objects that one process uses: the service, the nightly service or a worker.
+    `open_container` creates them.
+
+    `board` has the health of the backends, and `cycles` the records of the cycles. DBOS stores the tasks in
+    `task_database`; all other data are in `database`.
+    """
 
     config: Config
     agents: dict[str, Agent]

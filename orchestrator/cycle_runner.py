@@ -20,8 +20,9 @@ UNHEALTHY_CHECK_S = 15.0  # while a backend is down, it is checked at least this
 
 
 class CycleRunner:
-    """Runs one cycle at a time: at each interval, and at once when a backend has recovered or has other
-    models.
+    """Runs the orchestrator's cycles, one at a time: at each interval, and at once when a backend has
+    recovered or its list of models has changed. A cycle checks the backends, embeds changed files of the
+    agents' knowledge, and stores a record of what it did.
     """
 
     def __init__(self, container: Container) -> None:

@@ -23,7 +23,9 @@ REQUEST = (
 
 
 def call(port: int, count: int, token: str) -> list[tuple[float, str]]:
-    """Return the milliseconds from each connection's start to its end, and the body of its answer.
+    """Send `count` requests `POST /recover` at the same time to the agent at `port`, each on a connection of
+    its own. Return for each the milliseconds from the opening of the connection until the agent closed it,
+    and the body of the answer. `token` is the agent's bearer token.
 
     Raises TimeoutError if no answer arrives for WITHIN_S seconds, and OSError if a connection fails.
     """

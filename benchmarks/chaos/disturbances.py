@@ -14,7 +14,11 @@ _OTHER_METHODS = ("TERM", "STOP", "ABRT", "OOM")
 
 @dataclass(frozen=True)
 class Disturbance:
-    """One kill or upgrade. `method` says how an engine is killed; other processes get SIGKILL."""
+    """One kill or upgrade. `what` is what is killed (one of VICTIMS), or UPGRADE.
+
+    `method` is how it is killed: an engine by `KILL`, `TERM`, `STOP`, `ABRT` or `OOM` (out of memory), other
+    victims always by `KILL`. It is empty for an upgrade.
+    """
 
     what: str
     method: str = ""

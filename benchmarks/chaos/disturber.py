@@ -40,9 +40,10 @@ PROCESSES = {
 class Disturber:
     """Carries out a plan of kills and upgrades, and counts their effects in `tally`.
 
-    It begins after the disturbances that the tally has already counted. Each disturbance waits until `is_due`
-    returns True for its number (from 0), then for a time that `seed` decides, then until the stack serves.
-    Its times are stored in `deaths`.
+    In a resumed run, it begins after the disturbances that the tally has already counted. Before each
+    disturbance it waits until `is_due` returns True for the disturbance's number (from 0), then for a random
+    time, drawn from `seed`, and then until the stack serves. The time of each disturbance, and the time at
+    which the stack served again, are stored in `deaths`.
     """
 
     def __init__(
@@ -59,8 +60,11 @@ class Disturber:
         self._draw = random.Random(f"{seed} {tally.done}")
 
     async def run(self) -> None:
-        """Carry out the disturbances that the tally has not counted yet. Print a line if the stack does not
-        serve in time, before a disturbance or after a kill.
+        """Carry out the disturbances of the plan that the tally has not counted yet.
+
+        If the stack does not serve within REPLACED_S seconds before a disturbance, the disturbance is left
+        out. In that case, and if the stack does not serve in time after a kill, print a line, count the
+        disturbance as one without effect, and continue with the next one.
         """
         for number in range(self._tally.done, len(self._plan)):
             while not self._is_due(number):  # noqa: ASYNC110 - it depends on the load

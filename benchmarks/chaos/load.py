@@ -22,8 +22,12 @@ async def run(
     watcher: Watcher,
     answered: Callable[[ClientRequest, Answer], None],
 ) -> None:
-    """Send all requests, from `clients` clients at the same time, and call `answered` with each request and
-    its answer.
+    """Send all `requests` to the gateway at `url`, from `clients` clients at the same time, and call
+    `answered` with each request and its answer.
+
+    A client that is cut off, refused or answered with 503 tries again, and `watcher` is informed of it. If a
+    request has no complete answer after `timeout_s` seconds, it is not tried again, and the `fault` of its
+    answer says so.
     """
 
     async def client(session: aiohttp.ClientSession) -> None:

@@ -46,8 +46,12 @@ class Deaths:
         return earlier[-1] if earlier else NONE
 
     def pauses(self, pieces_at: Sequence[float]) -> Iterator[tuple[str, float]]:
-        """Yield the cause and the seconds of each pause of a stream whose parts arrived at the times
-        `pieces_at`.
+        """Yield the cause and the length in seconds of each pause of a stream. `pieces_at` has the times at
+        which the parts of the stream arrived.
+
+        A pause is the longest gap between two parts that a kill or upgrade brought about. Its cause is the
+        name of that kill or upgrade, such as `engine TERM`. A gap with different causes is yielded once, with
+        the cause SEVERAL.
         """
         gaps: dict[tuple[float, float], str] = {}
         for death in self._deaths:

@@ -47,8 +47,9 @@ def load(path: Path, options: Mapping[str, Any]) -> State:
 
 
 def save(path: Path, options: Mapping[str, Any], state: State) -> None:
-    """Replace the state file in one step, so that an interruption leaves the previous state. Raises OSError
-    if the file cannot be written.
+    """Write `state`, and the `options` of its run, to the file `path`. `load` compares the options with those
+    of the resumed run. The file is replaced in one step, so that an interruption leaves the previous one.
+    Raises OSError if it cannot be written.
     """
     text = json.dumps({"options": dict(options), "tally": state.tally.to_json(), "texts": state.texts})
     temporary = path.with_name(f"{path.name}.new")

@@ -33,7 +33,9 @@ class CauseTally:
 
 
 class Tally:
-    """All counts of a run, which may have been interrupted and resumed."""
+    """The counts of a chaos run: answers by verdict, kills and upgrades with their effects, and how often
+    clients came back after a cut-off. A resumed run continues with the stored counts of its earlier parts.
+    """
 
     def __init__(self) -> None:
         self.elapsed_s = 0.0
@@ -61,16 +63,17 @@ class Tally:
         return self.verdicts[TextVerdict.EQUAL] / self.sent if self.sent else 0.0
 
     def judged(self, verdict: TextVerdict, sample: str) -> None:
-        """Count an answer by its verdict. Store `sample`, a description of the answer, if it is one of the
-        first MAX_SAMPLES that are not equal to the undisturbed one.
+        """Count an answer by its verdict, which compares it with the answer to the same request without
+        kills. Unless the two are equal, also store `sample`, a description of the answer; at most MAX_SAMPLES
+        are stored.
         """
         self.verdicts[verdict] += 1
         if verdict is not TextVerdict.EQUAL and len(self.samples) < MAX_SAMPLES:
             self.samples.append(f"{verdict}: {sample}"[:SAMPLE_CHARS])
 
     def failures(self, least_equal: float) -> Iterator[str]:
-        """Yield the reasons why the run failed; none if it succeeded. `least_equal` is the least share of
-        equal answers.
+        """Yield the reasons why the run failed; none if it succeeded. `least_equal` is the share (0 to 1) of
+        all answers that must equal the answers to the same requests without kills.
         """
         for verdict in (TextVerdict.LOST, TextVerdict.DOUBLED):
             if self.verdicts[verdict]:

@@ -47,9 +47,11 @@ def _goes_on_later(rest_got: str, rest_wanted: str) -> bool:
 
 
 def _goes_on_earlier(rest_got: str, wanted: str, at: int) -> bool:
-    """Return whether a part is repeated in the received text: whether `rest_got`, which is the received text
-    from its first difference on, begins with something that the undisturbed text `wanted` has before the
-    position `at` of the difference.
+    """Return whether a part is repeated in the received text. That text first differs from the undisturbed
+    text `wanted` at the position `at`, and `rest_got` is the received text from there on.
+
+    A part is repeated if the first characters of `rest_got` also occur in `wanted`, at a position before
+    `at`. Up to 2 * SURE_CHARS characters are compared, and there must be at least SURE_CHARS.
     """
     head = rest_got[: 2 * SURE_CHARS]
     found = wanted.rfind(head, 0, at + len(head) - 1) if len(head) >= SURE_CHARS else -1

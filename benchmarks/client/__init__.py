@@ -1,9 +1,10 @@
-"""Send requests in every dialect, and read the answers.
+"""Send requests in every dialect (the API of Ollama, OpenAI or Anthropic), and read the answers.
 
-| module      | job                                                                                |
-|-------------|------------------------------------------------------------------------------------|
-| `requests`  | requests in every dialect, drawn from a seed                                       |
-| `returning` | a client that comes back to an answer that was cut off; `frames` splits its stream |
-| `once`      | a client that does not come back                                                   |
-| `reading`   | the answer in the messages of a server, in each dialect                            |
+| module      | job                                                                            |
+|-------------|--------------------------------------------------------------------------------|
+| `requests`  | requests in every dialect, drawn from a seed                                   |
+| `returning` | a client that comes back to an answer that was cut off                         |
+| `frames`    | a streamed response, split into events or lines for `returning`                |
+| `once`      | a client that does not come back                                               |
+| `reading`   | an answer, put together from the JSON that a server sends, in each dialect     |
 """

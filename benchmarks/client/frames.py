@@ -4,7 +4,9 @@ from __future__ import annotations
 
 
 class FrameReader:
-    """Joins the bytes of one connection into whole frames. A frame that is cut off is dropped."""
+    """Joins the bytes of one connection into whole frames: server-sent events if `content_type` is
+    `text/event-stream`, else lines. A frame that is incomplete when the connection ends is dropped.
+    """
 
     def __init__(self, content_type: str) -> None:
         self._end = b"\n\n" if content_type.startswith("text/event-stream") else b"\n"

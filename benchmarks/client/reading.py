@@ -1,4 +1,8 @@
-"""Add a message of the server to an answer, in each dialect. Pure."""
+"""Put an answer together from the JSON messages that a server sends, in each dialect (the API of Ollama,
+OpenAI or Anthropic). Pure.
+
+A message is a complete response, or one event or line of a streamed response.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """Send a request, and come back if the answer is cut off: resume the answer by its id, or send the request
-again with its key.
+again with the same Idempotency-Key. `Sending` says which of the two a client does.
 """
 
 from __future__ import annotations

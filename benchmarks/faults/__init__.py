@@ -1,4 +1,5 @@
-"""Measure the fault table: when each fault is noticed, when the service is back, what is lost, and who acts.
+"""Measure, for a table with a row for each fault: when the fault is noticed, when the service is back, what
+is lost, and who acts.
 
 | module          | job                                                                                  |
 |-----------------|--------------------------------------------------------------------------------------|
@@ -9,9 +10,9 @@
 | `processes`     | engine, gateway, agent: killed, aborted, suspended, out of memory                    |
 | `ollama`        | Ollama killed and suspended                                                          |
 | `resources`     | a full disk, no descriptor left                                                      |
-| `sleeping`      | the group of the sleep, by clocks that are set forward                               |
+| `sleeping`      | the group of the machine's sleep, which is simulated by setting clocks forward       |
 | `containers`    | the group of the orchestrator's container: killed, out of memory, dockerd restarted  |
 | `docker_engine` | a separate Docker engine for the benchmark                                           |
 | `stack`         | the stack into which faults are injected; `probing` sends it requests                |
-| `tries`         | one try; `run` makes all of them                                                     |
+| `tries`         | one try, which injects one fault once; `run` makes all tries                         |
 """

@@ -38,7 +38,9 @@ while True:
 
 
 class ContainerStack(FaultStack):
-    """A stack whose orchestrator runs in a separate Docker engine of the benchmark."""
+    """A stack whose orchestrator runs in a container of `engine`, a Docker engine that the benchmark started
+    for itself. `first_port` is the first of the stack's ports; 0 means free ones.
+    """
 
     def __init__(self, engine: DockerEngine, *, first_port: int = 0) -> None:
         self.engine = engine
@@ -60,10 +62,11 @@ class ContainerStack(FaultStack):
         self.orchestrator_url = f"http://127.0.0.1:{self._env['VESTAL_ORCHESTRATOR_PORT']}"
 
     def up(self) -> None:
-        """Start the agent, which starts the containers from the image in the benchmark's engine, and wait
-        until all services serve. Raises RuntimeError if they do not in time.
+        """Start the agent unless it runs, and wait until all services serve. The agent starts the containers
+        in the benchmark's Docker engine, from the image that was loaded into it. Raises RuntimeError if a
+        service does not serve within UP_WITHIN_S seconds.
 
-        `vestal up` is not used, because it would build the image, in an engine without a network.
+        `vestal up` is not used, because it would build the image, and this Docker engine has no network.
         """
         if not (self.code / "docker-compose.yml").exists():
             shutil.copy2(REPO / "docker-compose.yml", self.code)
@@ -173,8 +176,8 @@ def overrun_container(stack: FaultStack) -> Made:
 
 
 def restart_engine(stack: FaultStack) -> Made:
-    """Restart the benchmark's Docker engine, as `systemctl restart docker` does. Return when the restart
-    began.
+    """Restart the benchmark's Docker engine, as `systemctl restart docker` does. Return the time at which the
+    restart began.
     """
     assert isinstance(stack, ContainerStack)
     at = time.time()

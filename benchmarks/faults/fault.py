@@ -23,9 +23,10 @@ LOOK_S = 0.002
 
 @dataclass(frozen=True)
 class Made:
-    """The time at which a fault was injected (`at`), in seconds since 1970.
+    """The times at which a fault was injected (`at`) and at which Vestal noticed it (`noticed_at`), in
+    seconds since 1970.
 
-    `noticed_at` is when it was noticed, if something other than the journal shows that; else None.
+    `noticed_at` is None if only an event in the journal can show when the fault was noticed.
     """
 
     at: float

@@ -11,8 +11,8 @@ from benchmarks.faults.stack import FaultStack, can_mount
 
 
 def upgrade(stack: FaultStack) -> Made:
-    """Change the code of the package `vestal` and run `vestal up`, which therefore replaces agent and
-    gateway. Return when `vestal up` began.
+    """Change the package `vestal` in the stack's copy of the code and run `vestal up`, which therefore
+    replaces agent and gateway. Return the time at which `vestal up` began. The copy stays changed.
     """
     stack.change_code(next(stack.changes))
     at = time.time()

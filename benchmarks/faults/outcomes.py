@@ -119,8 +119,11 @@ ACTORS = {
 
 
 def outcome(observed: Try, notices: Notices, default_actor: str = NOBODY) -> Outcome:
-    """Return the outcome of a try. `notices` returns whether a journal entry shows that the fault was
-    noticed. `default_actor` is named if the journal shows no actor, as for Docker.
+    """Return the outcome of a try, in which one fault was injected. `notices` returns whether a journal entry
+    shows that the fault was noticed.
+
+    The outcome names those who repaired the fault, according to the journal. If the journal shows nobody, it
+    names `default_actor`, such as Docker, which restarts containers without writing to the journal.
     """
     after = [entry for entry in observed.entries if observed.fault_at <= entry.at <= observed.until]
     noticed_at = observed.noticed_at

@@ -38,8 +38,9 @@ the connection was cut off.
 
 @dataclass(frozen=True)
 class Load:
-    """Requests to the service `stream`: probes at fixed times if `is_probe`, else one request after the
-    other. `send` sends one of them.
+    """Requests to one service, which `stream` names. If `is_probe`, they are sent at fixed times, even if
+    earlier ones have no answer yet; otherwise, each is sent when the one before it has ended. `send` sends
+    one request.
     """
 
     stream: str
@@ -68,7 +69,9 @@ class Prober:
         )
 
     def stop(self) -> list[Request]:
-        """Stop sending, wait for the last answers, and return all requests. One without an answer is lost."""
+        """Stop sending, wait up to LAST_ANSWERS_WITHIN_S seconds for the last answers, and return all
+        requests. A request that has no answer by then is among them, with `answered` False.
+        """
         self._ending.set()
         self._thread.join(LAST_ANSWERS_WITHIN_S + 10)
         return list(self._requests)
@@ -127,8 +130,8 @@ async def _last_answers(running: set[asyncio.Task[None]]) -> None:
 
 
 def probes_of_model(stream: str, url: str) -> Load:
-    """Return the probes of an MLX server: each asks for one token after a short prompt, on its own
-    connection.
+    """Return a load of probes for the MLX server at `url`: each asks for one token after a short prompt, on
+    its own connection. `stream` names the service in the results.
     """
     run = secrets.token_hex(4)
 
@@ -140,7 +143,9 @@ def probes_of_model(stream: str, url: str) -> Load:
 
 
 def long_answers(stream: str, url: str) -> Load:
-    """Return the load of one streamed answer after the other, so that each fault interrupts one."""
+    """Return a load that requests one streamed answer of LONG_TOKENS tokens after the other from the MLX
+    server at `url`, so that every fault comes during an answer. `stream` names the service in the results.
+    """
     run = secrets.token_hex(4)
 
     def ask(number: int) -> ClientRequest:
@@ -153,10 +158,11 @@ def long_answers(stream: str, url: str) -> Load:
 
 
 def _returning(url: str, run: str, ask: Callable[[int], ClientRequest]) -> Send:
-    """Return a function that sends request `ask(number)` with an Idempotency-Key, sends it again with the
-    same key after each cut-off, as the guide recommends, and counts the cut-offs.
+    """Return a function that sends the request `ask(number)` to `url` with an Idempotency-Key. It sends the
+    request again with the same key after each cut-off, as docs/guide/clients.md recommends, and counts the
+    cut-offs.
 
-    `run` distinguishes the keys of this load from those of others.
+    `run` is a part of the keys, and distinguishes them from those of other loads.
     """
 
     async def send(session: aiohttp.ClientSession, number: int) -> tuple[str, int]:
@@ -170,8 +176,9 @@ def _returning(url: str, run: str, ask: Callable[[int], ClientRequest]) -> Send:
 
 
 def probes_by_get(stream: str, url: str, headers: dict[str, str] | None = None) -> Load:
-    """Return the probes of a service by GET. A GET may be repeated, so the client tries until it is
-    answered.
+    """Return a load of probes, each of which is a GET of `url`. A GET may be repeated, so the client tries
+    again until the status is 200, for at most REQUEST_TIMEOUT_S seconds. `stream` names the service in the
+    results.
     """
 
     async def send(session: aiohttp.ClientSession, number: int) -> tuple[str, int]:
@@ -193,8 +200,11 @@ def probes_by_get(stream: str, url: str, headers: dict[str, str] | None = None) 
 
 
 def tasks(stream: str, url: str, headers: dict[str, str]) -> Load:
-    """Return the load of one task after the other. A task is answered when the orchestrator reports it as
-    `done`.
+    """Return a load that submits tasks to the orchestrator, each one when the task before it has ended. A
+    task is answered when the orchestrator reports it as `done`.
+
+    `url` is the address of the orchestrator's route `/tasks`, and `headers` has its token. `stream` names the
+    service in the results.
     """
     run = secrets.token_hex(4)
 
@@ -224,8 +234,9 @@ def tasks(stream: str, url: str, headers: dict[str, str]) -> Load:
 
 
 def probes_once(stream: str, url: str, body: dict[str, Any]) -> Load:
-    """Return the probes of a server that keeps no answers, such as Ollama. An answer that is cut off
-    is lost.
+    """Return a load of probes, each of which is a POST of `body` to `url`, for a server that keeps no
+    answers, such as Ollama. The client does not try again, so an answer that is cut off is lost. `stream`
+    names the service in the results.
     """
 
     async def send(session: aiohttp.ClientSession, number: int) -> tuple[str, int]:

@@ -38,8 +38,11 @@ def out_of_memory(stack: FaultStack) -> Made:
 
 @contextlib.contextmanager
 def _memory_group(pid: int) -> Iterator[bool]:
-    """Move a process into a separate control group whose memory limit is already exceeded. Yield whether that
-    was possible.
+    """Move a process into a new control group with a memory limit of 64 KiB, so that the kernel kills the
+    process at its next allocation. Yield True, or False if this is not possible, as on macOS or without root.
+
+    At the end of the `with` block the group is removed, which is possible only after the process in it has
+    died.
     """
     root = next((group for group in MEMORY_GROUPS if (group / "cgroup.procs").exists()), None)
     group = (root or MEMORY_GROUPS[0]) / f"vestal-fault-{pid}"

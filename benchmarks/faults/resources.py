@@ -18,8 +18,8 @@ BLOCK_SIZES = (1 << 20, 1 << 12, 1)
 
 
 def fill_disk(stack: FaultStack) -> Made:
-    """Fill the disk of the stack's home to its last byte, and free it again after HOLD_S seconds. Return when
-    it was full.
+    """Fill the disk of the stack's home to its last byte, keep it full for HOLD_S seconds, and free it again.
+    Return the time at which it became full.
     """
     filler = stack.home / "filler"
     try:
@@ -36,8 +36,8 @@ def fill_disk(stack: FaultStack) -> Made:
 
 
 def take_descriptors(stack: FaultStack) -> Made:
-    """Lower the gateway's limit of file descriptors to 0, so that it can open none, and restore it after
-    HOLD_S seconds. Return when it was lowered.
+    """Lower the gateway's limit of file descriptors to 0, so that it can open none, wait for HOLD_S seconds,
+    and restore the limit. Return the time at which it was lowered.
 
     Descriptors that are already open stay open.
     """

@@ -1,4 +1,6 @@
-"""Inject every fault in turn, try by try, and log the figures of each try when it has ended."""
+"""Inject each fault several times, and pass the figures of each try to the caller's function `log` when the
+try has ended. All faults of a group are tried once before any of them is tried again.
+"""
 
 from __future__ import annotations
 
@@ -31,8 +33,9 @@ def run_faults(
     done: Done = (),
     first_port: int = 0,
 ) -> None:
-    """Inject each fault `tries` times, except for the tries in `done`, and log the figures. `only` has the
-    names of the faults to inject (empty: all).
+    """Inject each fault in `groups` as often as `tries` says, except for the tries in `done`, and pass the
+    figures of each try to `log`. `only` has the names of the faults to inject (empty: all). `first_port` is
+    the first of a stack's four ports; 0 means free ones.
 
     Try 1 of all faults of a group comes before try 2. A fault that cannot be injected on this machine is
     logged once, as a failure with its reason.
@@ -54,7 +57,9 @@ def _refused(log: Log, group: Group, fault: Fault) -> bool:
 
 
 def _run_group(log: Log, group: Group, left: list[tuple[int, Fault]], first_port: int) -> None:
-    """Make the tries `left`, pairs of a number and a fault, which are all of one group.
+    """Make the tries `left`, pairs of a try's number and its fault. The faults are those of `group`, which
+    starts the stack into which they are injected. `first_port` is the first of the stack's ports (0: free
+    ones).
 
     After a try that failed or in which the stack did not recover without help, the next one gets a new stack.
     If a stack does not start, the remaining tries are logged as failures with the reason.

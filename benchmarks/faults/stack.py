@@ -48,9 +48,11 @@ ANSWER_WITHIN_S = 3.0
 
 class FaultStack(StackProcess):
     """A stack whose disk can be filled and, if `clock` is given, whose clocks can be set forward.
+    `first_port` is the first of its four ports; 0 means free ones. `env` has further environment variables
+    for its processes.
 
-    `clock` is the path of a library that the stack's processes preload. It adds the seconds in the file
-    $VESTAL_FAULT_CLOCK to the clocks that continue during a machine's sleep.
+    `clock` is the path of a library that the stack's processes preload. The library adds the seconds in the
+    file $VESTAL_FAULT_CLOCK to the clocks that continue during a machine's sleep.
     """
 
     def __init__(self, *, first_port: int = 0, clock: Path | None = None, **env: str) -> None:
@@ -85,7 +87,9 @@ class FaultStack(StackProcess):
         return subprocess.run(command, capture_output=True).returncode == 0
 
     def close(self) -> None:
-        """Stop the stack as its base class does, and remove the small disk."""
+        """Stop the stack as its base class does, unmount the small disk that held the stack's home, and
+        delete the remaining files.
+        """
         try:
             super().close()
         finally:
@@ -117,7 +121,9 @@ class FaultStack(StackProcess):
     # --- what is observed ---
 
     def loads(self, stream: str) -> list[Load]:
-        """Return the requests that are sent around a fault of the service `stream`."""
+        """Return the loads that send requests before, during and after a fault. `stream` names the service
+        whose recovery is measured: MLX, AGENT or OLLAMA.
+        """
         model = [probes_of_model(MLX, self.url), long_answers(MLX, self.url)]
         if stream == AGENT:
             return [*model, probes_by_get(AGENT, f"{self.agent_url}/health")]
@@ -127,8 +133,9 @@ class FaultStack(StackProcess):
         return model
 
     def entries(self, since: int) -> list[tuple[int, Entry]]:
-        """Return the journal's events after number `since`, with their numbers. Times that the stack set
-        forward are corrected to this machine's clock.
+        """Return the journal's events after number `since`, with their numbers. If the stack's clocks were
+        set forward by `set_clocks_forward`, the times of later events are converted back to the machine's own
+        clock.
 
         Raises OSError or ValueError if the agent does not answer properly.
         """

@@ -1,4 +1,6 @@
-"""Convert a try's outcome to figures, and figures to the fault table in Markdown. Pure."""
+"""Convert the outcome of one try, in which a fault was injected, to figures, and the figures of all tries to
+a Markdown table with a row for each fault. Pure.
+"""
 
 from __future__ import annotations
 
@@ -62,10 +64,12 @@ def failure(fault: str, what: str, number: int, why: str) -> Figure:
 
 
 def markdown(found: Iterable[Figure]) -> str:
-    """Return the fault table from all figures of faults, in the order in which the faults first appear.
+    """Return a table in Markdown with a row for each fault, in the order in which the faults first appear in
+    `found`. Figures that do not belong to faults are ignored.
 
-    If a try has no value for a time, that time counts as infinite, so that a failure cannot improve a row. A
-    fault that was not measured has the reason in its row.
+    If a fault was not noticed in a try, or the service did not recover, the time until then counts as
+    infinite, so that a failure cannot make the row look better. The row of a fault that was not measured says
+    why.
     """
     rows: dict[str, list[Figure]] = {}
     for figure in found:
@@ -91,8 +95,9 @@ def _line(fault: str, of_fault: Sequence[Figure]) -> str:
 
 
 def _who_acted(fault: str, of_fault: Sequence[Figure], tries: int) -> str:
-    """Return the names of the actors, each with the number of tries in which it acted, unless it acted in
-    all.
+    """Return the names of those who repaired the fault, such as the agent or a person, each with the number
+    of tries in which it acted, unless it acted in all `tries`. Return NOBODY if there are none. `of_fault`
+    has all figures of the fault named `fault`.
     """
     begin, counts = row(fault, ACTED_BY), dict[str, int]()
     for figure in of_fault:

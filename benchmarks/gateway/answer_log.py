@@ -77,7 +77,8 @@ async def compare(program: tuple[str, ...], prompt: str, tokens: int, rounds: in
     """Measure a gateway without an answer log and one with it, in turns. Return their figures by the value of
     `mlx.keep_answers_s`: NOT_KEPT or KEPT.
 
-    `program` has the arguments of Python that start each gateway; empty: the gateway with its own engine.
+    `program` has the arguments with which the Python interpreter starts each gateway. If it is empty, the
+    usual gateway is started, with its real engine.
     """
     figures = {NOT_KEPT: Figures(), KEPT: Figures()}
     settings = {"VESTAL_MLX__MAX_RUNNING": str(STREAMS), "VESTAL_MLX__WARM_SPARE": "false"}

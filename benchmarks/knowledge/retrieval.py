@@ -70,9 +70,13 @@ class Oracle:
 
 
 async def measure(url: str, home: Path, reranker: str | None) -> bool:
-    """Ask all questions, and print the tables of recall and the questions whose passage was missed by the
-    search by both meaning and words. Return whether, in each set of questions, no search by only one of them
-    has a higher recall.
+    """Index docs/ and ask all questions. Print the tables of recall, and the questions whose passage the
+    combined search, by meaning and words, did not find. Return whether, in each set of questions, the
+    combined search has at least the recall of the search by meaning alone and of that by words alone.
+
+    The gateway at `url` computes the embeddings, and the index is stored in the folder `home`. `reranker` is
+    a model that also ranks the results of the combined search; None: only the oracle does. Raises SystemExit
+    if docs/ cannot be indexed.
     """
     good, sets = True, read_questions()
     async with aiohttp.ClientSession() as session:

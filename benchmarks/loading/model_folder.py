@@ -28,8 +28,9 @@ def layers_for(size_bytes: float, dtype: str, vocabulary: int) -> int:
 
 
 def make(folder: Path, size_bytes: float, dtype: str, like: Path) -> int:
-    """Write the model into the new folder `folder`, with the tokenizer of the model in the folder `like`.
-    Return the bytes of its weights.
+    """Write a Llama model with about `size_bytes` bytes of random weights into the new folder `folder`. Its
+    tokenizer, and its configuration apart from the sizes, are those of the Llama model in the folder `like`.
+    Return the size of the weights in bytes.
 
     `dtype` is F32 or BF16. All tensors are filled from one block of random numbers, because the values do not
     affect the time of a load.

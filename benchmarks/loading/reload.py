@@ -3,10 +3,11 @@ model takes.
 
     python -m benchmarks.loading.reload [ROUNDS]
 
-The model has random weights: 6 GB as float32, which are used as they are, and half of that as bfloat16, which
-MLX's CPU build converts. With a single round it has 1 GB. "Cold" means that the files are not in the page
-cache. dd copies the files into one buffer and keeps nothing, so in the page cache it is an upper bound, not
-another loader. The folder is deleted at the end.
+Two models with random weights are measured, one after the other: 6 GB of float32, and 3 GB of bfloat16, which
+Vestal converts to float32 if it computes on a CPU. With ROUNDS 1 instead of 3 (the default), they have 1 GB
+and 0.5 GB. "Cold" means that the files are not in the page cache. dd reads the files and keeps nothing. If
+the files are in the page cache, dd's speed is therefore an upper bound for loaders. The models are deleted at
+the end.
 """
 
 from __future__ import annotations
@@ -92,7 +93,9 @@ def measure(log: Log, subjects: Subjects, rounds: int) -> None:
 
 
 def _lacking(scratch: Path, size: float) -> str:
-    """Return why a model of `size` bytes cannot be measured on this machine; "" if it can."""
+    """Return a sentence that says what this machine lacks for measuring a model of `size` bytes: free disk
+    space in the folder `scratch`, to which the model is written, or memory. Return "" if nothing is lacking.
+    """
     if shutil.disk_usage(scratch).free < 2 * size:
         return (
             f"{scratch} has no room for a model of {size / 1e9:g} GB: free some of the disk, or set TMPDIR."
@@ -154,8 +157,9 @@ def _drop(files: list[Path]) -> None:
 
 
 def _load_s(program: str, folder: Path) -> float:
-    """Run `program` in a separate process, and return the seconds that it reports for loading the model in
-    `folder`, without the imports. Raises ValueError if it fails.
+    """Run `program`, the source text OURS or THEIRS, in a separate process. Return the seconds that it
+    reports for loading the model in `folder`, which do not include its imports. Raises ValueError if it
+    fails.
     """
     with tempfile.TemporaryDirectory(prefix="vestal-bench-") as cache:
         env = os.environ | engine_environment(Path(cache)) | {"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
@@ -197,8 +201,8 @@ def _restart_s(gateway: GatewayProcess) -> float:
 
 
 def _tokens(url: str) -> Generator[str]:
-    """Yield the parts of an answer as they arrive. Random weights may yield an empty text, which
-    counts too.
+    """Request a short answer from the gateway at `url`, and yield the parts of its text as they arrive. The
+    last part is yielded even if it is empty, because random weights may generate tokens without text.
     """
     body = {"model": "big", "prompt": "Hello", "raw": True, "stream": True, "options": {"num_predict": 4}}
     request = urllib.request.Request(f"{url}/api/generate", json.dumps(body).encode())

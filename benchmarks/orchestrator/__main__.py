@@ -1,8 +1,12 @@
-"""Measure the orchestrator's container: its start, 50,000 chunks, 50 tasks, thousands of cycles.
+"""Measure the orchestrator's container.
 
     python -m benchmarks.orchestrator [start] [chunks] [tasks] [steady] [--chunks 50000] [--runs 5]
 
-It needs a Docker engine. A stand-in for the models answers at once, so that only the orchestrator's own code
+`start` measures its start, `chunks` the indexing and search of 50,000 chunks of text, `tasks` 50 tasks of one
+model call each, and `steady` its memory over thousands of cycles of its main loop. Without a name, all are
+measured. `--runs` is how often `start` and `tasks` are repeated.
+
+A Docker engine is needed. A stand-in for the models answers at once, so that only the orchestrator's own code
 is measured.
 """
 
@@ -30,8 +34,10 @@ ROW = "{:<66} {:>12} {:>10}"
 
 
 def start(models: StandInControl, given: argparse.Namespace) -> bool:
-    """Measure the time from the container's first process to the end of the first cycle, and the memory.
-    Return whether both are within their limits.
+    """Measure the container's start: the time from its first process to the end of the first cycle of the
+    orchestrator's main loop, the peak memory until then, and the memory at rest after ten cycles. Return
+    whether the medians of `given.runs` starts are within their limits. `models` stands in for the model
+    servers.
     """
     took, peaks, rests = [], [], []
     for _ in range(given.runs):
@@ -48,8 +54,11 @@ def start(models: StandInControl, given: argparse.Namespace) -> bool:
 
 
 def chunks(models: StandInControl, given: argparse.Namespace) -> bool:
-    """Index the corpus in the first cycle, once under each memory limit. Return whether, under each limit,
-    all chunks were stored, searches found them, and checking the unchanged corpus again was fast enough.
+    """Index a corpus of `given.chunks` chunks in the first cycle of the orchestrator's main loop, once for
+    each memory limit of the container in `given.limits`. `models` stands in for the model servers.
+
+    Return whether, under each limit, all chunks were stored, the kernel killed no process for lack of memory,
+    searches found the chunks, and FILES_A_S files per second of the unchanged corpus were checked again.
     """
     results = [_indexed(models, limit, given.chunks) for limit in given.limits]
     return all(results)
@@ -84,8 +93,9 @@ def _held(one: Container, title: str, count: int) -> bool:
 
 
 def _found(one: Container, title: str) -> bool:
-    """Search for SEARCHES passages drawn at random, and print the result, labeled with `title`. Return
-    whether each search has its passage as the first result.
+    """Draw SEARCHES passages of the indexed corpus at random, and search for each in the container `one`.
+    Print how many searches have their passage as the first result, and the memory, labeled with `title`.
+    Return whether all searches do.
     """
     draw, found = random.Random(2), 0
     paths = sorted((one.knowledge / "docs").iterdir())

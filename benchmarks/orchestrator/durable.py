@@ -41,7 +41,9 @@ TAKEN_OVER = "orchestration/taken_over_by_another_worker_s"
 
 
 def run(log: Log, subjects: Subjects, rounds: int) -> None:
-    """Log the times of steps and tasks, and the times until a killed task continues, in each round."""
+    """Log, in each of `rounds` rounds, how long the orchestrator's steps and tasks take, and how soon a task
+    continues after its process is killed. Do nothing if `subjects` excludes VESTAL.
+    """
     if not subjects.wants(VESTAL):
         return
     for number in range(1, rounds + 1):
@@ -77,8 +79,9 @@ def _timed(log: Log, row: str, number: int, measure: Callable[[], float]) -> Non
 
 
 def resumed_after_restart_s() -> float:
-    """Kill the only process during a call and restart it at once. Return the seconds from the kill to the
-    repeated call.
+    """Kill the only orchestrator process during a model call of a task, and restart it at once. Return the
+    seconds from the kill until the call is made again. Raises TimeoutError if no call is made within
+    DEADLINE_S seconds.
     """
     with (
         stand_in() as models,
@@ -113,8 +116,11 @@ def taken_over_s() -> float:
 
 @contextmanager
 def _orchestrator(command: str, models: StandInControl, home: Path, **env: str) -> Iterator[RunningProcess]:
-    """Run a process of the orchestrator until the end of the `with` block. The file `port` in its home has
-    its port.
+    """Run an orchestrator process until the end of the `with` block, and yield it when it serves. Its home is
+    the folder `home`, where the file `port` has the port of its HTTP API.
+
+    `command` is `run` or `worker`. `models` stands in for the model servers, and `env` has further
+    environment variables. Raises PeerFailed if the process does not serve.
     """
     home.mkdir(exist_ok=True)
     port = free_port()

@@ -27,7 +27,12 @@ MODELS = ("smollm2:135m", "all-minilm:latest")
 
 @dataclass
 class Work:
-    """Counts chat calls, and the seconds without any call in flight."""
+    """Counts chat calls, and the seconds without any call in flight.
+
+    `calls` is the number of all calls, `in_flight` of those without an answer. `first_at` is when the first
+    call began, and `last_at` when a call last ended, in monotonic seconds. `gaps` has the lengths of the gaps
+    between two calls in which none was in flight, and `idle_s` is their sum.
+    """
 
     calls: int = 0
     in_flight: int = 0

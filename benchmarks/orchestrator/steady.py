@@ -30,8 +30,9 @@ TITLES = ("cycles", "s", "RSS MB", "files", "threads", "db MB", "tasks db MB", "
 
 
 def steady(models: StandInControl, given: argparse.Namespace) -> bool:
-    """Print a line for each sample. Return whether memory, open files, threads and the tasks' database stayed
-    flat.
+    """Run tasks in an orchestrator until it has made `given.cycles` cycles of its main loop, with `models` in
+    place of the model servers. Print a line for each of SAMPLES samples. Return whether the figures in
+    FIGURES stayed flat: memory, open files, threads, and the bytes and rows of the tasks' database.
     """
     env = {"ORCHESTRATOR_CYCLE_INTERVAL": "0.1", "ORCHESTRATOR_HEALTH_MONITOR_INTERVAL": "1"}
     with Container(models, "512m", **env, RECOVERY_WEBHOOK_URL=f"{models.inside}/recover") as one:
@@ -49,10 +50,11 @@ def steady(models: StandInControl, given: argparse.Namespace) -> bool:
 
 
 def _work(models: StandInControl, one: Container, number: int, cycles: int) -> None:
-    """Run TASKS_A_SAMPLE tasks, wait until the orchestrator has made `cycles` cycles in total and the tasks
-    are done, and delete old tasks.
+    """Do the work of one sample in the container `one`: run TASKS_A_SAMPLE tasks, wait until they are done
+    and the orchestrator has made `cycles` cycles of its main loop since its start, and delete old tasks.
 
-    `number` is that of the sample; in every AWAY_EVERY-th one, the models fail until the cycles are made.
+    `number` is that of the sample. In every AWAY_EVERY-th sample, the models answer with errors until these
+    cycles are made.
     """
     away = number % AWAY_EVERY == 0
     models.control(mode="error" if away else "ok", chat_s=0.02)
@@ -80,8 +82,9 @@ def _show(cycles: int, seconds: float, held: dict[str, Any]) -> None:
 
 
 def _flat(seen: list[dict[str, Any]]) -> bool:
-    """Return whether each figure grew by at most FLAT since the first samples with at least KEPT finished
-    tasks.
+    """Print how much each figure in FIGURES grew, and return whether each grew by at most the share FLAT. The
+    median of the last four samples is compared with the median of four early ones, taken after KEPT tasks had
+    finished.
     """
     kept = KEPT // TASKS_A_SAMPLE + 1
     good = True

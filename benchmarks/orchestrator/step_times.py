@@ -50,15 +50,21 @@ class IdleSteps:
         return {"text": "An answer.", "sources_used": 0}
 
     def take(self) -> list[float]:
-        """Return the start times, in seconds, of the steps since the last call of this method."""
+        """Return when each step since the last call of this method started, in seconds of
+        `time.perf_counter`.
+        """
         taken, self.began = self.began, []
         self.answered.clear()
         return taken
 
 
 async def measure(tasks: int, file: Path) -> dict[str, list[float]]:
-    """Run `tasks` tasks one after the other, each with the SQLite database `file` and without a database.
-    Return the times in milliseconds as `steps`, `tasks` and `undurable`.
+    """Run `tasks` tasks one after the other, each with the SQLite database `file` and again without a
+    database. Return lists of times in milliseconds.
+
+    With the database, `steps` are the times between the starts of successive steps, and `tasks` those from a
+    task's submission to the start of its last step. `undurable` are the times between steps without a
+    database. Raises TimeoutError if a task does not reach its last step within TASK_TIMEOUT_S seconds.
     """
     idle = IdleSteps()
     steps = cast(Steps, idle)

@@ -39,10 +39,10 @@ class InstallError(RuntimeError):
 
 @dataclass(frozen=True)
 class Environment:
-    """A folder with one peer. `program` is the path of the peer's program in the folder.
+    """The folder of one peer, which is a program with which Vestal is compared.
 
-    `pins` names the files in `requirements/` that pin its versions; `fill` installs it into the folder.
-    `on_path` is the name of a program on the PATH that is used if the folder has none.
+    `program` is the path of the peer's executable in the folder. `pins` names the files in `requirements/`
+    that pin the versions of the peer's packages. `fill` is a function that installs the peer into the folder.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Environment:
     pins: tuple[str, ...]
     fill: Callable[[Environment, Say], None]
     on_path: str = ""
-    """The name of a program that is used instead if it is installed on the system; "" if there is none."""
+    """The name of a program on the PATH that is used if the folder has none; "" if there is no such one."""
 
     @property
     def folder(self) -> Path:
@@ -132,7 +132,10 @@ class Environment:
 
 
 def venv(name: str, program: str) -> Environment:
-    """Return the environment of a peer from PyPI, whose packages `requirements/NAME.txt` pins."""
+    """Return the environment of the peer `name` from PyPI: a Python virtual environment with the packages
+    that `requirements/NAME.txt` pins. `program` is the name of the peer's executable in `bin/`. Nothing is
+    installed yet.
+    """
     return Environment(name, f"bin/{program}", (f"{name}.txt",), _fill_venv)
 
 
@@ -160,8 +163,9 @@ def fill_go(environment: Environment, say: Say) -> None:
 
 
 def fill_debian(environment: Environment, say: Say) -> None:
-    """Unpack a Debian package without installing it, which needs neither root nor a system service. Raises
-    InstallError if that fails or there is no apt-get.
+    """Download a peer's Debian package with apt-get and unpack it into the peer's folder. The package is not
+    installed, so neither root nor a system service is needed. Raises InstallError if a command fails, or if
+    this is not a Linux system with apt-get.
     """
     if sys.platform != "linux" or shutil.which("apt-get") is None:
         raise InstallError(

@@ -29,9 +29,12 @@ class BenchModel:
 
 
 def prepared(folder: Path, cache: Path | None = None) -> BenchModel:
-    """Return the model in `folder` with a GGUF file and a draft model made from it.
+    """Return the model in `folder` together with a GGUF file and a smaller draft model, which are both made
+    from its safetensors file.
 
-    These are written only once, to a subfolder of `cache`, which by default is `models` in the peers' folder.
+    Both are written only once, to a subfolder of `cache`, which by default is `models` in PEERS, the folder
+    of the peers' environments. Raises ImportError if a package for the conversion is missing, and ValueError
+    if the model cannot be converted to GGUF.
     """
     weights = folder / "model.safetensors"
     changed = f"{weights.stat().st_size:x}-{weights.stat().st_mtime_ns:x}"

@@ -41,10 +41,12 @@ class PeerFailed(RuntimeError):
 
 
 class RunningProcess:
-    """A process in a process group of its own, with a log and a home folder that are deleted at the end.
+    """A process in a process group of its own. `start` waits until `ready` returns True. It raises PeerFailed
+    at once if the process ends before that, or else after `start_timeout_s` seconds.
 
-    `ready` returns whether the process serves. `start` waits for that, and raises PeerFailed at once if the
-    process ends before.
+    `folder` is the home folder ($HOME) of the process, which also gets its log; by default it is a new
+    temporary folder. `close` deletes it, even if the caller chose it. `cwd` is the working directory, by
+    default `folder`. `env` is added to the environment variables of this process.
     """
 
     def __init__(

@@ -86,7 +86,12 @@ class Launch:
 
 @dataclass(frozen=True)
 class ProgramPeer:
-    """A server that one command starts. `needs` names the forms of the model that it needs (`gguf`, `draft`).
+    """A server that one command starts, and with which Vestal is compared.
+
+    `why_not` returns None if the server can run on this machine, else a sentence that says why it cannot.
+    `installed_version` returns the server's version, "" if it is not installed. `command` returns the command
+    as a list of arguments, and `env` environment variables to add. `model` is the name by which requests call
+    the model. `needs` names the optional forms of the model that the server needs (`gguf`, `draft`).
 
     The server is ready when a GET of the URL path `path` is answered; then `after_start` is called. `has_mlx`
     says whether the server computes with MLX.

@@ -1,4 +1,6 @@
-"""Run an agent with its complete native stack, in its own home and on its own ports."""
+"""Run a host agent in a home folder and on ports of its own. The agent starts the gateway, the engine and the
+orchestrator as processes, not in containers.
+"""
 
 from __future__ import annotations
 

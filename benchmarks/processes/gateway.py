@@ -41,10 +41,13 @@ def installed_models() -> Path:
 
 
 class GatewayProcess:
-    """A gateway process and its home, which is deleted at the end. `env` holds further settings.
+    """A gateway process with a new home folder, which is deleted when the `with` block ends. `env` holds
+    additional environment variables, such as Vestal's settings; the process inherits no variable that begins
+    with VESTAL_ or MLX_.
 
-    `program` has the arguments of Python: by default the gateway with its own engine. `folder` may be set
-    before the start to the checkout whose code is to run; by default it is this one.
+    `program` holds the arguments of Python; by default they start the gateway with its own engine. `folder`,
+    which may be set before the start, is the checkout whose code runs, and the working directory; None means
+    the present working directory.
     """
 
     folder: Path | None = None

@@ -81,11 +81,11 @@ class StackProcess:
         self.vestal("recover", "--once", timeout_s=UP_TIMEOUT_S)
 
     def vestal(self, *arguments: str, timeout_s: float) -> subprocess.CompletedProcess[str]:
-        """Run a command of `vestal`, which the terminal's Ctrl-C does not reach, and return the finished
-        process.
+        """Run a `vestal` command in a session of its own, so that the terminal's Ctrl-C does not reach it.
+        Return the finished process, whose `stdout` has all its output.
 
-        Raises RuntimeError if the stack is closed, because another thread than the one that runs commands may
-        close it.
+        Raises subprocess.TimeoutExpired if the command takes longer than `timeout_s` seconds, and
+        RuntimeError if the stack is already closed, for example by another thread.
         """
         if self._is_closed:
             raise RuntimeError("The stack is closed.")

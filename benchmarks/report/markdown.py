@@ -29,10 +29,12 @@ class Stored:
 def run_markdown(
     run: Stored, about: Mapping[str, str], reasons: Sequence[Reason], own_tables: Mapping[str, TableMaker]
 ) -> str:
-    """Return the description of a run's machine, and the tables of its scenarios.
+    """Return a run's report in Markdown: a description of the machine, and a section with a table for each
+    scenario.
 
-    `about` says what each scenario measures. `own_tables` has the functions that make the tables of those
-    scenarios whose tables have columns of their own.
+    `about` maps the name of a scenario to what it measures. `reasons` say why Vestal is worse than a peer in
+    some rows. `own_tables` maps the name of a scenario that needs special columns to the function that makes
+    its table.
     """
     parts = [_machine(run)]
     for scenario in dict.fromkeys(figure.scenario for figure in run.figures):
@@ -49,7 +51,9 @@ def run_markdown(
 
 
 def table_of(rows: Sequence[Row], reasons: Sequence[Reason]) -> str:
-    """Return the rows as a table, and below it the failures, and the lost rows with their reasons."""
+    """Return the rows as a Markdown table. Below it come the measurements that failed, and then the lost
+    rows, in which Vestal is worse than the best peer, each with its reason from `reasons`.
+    """
     subjects = subjects_of(rows)
     lines = [
         f"| row | unit | {' | '.join(subjects)} | against the best peer |",

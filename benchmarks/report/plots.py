@@ -19,9 +19,12 @@ END = "<!-- end of figures -->"
 
 @dataclass(frozen=True)
 class Plot:
-    """One chart: its file, and the row of each group of bars, with the group's label.
+    """One bar chart. `file` is the name of its SVG file. `groups` has a pair for each group of bars: the
+    group's label, and the name of the row of figures that the bars show, one bar for each subject (Vestal or
+    a peer).
 
-    `noted` is a row whose value is written after each bar's value, followed by the words `note`.
+    `noted` may name a further row. After the value of each bar, the subject's value in that row is then
+    written too, followed by the words `note`.
     """
 
     file: str

@@ -44,7 +44,8 @@ def stored(run: RunFolder) -> Stored:
 
 def page(runs: Sequence[Stored], why: Sequence[reasons.Reason]) -> str:
     """Return the content of `RESULTS.md`: a section for each run, because figures of different runs are not
-    comparable. `why` has the reasons for lost rows.
+    comparable. `why` has the reasons why Vestal is worse than a peer in some rows, which are shown below the
+    tables with these rows.
     """
     about = {name: scenario.about for name, scenario in scenarios().items()}
     parts = [HEAD.format(runs=" ".join(run.name for run in runs))]
@@ -75,8 +76,10 @@ def own_tables() -> dict[str, TableMaker]:
 
 
 def files(runs: Sequence[Stored], why: Sequence[reasons.Reason], readme: str) -> dict[str, str]:
-    """Return the content of each generated file by its path in the repository. `why` has the reasons for lost
-    rows, and `readme` is the present content of the README.
+    """Return the content of each file that is generated from the stored `runs`, by its path in the
+    repository. `why` has the reasons why Vestal is worse than a peer in some rows. `readme` is the present
+    content of the README, of which only the block of figures is replaced. Raises ValueError if it has no such
+    block.
     """
     made = {RESULTS_PAGE: page(runs, why)}
     made |= {f"{FOLDER}/{name}": text for name, text in svg_files(newest_figures(runs)).items()}
@@ -99,8 +102,11 @@ def published_runs(repo: Path = REPO) -> list[str]:
 
 
 def published(names: Sequence[str], repo: Path = REPO) -> tuple[dict[str, str], list[str]]:
-    """Return the files that are generated from these runs, by path, and the names of the lost rows without a
-    reason.
+    """Generate all files from the stored runs `names`, without writing them. Return their texts by their
+    paths in the repository, and the names of the rows in which Vestal is worse than the best peer and for
+    which `reasons.yaml` gives no reason.
+
+    Raises FileNotFoundError if there is no such run with figures.
     """
     why = reasons.load()
     results = repo / RESULTS.relative_to(REPO)
@@ -110,7 +116,9 @@ def published(names: Sequence[str], repo: Path = REPO) -> tuple[dict[str, str], 
 
 
 def write(made: dict[str, str], repo: Path = REPO) -> None:
-    """Write the files, and delete plots that are not among them."""
+    """Write the generated files `made`, which maps their paths in the repository to their texts. Delete the
+    plots in FOLDER that `made` does not have.
+    """
     for old in (repo / FOLDER).glob("*.svg"):
         if f"{FOLDER}/{old.name}" not in made:
             old.unlink()
@@ -120,7 +128,10 @@ def write(made: dict[str, str], repo: Path = REPO) -> None:
 
 
 def out_of_date(made: dict[str, str], repo: Path = REPO) -> list[str]:
-    """Return the paths of generated files that differ from `made`, and of plots that are not in it."""
+    """Return the paths of the generated files that are missing or differ from `made`, and of the plots in
+    FOLDER that `made` does not have. `made` maps the paths of generated files in the repository to their
+    texts.
+    """
     plots = {f"{FOLDER}/{old.name}" for old in (repo / FOLDER).glob("*.svg")}
     stale = [name for name, text in made.items() if not _is(repo / name, text)]
     return stale + sorted(plots - made.keys())

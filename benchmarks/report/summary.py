@@ -14,7 +14,10 @@ EQUAL = 0.005
 
 @dataclass
 class Cell:
-    """The figures of one row and one subject. `values` has them by round; `failures` has sentences."""
+    """The figures of one table cell: the measurements of one row for one subject (Vestal, a variant of it, or
+    a peer). `values` maps the number of each round to the value in that round. `failures` has a sentence for
+    each measurement that failed.
+    """
 
     values: dict[int, float] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
@@ -56,8 +59,8 @@ class Comparison:
 
 
 def rows_of(figures: Iterable[Figure]) -> list[Row]:
-    """Return the rows of the figures, in order of appearance. A later figure of the same row, subject and
-    round replaces an earlier one.
+    """Return the figures as table rows, in order of appearance. Figures with the same row name form one row,
+    with a cell for each subject. Of several values for the same row, subject and round, the last one counts.
     """
     rows: dict[str, Row] = {}
     for figure in figures:
@@ -104,8 +107,11 @@ def compare(row: Row) -> Comparison | None:
 
 
 def _ratio(ours: Cell, theirs: Cell, better: Better) -> float | None:
-    """Return the median of the ratios in common rounds, or the ratio of the medians if there are no common
-    rounds. None if a value is missing or not positive.
+    """Return how many times better `ours` is than `theirs`, so that a ratio above 1 is an advantage of ours.
+    `better` says whether higher or lower values are better.
+
+    The ratio is the median of the ratios in the rounds that both have, or the ratio of their medians if they
+    have no round in common. It is None if one of them has no value, or if a value is not positive.
     """
     pairs = [(ours.values[each], theirs.values[each]) for each in ours.values if each in theirs.values]
     if not pairs and ours.median is not None and theirs.median is not None:

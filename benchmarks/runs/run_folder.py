@@ -79,11 +79,13 @@ class RunFolder:
         _append(self._ends_file, json.dumps(asdict(end)) + "\n")
 
     def begin(self, scenario: str, *, resumes_itself: bool = False) -> int:
-        """Prepare the run for more rounds of a scenario, and return how many complete rounds are stored.
+        """Prepare the run for more rounds of a scenario, and return how many complete rounds of it are
+        stored.
 
-        Unless the scenario is done, the figures of its last round are deleted, because that round may be
-        incomplete, and so are failures of the scenario as a whole. If it `resumes_itself`, only those
-        failures are deleted, and it counts as having no complete rounds.
+        If the scenario is done, nothing changes. Otherwise two things are deleted: the failures of the
+        scenario as a whole, and the figures of its last round, because that round may be incomplete. A
+        scenario that `resumes_itself` is started with all rounds again, and leaves out what is already
+        stored. Its last round is therefore kept, and 0 is returned.
         """
         figures = self.figures()
         own = [figure for figure in figures if figure.scenario == scenario]

@@ -32,8 +32,12 @@ NO_ROUND = 0
 
 
 def run_scenario(run: RunFolder, scenario: Scenario, rounds: int, first: int, subjects: Subjects) -> int:
-    """Run `rounds` rounds of a scenario, numbered from `first`, and store the figures. Return the
-    exit code.
+    """Run `rounds` rounds of a scenario in this process, and store the figures in `run`. The stored rounds
+    are numbered from `first`. `subjects` says which programs are measured, of Vestal and the peers with which
+    it is compared.
+
+    Return the exit code for this process: 0, 1 if the scenario raised an error, or INTERRUPTED_CODE if it was
+    interrupted.
     """
     with run.figures_file.open("a", encoding="utf-8") as stream:
 

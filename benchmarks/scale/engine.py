@@ -100,7 +100,9 @@ class Engine:
         return turns
 
     def start(self, turns: Iterable[Turn] = ()) -> None:
-        """Start a new engine with `turns`, those of the killed one in their order, before all others."""
+        """Start a new engine after `kill`. `turns` are the unfinished turns (requests) of the killed engine.
+        They run in this order, before the turns that were submitted since the kill.
+        """
         self._advance()
         self.is_up = True
         self.waiting.extendleft(reversed(tuple(turns)))

@@ -50,10 +50,12 @@ ROUTINGS: dict[str, Make] = {
 
 @dataclass(frozen=True)
 class Served:
-    """How a fleet served a load. `p50_s` and `p95_s` are the seconds to the first token.
+    """How a fleet of `machines` served a load. `per_hour` conversations began per hour for each machine, and
+    `routing` is the name of the routing rule in ROUTINGS. `requests` is how many requests were counted;
+    `p50_s` and `p95_s` are the median and the 95th percentile of their seconds to the first token.
 
     `computed_share` is the share of prompt tokens that were computed instead of taken from a cache,
-    `moved_share` the share of turns that were passed on to another machine.
+    `moved_share` the share of requests that were passed on to another machine.
     """
 
     machines: int
@@ -89,8 +91,14 @@ class Survived:
 
 @dataclass(frozen=True)
 class Worked:
-    """How workers served tasks on one Postgres. `postgres_share` and `postgres_rest_share` are the busy
-    shares of Postgres's one core, with tasks and without.
+    """How workers that die now and then served tasks on one Postgres.
+
+    `repeated_calls_share` is the number of repeated calls of models, divided by the number that the tasks
+    need. `taken_over` is how many tasks had to be continued after their worker died. `pause_p50_s` and
+    `pause_max_s` are the median and the longest of the pauses before they were continued.
+    `postgres_rest_share` is the busy share of Postgres's one core while all workers are idle,
+    `postgres_share` the one while they have tasks. `connections` is how many connections all idle workers
+    have together, `connections_busy` how many they have at most with tasks.
     """
 
     workers: int

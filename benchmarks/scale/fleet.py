@@ -64,7 +64,10 @@ class FleetSettings:
 
 
 class Fleet:
-    """Simulates a fleet. When `run` returns, `turns` has all requests, each finished."""
+    """Simulates a fleet of machines that serve conversations. `settings` holds the size of the simulation,
+    and `parameters` the assumptions about machines, load and failures. `routing` chooses the machine for each
+    request. When `run` returns, `turns` has all requests, each finished.
+    """
 
     def __init__(self, parameters: Parameters, settings: FleetSettings, routing: Routing) -> None:
         self.loop = EventLoop()
@@ -222,11 +225,13 @@ class Fleet:
             turn.cut_off_at = self.loop.now
 
     def _holder(self, turn: Turn, dead: int) -> int | None:
-        """Return the number of the machine that has a copy of the answer log of a turn on the machine `dead`:
-        the machine that passed the turn on, else the first living peer.
+        """Return the number of the living machine that can continue `turn` after the machine `dead` died,
+        because it has a copy of the turn's answer log (the tokens generated so far). Return None if there is
+        no such machine.
 
-        Return None if the machine that passed it on is dead too, no peer is alive, or the turn was taken over
-        before, because its answer log is not copied a second time.
+        If a machine passed the turn on to `dead`, only that machine has a copy. Otherwise, the first living
+        machine in `dead`'s list of peers has one. Of a turn that was taken over before there is no copy,
+        because its answer log is not copied a second time.
         """
         if turn.is_taken_over:  # its records are not copied to a third machine
             return None

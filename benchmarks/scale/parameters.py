@@ -17,10 +17,16 @@ Section = TypeVar("Section")
 
 @dataclass(frozen=True)
 class EngineParameters:
-    """One machine's engine. `step_s` has the seconds of a step by the number of answers that it advances.
+    """The speed and the limits of one machine's engine.
 
-    `restored_token_cost` is the time of a token from the prompt cache, as a share of the time of a computed
-    token.
+    `slots` is how many requests run at the same time. A step generates one token of each running answer, and
+    computes `prompt_step_tokens` tokens of each prompt that is not complete. `step_s` maps the number of
+    answers in a step to the seconds that they take; the prompts' time is added. `restored_token_cost` is the
+    time of a token from the prompt cache, as a share of the time of a computed token. `kv_bytes_per_token` is
+    the size of a token in that cache, and `cache_bytes` the size of the whole cache.
+
+    `restart_s` is the time from an engine's death until the next one serves. The next engine computes at most
+    the last `recomputed_tokens` tokens of an unfinished answer again, if the prompt is still cached.
     """
 
     slots: int
@@ -55,12 +61,13 @@ class EngineParameters:
 
 @dataclass(frozen=True)
 class LoadParameters:
-    """The conversations. Each begins with one of `beginnings` system prompts, and each turn adds
-    `turn_tokens` tokens.
+    """The conversations of the simulated load. Each begins with one of `beginnings` system prompts, which
+    have `beginning_tokens` tokens. Each turn adds `turn_tokens` tokens to the prompt.
 
     `turns` is the mean number of turns, `answer_tokens` the mean length of an answer, `think_s` the mean
-    pause before the next turn. `unevenness` says how unevenly conversations are spread over the machines;
-    with 0 they are spread evenly.
+    pause before the next turn. `bytes_per_token` is the length of a token's text, because gateways measure
+    prompts in bytes. `unevenness` says how unevenly conversations are spread over the machines; with 0 they
+    are spread evenly.
     """
 
     beginnings: int
@@ -92,9 +99,14 @@ class FailureParameters:
 class WorkerParameters:
     """Workers of durable tasks, and the Postgres that they share.
 
-    `call_s` is the mean time of a call of a model, `back_s` how long a dead worker takes to return,
-    `transaction_s` the time of a transaction. A worker has `connections` connections at rest and
-    `connections_busy` with tasks; the server allows `server_connections`.
+    A task makes `calls_per_task` calls of a model, one after the other; `call_s` is the mean time of a call.
+    Each worker makes up to `calls_at_once` calls at the same time, and returns `back_s` seconds after its
+    death.
+
+    A task needs `transactions_per_task` transactions, and `transactions_per_call` more for each call. In
+    addition, each worker makes `transactions_at_rest_per_s` transactions a second, with tasks or without. A
+    transaction takes `transaction_s` seconds. A worker has `connections` connections in all without tasks,
+    and up to `connections_busy` in all with tasks; the server allows `server_connections`.
     """
 
     call_s: float

@@ -55,7 +55,9 @@ class Cost:
 
 
 class Server:
-    """A database on a real Postgres server, with the server's work so far."""
+    """A new database on a running Postgres server. `cost` returns the transactions in this database and the
+    CPU seconds of the whole server so far. `connections` returns how many connections the database has.
+    """
 
     def __init__(self, postgres: RealPostgres) -> None:
         self.url = postgres.new_database()
@@ -114,7 +116,10 @@ def _until(look: Any, within_s: float = 120) -> None:
 
 
 class Stack:
-    """The orchestrator and its workers on one database."""
+    """An orchestrator and its workers on one database of `server`, with a stand-in for the models. The
+    stand-in is started at once, the others by `start`. `folder` holds the home folder of each process. All
+    processes are killed when `stack` is closed.
+    """
 
     def __init__(self, folder: Path, server: Server, stack: ExitStack) -> None:
         self._models = f"http://127.0.0.1:{free_port()}"

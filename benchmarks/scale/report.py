@@ -33,7 +33,9 @@ RECORD_BYTES = len(pack_record(Event(0, Token("1a2b3c4d-12", 12_345, " hello", 1
 
 
 def tables(figures: Mapping[str, Any], parameters: Parameters) -> dict[str, str]:
-    """Return the generated blocks of the page by their names."""
+    """Return the generated tables of docs/scale.md as Markdown, by the names of the blocks that they fill.
+    `figures` are what `all_figures` returned for `parameters`.
+    """
     return {
         "routing": _routing(figures["served"]),
         "failures": _failures(figures["survived"]),
@@ -72,7 +74,9 @@ def page(text: str, blocks: Mapping[str, str]) -> str:
 
 
 def write(figures: Mapping[str, Any], parameters: Parameters) -> None:
-    """Write the tables into the page, and the plots into their folder."""
+    """Write the tables into docs/scale.md, and the plots into benchmarks/scale/plots. `figures` are what
+    `all_figures` returned for `parameters`. Raises ValueError if the page has no place for a table.
+    """
     PAGE.write_text(page(PAGE.read_text(encoding="utf-8"), tables(figures, parameters)), encoding="utf-8")
     PLOTS.mkdir(exist_ok=True)
     for name, text in plots(figures).items():

@@ -1,9 +1,10 @@
-"""Choose the machine for a turn: by Vestal's own rule, or by a balancer in front of machines that share
-nothing.
+"""Choose the machine for a turn, which is one request of a conversation: by the rule of Vestal's gateways, or
+by a balancer in front of machines that share nothing.
 
-`Placement` simulates what each gateway knows, and uses the code of `mlx_server/gateway/peers`: `machine_for`
-chooses the machine, `PrefixMemory` remembers the beginnings, and `PeerState` derives the peers' load from a
-/health that is up to a second old. Only the network is simulated.
+`Placement` simulates what each gateway knows about its peers, and uses the code of
+`mlx_server/gateway/peers`: `machine_for` chooses the machine, `PrefixMemory` remembers which machine has
+computed which beginnings of conversations, and `PeerState` derives the peers' load from a /health that is up
+to a second old. The exchanges between gateways are simulated.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from mlx_server.gateway.peers.polling import POLL_S, PeerState
 
 
 class Node(Protocol):
-    """A machine as routing sees it: `health` is its last answer to /health, at the time `looked_at`."""
+    """A machine as a routing rule sees it. `engine` is its simulated engine. `health` is what its /health
+    answered when it was last asked, at the simulated time `looked_at`.
+    """
 
     number: int
     is_alive: bool
@@ -45,8 +48,8 @@ class Routing(Protocol):
         ...
 
     def place(self, turn: Turn, entry: int, nodes: Sequence[Node], now: float) -> tuple[int, float]:
-        """Return the number of the machine that serves the turn, and the seconds until the turn arrives
-        there.
+        """Choose the machine that serves a turn, which a client has sent to the machine with the number
+        `entry`. Return the chosen machine's number, and the seconds until the turn arrives there.
         """
         ...
 
@@ -110,7 +113,13 @@ class FewestRequests(Alone):
 
 
 class Placement:
-    """Routes turns by Vestal's rule. With `one_entry`, all clients use the first machine's gateway."""
+    """Routes turns by the rule of Vestal's gateways. They prefer free machines, and among these one that has
+    already computed much of the conversation. If no machine is free, they prefer a short queue.
+    `bytes_per_token` is the length of a token's text, because gateways measure conversations in bytes.
+
+    By default, each client sends its turns to the gateway of its own machine; with `one_entry`, all clients
+    send them to the first machine's gateway. If that machine is dead, the next living one gets them.
+    """
 
     has_take_over = True
 

@@ -21,7 +21,13 @@ from orchestrator.workers.watch import BEAT_S, DEAD_AFTER_S
 
 @dataclass(eq=False)
 class Task:
-    """A task: the seconds of each of its calls, and how many of them are recorded as done."""
+    """A simulated task. `calls_s` has the seconds of each of its calls of a model, and `done` says how many
+    of these calls are recorded as done. `calls` counts all calls that were begun, so repeated ones count
+    again; `finishes` counts how often the task was finished.
+
+    `lost_at` is when the task's worker died; None unless the task waits for another worker. `pauses_s` has
+    the seconds of each of these waits. Times are simulated seconds.
+    """
 
     arrived_at: float
     calls_s: tuple[float, ...]
@@ -48,7 +54,13 @@ class Worker:
 
 
 class Workers:
-    """Simulates workers. When `run` returns, `tasks` has all tasks, each finished."""
+    """Simulates `count` workers of tasks. Tasks arrive for `seconds` simulated seconds, at a rate that uses
+    the share `share_of_calls` (0 to 1) of the calls that all workers can make at the same time. Each worker
+    runs for `dies_every_s` seconds on average before it dies; with 0 none dies.
+
+    When `run` returns, `tasks` has all tasks, each finished. Raises ValueError if the transactions of idle
+    workers alone take all the time of Postgres.
+    """
 
     def __init__(
         self,
@@ -78,7 +90,9 @@ class Workers:
 
     @property
     def postgres_share(self) -> float:
-        """Return the share of the time in which Postgres's core was busy."""
+        """Return the share of the simulated time so far, from 0 to 1, in which Postgres's one core was busy,
+        with transactions of tasks or with those that workers make even without tasks.
+        """
         return self.rest_share + self.postgres_busy_s / self.loop.now
 
     def run(self) -> None:

@@ -31,10 +31,20 @@ class Conversation:
 
 @dataclass(eq=False)
 class Turn:
-    """One request: the prompt of a conversation's turn, and the length of the answer. The other fields are
-    its history.
+    """One request of a conversation: the parts of its prompt, and the length of its answer. The other fields
+    are its history. Times are simulated seconds.
 
-    `given` tokens of the answer have been generated so far. Times are simulated seconds.
+    `origin` is the number of the machine that got the request from the client, or of the one that took it
+    over last. `placed_on` is the number of the machine to which it was sent last, and `is_passed_on` says
+    whether `origin` passed it on to another machine. `is_taken_over` says whether a peer continues it that
+    had not received it from the client. `given` tokens of the answer have been generated so far.
+    `computed_tokens` counts the tokens of the prompt that were not taken from a prompt cache, and the tokens
+    of an interrupted answer that were computed again. `finishes` counts how often the answer was complete.
+
+    A death of its machine, or of its engine during the answer, cuts the request off. `was_cut_off` says
+    whether that ever happened, and `cut_off_at` is when it happened, None once the answer goes on. `pauses_s`
+    has the seconds of each interruption. `has_waited` says whether the request ever waited for its dead
+    machine to return, and `began_again` counts how often the client had to send it again.
     """
 
     conversation: Conversation
@@ -79,7 +89,10 @@ def asked_of(turn: Turn, bytes_per_token: int) -> Asked:
 
 
 class Workload:
-    """Draws conversations from random numbers of its own, so that all routing rules get the same load."""
+    """Draws the conversations of a simulation, of which `per_hour` begin on average per hour and machine. The
+    random numbers depend only on `seed`, so that conversations begin at the same times and machines under all
+    routing rules that are compared.
+    """
 
     def __init__(self, load: LoadParameters, machines: int, per_hour: float, seed: int) -> None:
         self._load = load

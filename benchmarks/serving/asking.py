@@ -47,7 +47,7 @@ def story() -> Messages:
 
 def long_prompt(tokens: int) -> Messages:
     """Return a prompt of about `tokens` tokens, most of them a numbered list. If `tokens` does not suffice
-    for one item of the list, return the prompt of `story`.
+    for one item of the list, return the prompt of about 30 tokens that the function `story` returns.
     """
     items = round((tokens - TOKENS_AROUND) / TOKENS_AN_ITEM)
     if items < 1:

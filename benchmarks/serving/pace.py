@@ -48,12 +48,13 @@ def measure(log: Log, subjects: Subjects, rounds: int) -> None:
 
 
 async def pauses(server: Server) -> dict[str, float]:
-    """Measure a stream before and during the prefill of the long prompt. Return, by the name of the figure,
-    the median and 99th percentile of its pauses in ms, alone and during the prefill, and the seconds from
-    sending the prompt to the first token of its answer.
+    """Measure the pauses between the parts of a stream: first while it runs alone, then while the server
+    prefills a second request with a long prompt.
 
-    A further figure is the 99th percentile during the prefill divided by the median alone. Raises
-    RuntimeError if a request fails, or if the stream ends before the prompt is sent.
+    Return these figures by name: the median and the 99th percentile of the pauses in ms, for each of the two
+    phases; the 99th percentile during the prefill, divided by the median alone; the seconds from sending the
+    long prompt to the first token of its answer. Raises RuntimeError if a request fails, or if the stream
+    ends before the long prompt is sent.
     """
     answer = Answer()
     async with aiohttp.ClientSession() as session:

@@ -52,7 +52,10 @@ class Server(Protocol):
 
 
 class Vestal:
-    """A gateway with its engine. `kill` kills the engine, which the gateway then replaces by itself."""
+    """A gateway with its engine. `env` holds Vestal's settings as environment variables, in addition to
+    SETTINGS. `folder` is the checkout whose code runs; None means the present working directory. `kill` kills
+    the engine, which the gateway then replaces by itself.
+    """
 
     def __init__(self, name: str, env: Mapping[str, str], folder: Path | None = None) -> None:
         self.name = name

@@ -44,7 +44,8 @@ def measure(log: Log, subjects: Subjects, rounds: int) -> None:
 
 
 async def pause_s(server: Server) -> float:
-    """Start one stream, kill its engine, and return the pause in seconds. Raises RuntimeError if the stream
+    """Start one stream and kill the engine that computes it. Return the length in seconds of the longest
+    pause between two parts of its text that was not over before the kill. Raises RuntimeError if the stream
     does not continue.
     """
     answer = Answer()

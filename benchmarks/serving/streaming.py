@@ -1,8 +1,8 @@
-"""Send a streamed chat completion and read its answer, from a server that has OpenAI's API or nearly so.
+"""Send a streamed chat completion to a server with OpenAI's API, or with a similar one, and read its answer.
 
-Peers leave out what OpenAI's own server always sends: the `finish_reason` of a part, or the `usage` at the
-end. So an answer ends with its `finish_reason` or `[DONE]`, and if the number of tokens is missing, the
-tokens of its text are counted.
+Servers with a similar API may leave out the `finish_reason`, or the `usage` at the end. Therefore both a
+`finish_reason` and `[DONE]` count as the end of an answer; and if the number of tokens is missing, the tokens
+of the text are counted.
 """
 
 from __future__ import annotations

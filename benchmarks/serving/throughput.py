@@ -55,8 +55,8 @@ def _speed(row: str, prompts: Sequence[Messages], tokens: int, server: Server) -
 
 
 def gateway_share(server: Server) -> float:
-    """Return the share of a request's time, from 0 to 1, that the engine did not spend on its prompt and
-    answer.
+    """Send one request to Vestal, and return the share of the request's time, from 0 to 1, that the engine
+    did not spend on the prompt and the answer. Raises OSError if the request fails.
     """
     body = {"model": MODEL, "stream": False, "messages": story()}
     body["options"] = {"temperature": 0, "num_predict": STREAMS[1]}

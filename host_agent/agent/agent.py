@@ -33,7 +33,9 @@ PASS_END_S = 5.0  # the longest that a replacement waits for a running recovery 
 class Agent:
     """Starts, supervises and stops every service of one Vestal home folder on this machine.
 
-    While the agent runs, it writes each of `kept_files` again if that file is deleted or changed.
+    `token` is the bearer token that clients of the agent must send. `gateway` is the command that starts the
+    gateway. `restarter` says what restarts the agent if it dies. While the agent runs, it writes each of
+    `kept_files` again if that file is deleted or changed.
     """
 
     def __init__(

@@ -136,12 +136,13 @@ class BackgroundLoops:
             await next_tick(SystemClock(), FILE_CHECK_INTERVAL_S)
 
     async def _recover_dead_containers(self) -> None:
-        """Request a recovery pass for each container that Docker will not restart by itself.
+        """Request a recovery pass whenever Docker reports a container as unhealthy, or does not restart one
+        that died, for example because a person killed it. Run until cancelled.
 
-        Docker restarts neither an unhealthy container nor one that a person killed. The request is sent after
-        RECREATE_GRACE_S, so that a person who is recreating the container has time to finish. A recovery pass
-        that is already running checks the containers again, because this container may have died a second
-        time during the pass.
+        The request is sent RECREATE_GRACE_S seconds after the report or the death is known, so that a person
+        who is recreating the container has time to finish. If a recovery pass is already running, the request
+        makes it check the containers once more, because this container may have died a second time during the
+        pass.
         """
         while True:
             reason = await self._components.containers.deaths.pass_requests.get()

@@ -79,8 +79,9 @@ async def build(
     restarter: AgentRestarter,
     handed_over: HandedOver,
 ) -> Components:
-    """Decide where the orchestrator runs, then build the components. `gateway` is the command that starts the
-    gateway.
+    """Decide where the orchestrator runs, then build the components. `token` is the bearer token that clients
+    of the agent must send. `gateway` is the command that starts the gateway, and `restarter` says what
+    restarts the agent if it dies.
 
     `handed_over` has the sockets, lock and upgrade report of the program that this agent replaced in the same
     process; it is empty after an ordinary start.

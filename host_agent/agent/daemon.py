@@ -25,8 +25,8 @@ SIGNAL_TURN_S = 0.02
 def serve(
     config: Config, gateway: tuple[str, ...] = GATEWAY, restarter: AgentRestarter = AgentRestarter.NOBODY
 ) -> int:
-    """Run the agent until a signal stops it, and return exit code 0. `restarter` says what restarts a dead
-    agent.
+    """Run the agent until a signal stops it, and return exit code 0. `gateway` is the command that starts the
+    gateway, and `restarter` says what restarts the agent if it dies.
 
     Before any service starts, raises AlreadyRunning if another agent serves this home, and PortBusy if
     another program uses the agent's port.
@@ -57,9 +57,13 @@ async def _run(
     handed_over: HandedOver,
 ) -> None:
     """Run the agent until a signal stops it. If an upgrade replaces the agent, execute the new program in
-    this process.
+    this process. If the new program cannot be executed, run the agent of the present program again; the
+    services keep running meanwhile.
 
-    If the new program cannot be executed, start the old agent again; the services keep running meanwhile.
+    `gateway` is the command that starts the gateway, and `restarter` says what restarts the agent if it dies.
+    The agent writes each of `kept_files` again if that file is deleted or changed. `handed_over` has what the
+    program that this agent replaced in the same process passed on; it also takes up what this agent passes to
+    the next program.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

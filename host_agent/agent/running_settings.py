@@ -24,8 +24,8 @@ class RunningSettings:
 
     @property
     def has_code(self) -> bool:
-        """Return whether the digest covers the code. Older versions of Vestal wrote a digest of the settings
-        alone.
+        """Return whether `digest` covers Vestal's code too. Older versions of Vestal wrote a digest of the
+        settings alone.
         """
         return "." in self.digest
 
@@ -38,7 +38,8 @@ def of(config: Config) -> RunningSettings:
 
 
 def write(config: Config) -> KeptFile:
-    """Write the port and digest of the agent that is starting. Return the file, which the caller must write
+    """Write the port of the agent that is starting, and the digest of its code and settings, to a file in the
+    home folder. Later commands of `vestal` read them there. Return the file, which the caller must write
     again if it is deleted or changed.
     """
     file = KeptFile(_path(config.home), "settings")
@@ -47,8 +48,8 @@ def write(config: Config) -> KeptFile:
 
 
 def read(home: Home) -> RunningSettings | None:
-    """Return the port and digest that the last agent of this home wrote; None if the file is missing or
-    invalid.
+    """Return the port, and the digest of code and settings, with which the last agent of this home was
+    started; None if the file is missing or invalid.
     """
     try:
         fields = json.loads(_path(home).read_text())

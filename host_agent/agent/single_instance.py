@@ -44,8 +44,11 @@ def _search(home: Home) -> ProcessIdentity | None:
 
 class SingleInstance:
     """The lock that only one agent of a home can hold, from `acquire` to `release` or until the process ends.
+    If another agent holds it, `acquire` raises AlreadyRunning at once.
 
-    `pid_file` names the process that holds the lock. The agent writes this file again if it is deleted.
+    `inherited` is the file descriptor of the lock if an agent that this program replaced in the same process
+    left it open, else None. `pid_file` names the process that holds the lock. The agent writes this file
+    again if it is deleted.
     """
 
     def __init__(self, home: Home, inherited: int | None = None) -> None:

@@ -1,4 +1,6 @@
-"""Take a sample whenever the agent has probed the gateway's health, so that no additional request is
+"""Sample the use of memory and the counts of requests and tokens, for the plots of GET /history.
+
+Most samples come from the gateway's responses to the agent's health probes, so that no additional request is
 needed.
 """
 
@@ -63,7 +65,8 @@ class History:
             self._take(body)
 
     async def run(self) -> None:
-        """Sample the machine's memory whenever no gateway has been probed for some time. Run until
+        """Sample the machine's memory alone while no gateway is probed and `on_health` takes no samples. Do
+        so each time that the last sample is 1.5 probe intervals old, but at least FINE_STEP_S. Run until
         canceled.
         """
         while True:

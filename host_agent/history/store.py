@@ -29,11 +29,13 @@ NOT_JOINED = (
 
 
 class HistoryStore:
-    """Stores samples in the journal's file, numbered in the order in which they were taken. The numbers
-    decide which samples are old, so that none is lost if the machine's clock is set.
+    """Stores samples, which are statistics about memory, requests and tokens, in the journal's file. Fine
+    samples are stored as they were taken. A coarse sample combines the fine ones of COARSE_STEP_S seconds.
+    The newest `fine_rows` fine and `coarse_rows` coarse samples are kept.
 
-    While the disk is full, new samples wait in memory. If the journal replaces its damaged file by an empty
-    one, the history is empty again.
+    Samples are numbered in the order in which they were taken. The numbers, not the times, decide which are
+    old, so that none is lost if the machine's clock is set. While the disk is full, new samples wait in
+    memory. If the journal replaces its damaged file by an empty one, the history is empty again.
     """
 
     def __init__(self, journal: Journal, fine_rows: int = FINE_ROWS, coarse_rows: int = COARSE_ROWS) -> None:
@@ -63,16 +65,17 @@ class HistoryStore:
         FAILURES.succeeded(WHAT)
 
     def fine(self, since: float) -> list[Sample]:
-        """Return the fine samples that were taken at `since` (seconds since 1970) or later; they are stored
-        for a day. All samples that wait in memory for the disk follow them.
+        """Return the fine samples, which are not combined, from `since` (seconds since 1970) on. They are
+        stored for a day. The list ends with all samples that wait in memory for the disk, whatever their
+        time.
         """
         return self._read("SELECT id, time, packed FROM samples WHERE time >= ?", since)
 
     def coarse(self, since: float) -> list[Sample]:
-        """Return the coarse samples, each of which covers a span of COARSE_STEP_S, whose spans begin at
-        `since` (seconds since 1970) or later.
+        """Return the coarse samples, each of which combines the samples of COARSE_STEP_S seconds. Those that
+        begin before `since` (seconds since 1970) are left out.
 
-        All fine samples that are not yet combined into a coarse one follow them.
+        The list ends with all fine samples that are not yet combined into a coarse one, whatever their time.
         """
         spans = "SELECT id, time, packed FROM sample_spans WHERE time >= ?"
         return self._read(f"SELECT * FROM ({spans}) UNION ALL SELECT * FROM ({NOT_JOINED})", since)

@@ -51,7 +51,9 @@ class IncidentFold:
         return frozenset(self._methods)
 
     def add(self, raw: Mapping[str, Any]) -> tuple[Incident, ...]:
-        """Apply the next entry, and return the incidents that it has changed."""
+        """Update the incidents by `raw`, the journal's next event as a dict, and return the incidents that
+        have changed. An event that cannot change an incident is ignored.
+        """
         event = raw.get("event")
         if not isinstance(event, str) or event not in self._methods:
             return ()
@@ -59,9 +61,9 @@ class IncidentFold:
         return self._take(made(*head, raw.get("fields"), self._known.last_ts))
 
     def add_rows(self, rows: Iterable[tuple[Any, ...]], parse: Callable[[str], Any]) -> None:
-        """Apply the next entries, which are rows of the journal's file.
+        """Update the incidents by the journal's next events, which are rows of its file.
 
-        `parse` decodes an entry's fields, and is called only if they are needed. An agent that starts after
+        `parse` decodes an event's fields, and is called only if they are needed. An agent that starts after
         many crashes reads twenty thousand rows, so this loop must be fast.
         """
         ledger, known, methods = self.ledger, self._known, self._methods

@@ -23,10 +23,14 @@ class Failure:
 class Part:
     """What happened to one service in an incident. Times are in seconds since 1970.
 
-    `failures` maps each different failure to how often it happened. `gave_up` is the reason why the
-    supervisor does not start the service again, or empty. `end` says in words why the service need not become
-    healthy; it is empty if the service is healthy again or still failing. `unseen` is True if the service
-    ended while no agent ran.
+    `failures` maps each different failure to how often it happened. `breaker_opens` is how often the circuit
+    breaker opened, and `breaker_s` for how many seconds in all; an open breaker prevents restarts.
+    `next_trial_at` is when the breaker allows a trial start, or None if it is not open. `gave_up` is the
+    reason why the supervisor does not start the service again, or empty.
+
+    `end` says in words why the service need not become healthy; it is empty if the service is healthy again
+    or still failing. `unseen` is True if the service ended while no agent ran. `is_notice` is True if the
+    service did not stop working.
     """
 
     service: str
@@ -115,12 +119,17 @@ class Requests:
 
 @dataclass
 class Incident:
-    """A fault and everything that belongs to it, until all services in it are healthy again.
+    """A fault and everything that belongs to it, until all services in it are healthy again. Times are in
+    seconds since 1970.
 
-    `ended_at` is None while the incident is open. `pending` are the services that are not healthy yet.
-    `urgency` is the event, about `urgent_service`, that needs a person's attention at once; `ending` is the
-    event that ended the incident. `notified` and `notified_of_end` say whether a notice about the incident,
-    and one about its end, was sent.
+    `first_seq` and `last_seq` are the numbers of its first and last journal entries. `parts` maps each
+    service's name to what happened to the service; `pending` are the services that are not healthy yet.
+    `causes` are sentences about why the services failed, and `done` about what Vestal or a person did.
+    `rebooted` is True if the machine restarted without a shutdown of Vestal.
+
+    `ended_at` is None while the incident is open; `ending` is the name of the event that ended it. `urgency`
+    is the name of the event, about `urgent_service`, that needs a person's attention at once, or empty.
+    `notified` and `notified_of_end` say whether a notice about the incident, and one about its end, was sent.
     """
 
     id: int
@@ -142,7 +151,7 @@ class Incident:
 
     @property
     def open(self) -> bool:
-        """Return whether the incident has not ended, because a service in it is not healthy yet."""
+        """Return whether the incident has not ended. It ends when no service in it is unhealthy any more."""
         return self.ended_at is None
 
     @property
@@ -172,8 +181,8 @@ class Incident:
         return max(0.0, (now if self.ended_at is None else self.ended_at) - self.began_at)
 
     def become_urgent(self, event: str, service: str) -> None:
-        """Record that the incident needs a person's attention because of `event`. Only the first such event
-        is kept.
+        """Record that the incident needs a person's attention because of the event with the name `event`,
+        which is about `service`. Only the first such event is kept, with its service.
         """
         if not self.urgency:
             self.urgency, self.urgent_service = event, service

@@ -59,7 +59,9 @@ class Ledger:
             self.live = [each for each in self.live if each.open or _is_near(each, ts)]
 
     def mark_changed(self, incident: Incident) -> Incident:
-        """Record that the current entry has changed the incident, so that `take_changed` returns it."""
+        """Record that the current journal entry, which was last passed to `begin`, has changed `incident`, so
+        that `take_changed` returns it. Return `incident`.
+        """
         self._changed[incident.id] = incident
         if self._seq > incident.last_seq:
             incident.last_seq = self._seq
@@ -85,10 +87,11 @@ class Ledger:
         return incident
 
     def note(self, entry: Entry, failure: Failure, service: str = "") -> None:
-        """Record a fault that is over at once. Unless a service in its incident is unhealthy, the incident
-        ends too.
+        """Record a fault that is over at once. It is added to the incident that `incident_of` returns. This
+        incident ends unless one of its services is unhealthy.
 
-        The service is `entry.service` if `service` is empty.
+        `entry` is the journal entry that reports the fault, and `failure` describes it. The service that
+        failed is `service` or, if that is empty, `entry.service`.
         """
         service = service or entry.service
         incident = self.incident_of(service, entry)
@@ -167,10 +170,11 @@ class Ledger:
     # --- requests ---------------------------------------------------------------------------------------
 
     def requests_now(self) -> Requests | None:
-        """Return the request counts of the newest incident of the engine or the gateway that is open or has
-        only just closed, and mark this incident as changed.
+        """Return the request counts of the newest incident of the engine or the gateway, for the caller to
+        update. The incident is marked as changed.
 
-        Return None if there is no such incident.
+        Only incidents count that are open, or that ended so recently that a new fault would still join them
+        (REOPEN_WITHIN_S). Return None if there is none.
         """
         for incident in reversed(self.live):
             if MLX_ENGINE in incident.parts or MLX_SERVER in incident.parts:

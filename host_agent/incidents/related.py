@@ -23,7 +23,9 @@ NAMES = {
 
 
 def name_of(service: str) -> str:
-    """Return the name of a service for the middle of a sentence."""
+    """Return the name of a service for the middle of a sentence, such as "the engine". A service that is not
+    in NAMES keeps its own name.
+    """
     return NAMES.get(service, service)
 
 

@@ -101,9 +101,10 @@ def times(count: int) -> str:
 
 
 def _parts(incident: Incident) -> list[Part]:
-    """Return the parts of the incident, one for each service, that its title and sentences mention.
+    """Return what happened to each service of the incident, as the title and the sentences describe it.
 
-    If the machine restarted, the services that ended with it are left out, unless there are no others.
+    If the machine restarted, the services whose processes only ended with the machine are left out, unless
+    there are no others.
     """
     parts = list(incident.parts.values())
     mentioned = [part for part in parts if not (incident.rebooted and part.unseen)]
@@ -123,7 +124,9 @@ def _what_happened(part: Part) -> str:
 
 
 def _failure_forms(part: Part) -> list[tuple[str, int, list[str]]]:
-    """Return the failures of a service, grouped by verb: the verb, how often it applies, and some details."""
+    """Return how a service failed, with one tuple for each verb, such as "was killed": the verb, the number
+    of failures with this verb, and the first MAX_DETAILS of their details, such as "SIGKILL, sender unknown".
+    """
     forms: dict[str, tuple[int, list[str]]] = {}
     for failure, count in part.failures.items():
         before, details = forms.get(failure.verb, (0, []))

@@ -26,10 +26,12 @@ def why_outdated(running: str | None, installed: str) -> str:
 
 
 def outdated(running: Mapping[str, str | None], installed: Mapping[str, str]) -> dict[str, str]:
-    """Return the parts of Vestal in `running` that are out of date: a dict from the part's name to the reason
-    in words.
+    """Return the parts of Vestal (`agent`, `mlx_server`, …) that are out of date: a dict from the part's name
+    to the reason in words.
 
-    Both arguments map the names of parts to digests.
+    `running` maps the name of each running part to the digest that it was started with. A part without a
+    digest (None) is out of date. `installed` maps names to the digests that the parts would get if they were
+    started now. A part that is not in `installed` is left out.
     """
     found = {
         part: why_outdated(digest, installed[part]) for part, digest in running.items() if part in installed

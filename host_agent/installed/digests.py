@@ -35,16 +35,18 @@ _LENGTH = 16
 
 
 def digest(part: str, settings: str) -> str:
-    """Return the digest of a part as `CODE.SETTINGS`, both hexadecimal. `settings` is the text of the part's
-    settings.
+    """Return the digest of a part of Vestal as `CODE.SETTINGS`. CODE is the result of `code_digest`, and
+    SETTINGS is the hexadecimal hash of `settings`, the text of the part's settings. `part` is a key of
+    SOURCES.
     """
     return f"{code_digest(part)}.{_text_digest(settings)}"
 
 
 def all_settings(config: Config) -> str:
-    """Return all settings as JSON, without the paths of the home and of the settings file.
+    """Return all settings as JSON, for the digest of the agent or the watchdog, which pass settings on to the
+    processes that they start.
 
-    This is for a part that passes settings on to its children.
+    The paths of the home and of the settings file are left out, because they are not settings themselves.
     """
     return config.model_dump_json(exclude={"home", "file"})
 
@@ -115,14 +117,12 @@ def _package_folders(extra_lock: Path | None) -> Iterator[Path]:
     for site in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
         for folder in Path(site).glob("*.dist-info"):
             name = _normalized(folder.name.removesuffix(".dist-info").rpartition("-")[0])
-            if not names or name in names:
+            if not names or name in names:  # if LOCK cannot be read, the digest covers all packages
                 yield folder
 
 
 def _locked_names(lock: Path) -> frozenset[str]:
-    """Return the names of the packages in a lock file. Return an empty set if the file cannot be read; every
-    installed package then counts.
-    """
+    """Return the normalized names of the packages in a lock file; an empty set if the file cannot be read."""
     try:
         return frozenset(_normalized(name) for name in LOCKED_NAME.findall(lock.read_text()))
     except OSError:

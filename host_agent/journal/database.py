@@ -74,8 +74,8 @@ class JournalDatabase:
         return True
 
     def put_aside(self, damage: str) -> None:
-        """Rename the damaged file, so that the next `open` creates an empty one. Only the newest KEPT_COPIES
-        damaged files are kept.
+        """Rename the damaged file, so that the next `open` creates an empty one. `damage` describes the
+        damage, and becomes part of `replaced`. Only the newest KEPT_COPIES damaged files are kept.
         """
         self.close()
         copy = self._path.with_name(f"{self._path.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}")

@@ -64,7 +64,12 @@ class Journal:
         return self._database.replaced
 
     def record(self, component: str, event: str, cause: str = "", **fields: Any) -> dict[str, Any]:
-        """Append an event with the current time, and return the event."""
+        """Append an event with the current time, and return the event. `cause` says in words why it happened,
+        and `fields` are its further data.
+
+        An event that cannot be written waits in memory. If more than UNSAVED_MAX events wait, the oldest are
+        lost.
+        """
         return self._append(self._wall(), component, event, cause, fields)
 
     def append(self, event: Event) -> None:
@@ -173,8 +178,9 @@ class Journal:
     def _enqueue(
         self, ts: float, component: str, event: str, cause: str, fields: dict[str, Any]
     ) -> dict[str, Any]:
-        """Give an event the next sequence number, log it, and pass it to the followers and readers. The
-        caller then writes it with `_save`.
+        """Make an event with the next sequence number from the arguments, and return it. It is logged, put
+        into the queues of `follow`, and passed to the functions of `call_with_each`. The caller then writes
+        it with `_save`.
         """
         self._seq += 1
         entry: dict[str, Any] = {"seq": self._seq, "ts": ts, "component": component, "event": event}
@@ -255,8 +261,8 @@ class Journal:
             return []
 
     def _failed(self, error: Exception) -> None:
-        """Record in FAILURES that the journal could not be read or written. Rename or close the file, so that
-        the next attempt may succeed, and drop the oldest waiting events if too many wait.
+        """Record in FAILURES that `error` occurred when the journal was read or written. Prepare the file for
+        the next attempt (`_put_right`), and drop the oldest waiting events if too many wait.
         """
         self._error = error
         self._put_right(error)
@@ -264,8 +270,12 @@ class Journal:
         self._drop_surplus()
 
     def _put_right(self, error: Exception) -> None:
-        """Rename the file if it is damaged; else close it, unless the disk itself cannot be written. The next
-        attempt opens the file again or creates it.
+        """Prepare the file for the next attempt after `error`, which occurred when it was opened, read or
+        written.
+
+        A damaged file is renamed, and the next attempt creates an empty one. Any other file is closed, and
+        the next attempt opens it again. If the disk itself is full, read-only or broken, the file is left as
+        it is.
         """
         self._failed_at = time.monotonic()
         if isinstance(error, sqlite3.Error) and is_damage(error):

@@ -25,12 +25,13 @@ ACTIONS = "restart|stop|start"
 
 
 class Api:
-    """Provides all routes of the listener, and handles those that have no module of their own."""
+    """Provides all routes of the listener, and handles those that have no module of their own.
+
+    `port` is the listener's port, and `cookie` the name of the session cookie. `headers` are added to the
+    responses that are streamed.
+    """
 
     def __init__(self, context: ListenerContext, port: int, cookie: str, headers: Mapping[str, str]) -> None:
-        """Build the handlers. `port` is the listener's port, and `cookie` the name of the session cookie.
-        `headers` are added to the responses that are streamed.
-        """
         self._context, self._port, self._cookie = context, port, cookie
         self._page = Page()
         self._streams = EventStreams(context.journal)
@@ -110,10 +111,11 @@ class Api:
         return web.json_response({"service": MLX_ENGINE, "action": "kill", "state": "accepted"}, status=202)
 
     async def journal(self, request: web.Request) -> web.Response:
-        """Return the journal's events: the newest N with `?newest=N`, else those with numbers above
-        `?since=`.
+        """Return events of the journal, oldest first: the newest N with `?newest=N`, else the first ones with
+        numbers above `?since=` (by default 0).
 
-        The events are in their order, oldest first, at most JOURNAL_LIMIT.
+        At most JOURNAL_LIMIT events are returned; a client gets the next ones with the number of the last as
+        `?since=`. Raises HttpError with status 400 if a parameter is not a whole number.
         """
         if newest := request.query.get("newest"):
             count = min(sequence_number(newest, "newest"), JOURNAL_LIMIT)

@@ -1,4 +1,6 @@
-"""The routes of recovery: begin or join a pass, read its report, make a dry run, and reset by hand."""
+"""The routes of recovery. They begin a recovery pass or join the running one, return its report, make a dry
+run, and start the services that were stopped by hand or given up.
+"""
 
 import asyncio
 import json
@@ -73,7 +75,10 @@ class RecoveryRoutes:
         return web.json_response((await self._context.passes.dry_run()).as_json())
 
     async def reset(self, request: web.Request) -> web.Response:
-        """Close open breakers, and start the services that a person stopped."""
+        """Close all open breakers, and start all services that a person stopped or that were given up. Those
+        in containers are started by the next recovery pass. Respond with status 202, without waiting until
+        the services are ready.
+        """
         await read_object(request)
         remote = request.remote or "?"
         self._context.journal.record("recovery", "reset_requested", "by hand", remote=remote)
@@ -90,7 +95,11 @@ class RecoveryRoutes:
         return web.json_response(report.as_json())
 
     def _record(self, run_id: str, remote: str, body: dict[str, Any], begun: bool) -> None:
-        """Record in the journal that a client asked for a pass, once for each pass and client address."""
+        """Record in the journal that the client at the address `remote` asked for the pass `run_id`, once for
+        each pass and address, with the fields `ollama`, `mlx` and `ts` of the request's `body`.
+
+        `begun` is True if the request began the pass, and False if it joined the pass.
+        """
         if begun:
             self._recorded.clear()
         if (run_id, remote) in self._recorded:
@@ -126,11 +135,12 @@ class RetryAdviceCache:
         self._looked_at = float("-inf")
 
     async def get(self) -> Advice:
-        """Return a mapping with the retry advice for each of `mlx` and `ollama` that is down and that no
-        recovery pass will start.
+        """Return the retry advice: for `mlx` and `ollama`, the reason why no recovery pass will start the
+        server now. A server that is healthy, or that a pass can start, has no entry.
 
-        If `look` takes longer than ADVICE_WITHIN_S, return the last mapping, or an empty one if that is older
-        than ADVICE_STALE_S.
+        Advice older than ADVICE_FRESH_S is read again by `look`, the function that the constructor was given.
+        If that takes longer than ADVICE_WITHIN_S, return the last advice, or an empty mapping if the last
+        advice is older than ADVICE_STALE_S.
         """
         if self._age_s() <= ADVICE_FRESH_S:
             return self._last
@@ -140,8 +150,9 @@ class RetryAdviceCache:
         return self._last if self._age_s() <= ADVICE_STALE_S else {}
 
     def _begin_waiting(self) -> None:
-        """Call `look` unless a call is under way, and create a new event `_answer_due`, which is set when the
-        call ends or has taken ADVICE_WITHIN_S.
+        """Begin to read the advice by `look`, the function that the constructor was given, unless a call of
+        it is under way. In both cases, create a new event `_answer_due`, which is set when the call ends or
+        after ADVICE_WITHIN_S.
         """
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._update(), name="retry advice")

@@ -1,4 +1,6 @@
-"""Browser sessions: a one-time link, made with the token, is exchanged for a cookie."""
+"""Browser sessions. A client that has the agent's API token can create a link that is valid once, and the
+browser that opens the link gets a session cookie.
+"""
 
 import hmac
 import secrets
@@ -40,7 +42,9 @@ class Sessions:
         return self._signed(f"{int(now + SESSION_FOR_S)}-{secrets.token_urlsafe(8)}")
 
     def is_open(self, session: str, now: float) -> bool:
-        """Return whether `session` was signed with this token and has not expired."""
+        """Return whether `session` was signed with the agent's current API token and has not expired at
+        `now`.
+        """
         content = session.partition(".")[0]
         signed = self._signed(content).encode(errors="replace")
         if not hmac.compare_digest(signed, session.encode(errors="replace")):

@@ -1,4 +1,6 @@
-"""The routes of upgrades: begin or join an upgrade, and read its report and the digests of what runs."""
+"""The routes of upgrades. They begin an upgrade, or return the report of the last one together with the
+digests of the code and settings with which the running processes were started.
+"""
 
 import asyncio
 
@@ -18,7 +20,9 @@ class UpgradeRoutes:
         return [web.post("/upgrade", self.begin), web.get("/upgrade", self.report)]
 
     async def begin(self, request: web.Request) -> web.Response:
-        """Begin to replace the processes that run older code or settings, or join the upgrade under way."""
+        """Begin to replace the processes that run older code or settings, unless such an upgrade is under
+        way. Respond at once with status 202; `state` is "started", or "joined" if one was under way.
+        """
         await read_object(request)
         begun = self._context.upgrades.begin()
         return web.json_response({"state": "started" if begun else "joined"}, status=202)

@@ -14,7 +14,10 @@ from vestal.best_effort.output import write_line
 
 
 def main() -> int:
-    """Send the message from stdin, print what failed, and return the exit code."""
+    """Read from stdin a JSON object with a message (`title`, `body` and `type`) and the `urls` to send the
+    message to, and send it. Return 0 if every URL accepted the message. Else print one sentence about the
+    URLs that failed, and return 1.
+    """
     failed = send(json.load(sys.stdin))
     if failed:
         write_line(sys.stdout, f"Apprise did not reach {' and '.join(failed)}.")

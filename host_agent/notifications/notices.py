@@ -65,7 +65,9 @@ class Notice:
 
 
 def due(incidents: Iterable[Incident], clock: Clock, now: float) -> list[Notice]:
-    """Return the notices that are due now and were not sent yet, oldest incident first."""
+    """Return the notices that are due at `now` (seconds since 1970) and were not sent yet, oldest incident
+    first. `clock` formats a time in seconds since 1970 for the texts of the notices.
+    """
     notices = []
     for incident in incidents:
         if incident.notified and _is_over(incident, now) and not incident.notified_of_end:

@@ -15,9 +15,12 @@ WATCHED = 50  # how many of the newest incidents are considered
 
 
 class Notifier:
-    """Sends each notice to every channel, and records in the journal whether it was delivered.
+    """Sends each notice that is due about `incidents` to every channel, and records in the journal whether it
+    was delivered. Notices that an earlier run of the agent sent are in the journal too, so none is sent
+    twice.
 
-    Notices that an earlier agent sent are in the journal too, so none is sent twice.
+    `not_possible` says which configured channel is missing, with the remedy, and is recorded in the journal;
+    it is "" if no channel is missing.
     """
 
     def __init__(
@@ -29,9 +32,6 @@ class Notifier:
         not_possible: str = "",
         wall: Callable[[], float] = time.time,
     ) -> None:
-        """Create a notifier for `channels`. `not_possible` says which configured channel is missing, with the
-        remedy; "" if none is.
-        """
         self._journal, self._incidents, self._channels = journal, incidents, channels
         self._not_possible, self._wall = not_possible, wall
 

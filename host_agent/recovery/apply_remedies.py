@@ -1,4 +1,4 @@
-"""Carry the remedies of a recovery pass out on this machine."""
+"""Carry out the remedies of a recovery pass on this machine."""
 
 import time
 

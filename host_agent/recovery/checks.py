@@ -139,7 +139,9 @@ class HostChecks:
         return found
 
     def _foreign_ports(self, statuses: dict[str, ServiceStatus]) -> list[PortFacts]:
-        """Return the ports that another process holds although the service that needs the port is down."""
+        """Return the ports whose service is down while a foreign process holds the port. The agent itself and
+        a new process of the service are not foreign. `statuses` has the status of each service by name.
+        """
         wanted = {MLX_SERVER: (self._config.mlx.port, "VESTAL_MLX_PORT")}
         if ORCHESTRATOR in self._specs:
             wanted[ORCHESTRATOR] = (self._config.orchestrator.port, "VESTAL_ORCHESTRATOR_PORT")

@@ -18,13 +18,18 @@ class ControlledBy(StrEnum):
 
 @dataclass(frozen=True)
 class ServiceFacts:
-    """The state of one service.
+    """The state of one service, as the checks of a recovery pass found it.
 
     `answers` says whether the service answered the probe of this pass. It is None if no probe was sent, or if
     the service gave no answer but works. `evidence` says how a service without an answer was judged.
-    `restarts_left` is how many times recovery passes may still restart the running service within the hour.
-    `owner_plan` describes how the owner starts or restarts the service. `refusal` says why the agent may not
-    do that, and who can; it is "" if the agent may.
+    `healthy` is True if the service's status is healthy and the probe did not fail. `paused` is True if the
+    service's container is paused. `restarts_left` is how many more times recovery passes may restart the
+    running service: the limit per hour, less the restarts in the last hour.
+
+    `controlled_by` may be the service's owner, which is another program or person, such as Homebrew or
+    systemd. `owner_plan` then describes how the owner starts or restarts the service. `refusal` says why the
+    agent may not have the service started or restarted in this way, and who can do it; it is "" if the agent
+    may.
     """
 
     name: str
@@ -62,12 +67,16 @@ class OrphanFacts:
 
 @dataclass(frozen=True)
 class PortFacts:
-    """A process that holds the port of a service that is down; `sentence` names process and port."""
+    """A process that holds the port of a service that is down; `sentence` names process and port.
+
+    `held_by_old_server` is True if the process is a Vestal server of the same home that the agent does not
+    supervise, such as the gateway of an earlier agent.
+    """
 
     service: str
     pid: int | None
     sentence: str
-    held_by_old_server: bool = False  # an earlier server of this home
+    held_by_old_server: bool = False
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,14 @@ LOCK_TIMEOUT_S = 600.0  # `vestal up` may be building an image under the same lo
 
 
 class Passes:
-    """Runs recovery passes, and keeps the reports of the newest ones."""
+    """Runs recovery passes one at a time, and keeps the reports of the newest ones. A recovery pass checks
+    every service, applies remedies, and waits at most `settle_s` seconds for the services to recover.
+
+    Callers that request a pass while one runs join it. After each round of checks, the pass waits
+    `join_window_s` seconds for such callers, and makes another round for them. During a pass, the lock on
+    `lock_file` is held, which other processes of Vestal, such as `vestal up`, use too. A scheduled pass that
+    finds nothing is recorded in the journal only while `records_all` returns True.
+    """
 
     def __init__(
         self,
@@ -38,10 +45,6 @@ class Passes:
         join_window_s: float = JOIN_WINDOW_S,
         records_all: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Create the object without running a pass. `settle_s` is how many seconds a pass waits for services
-        to recover, and `join_window_s` how many seconds callers may join after each check. A scheduled pass
-        that finds nothing is recorded only while `records_all` returns True.
-        """
         self._checks, self._remedies, self._journal = checks, remedies, journal
         self._lock_file, self._settle_s, self._join_window_s = lock_file, settle_s, join_window_s
         self._records_all = records_all
@@ -95,8 +98,13 @@ class Passes:
         return await recovery_pass.dry_run(self._checks)
 
     async def _run(self, report: Report) -> None:
-        """Run a pass while holding the lock file that other processes use too, and record the pass in the
-        journal.
+        """Run a recovery pass, write its results to `report`, and record them in the journal. A scheduled
+        pass that found nothing is recorded only if `records_all`, a function that the constructor was given,
+        returns True.
+
+        The pass holds the lock file that other processes of Vestal use too. If another process holds it for
+        LOCK_TIMEOUT_S, the pass is skipped, and `report` says so. If callers joined after the last check had
+        begun, a new pass begins for them.
         """
         self.count += 1
         found: dict[str, Any] = {}
@@ -116,12 +124,13 @@ class Passes:
             self.request(f"asked for while pass {report.run_id} ended")
 
     async def _look_for_everyone(self, report: Report) -> dict[str, Any]:
-        """Run a round of checks and remedies, and another round for callers that joined meanwhile. Return,
-        for the journal, what the last check found.
+        """Run a round of checks and remedies, which writes its results to `report`, and another round for
+        callers that joined the pass meanwhile. Return the fields of the pass's journal entry that say which
+        services the last check found unhealthy, and why.
 
-        After each round, further callers may join for a moment, because a thousand simultaneous callers take
-        longer to arrive than a check of a healthy machine takes. No round begins after `settle_s` seconds,
-        nor after MAX_LOOKS rounds.
+        After each round, wait `join_window_s` for further callers, because a thousand simultaneous callers
+        take longer to arrive than a check of a healthy machine takes. There are at most MAX_LOOKS rounds, and
+        none follows a round that ended more than `settle_s` seconds after the pass began.
         """
         under_way = RecoveryPass(self._checks, self._remedies, self._journal, report, self._settle_s)
         deadline = time.monotonic() + self._settle_s

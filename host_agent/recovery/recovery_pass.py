@@ -32,8 +32,10 @@ class Remedies(Protocol):
 
 
 class RecoveryPass:
-    """One recovery pass with its report. `look` is called at least once, and again for callers that join the
-    pass.
+    """One recovery pass, which writes its results to `report`.
+
+    Each call of `look` checks every service, applies remedies, and waits at most `settle_s` seconds for the
+    services to recover. `look` is called once, and again if callers have joined the pass.
     """
 
     def __init__(
@@ -46,11 +48,13 @@ class RecoveryPass:
 
     async def look(self, joined: asyncio.Event, *, is_last: bool) -> None:
         """Check the services and apply the remedies. Then check again until no service is expected to recover
-        any more, by itself or by its remedy, or until `settle_s` seconds are over.
+        any more, by itself or by its remedy, or until `settle_s` seconds are over. Write the results to the
+        report.
 
-        If `joined` is set, because a caller has joined the pass, end early, so that the next call begins with
-        a check for this caller. If `is_last`, no call follows, so end early only if a service needs another
-        remedy.
+        Callers that join the pass set `joined`, and need a check that begins after they joined. So once
+        `joined` is set, end the repeated checks early, because the next call of this method makes that check.
+        If `is_last`, there is no next call, but a new pass follows for these callers; then end the checks
+        early only if a service also needs a remedy, which the new pass applies.
         """
         began_at = time.monotonic()
         facts = await self._checks.gather()
@@ -94,11 +98,12 @@ class RecoveryPass:
         return True
 
     async def _recheck(self, joined: asyncio.Event, is_last: bool) -> Facts:
-        """Repeat the checks until no service is expected to recover by itself or by its remedy, or `settle_s`
-        is over, and return the facts of the last check.
+        """Repeat the checks until no service is expected to recover by itself or by its remedy, but not for
+        longer than `settle_s` seconds. Return the facts of the last check.
 
-        End early if `joined` is set, so that a check for that caller can begin. If `is_last`, no such check
-        follows, so end early only if a service needs another remedy.
+        End early if `joined` is set, because callers that have joined the pass need a check by the next call
+        of `look`. If `is_last`, there is no such call, but a new pass follows for these callers; then end
+        early only if `joined` is set and a service also needs a remedy, which the new pass applies.
         """
         facts = await self._checks.gather()
         remedied = {issue.service for issue in self._applied}
@@ -146,10 +151,13 @@ def _healed(issue: Issue) -> str:
 def _left(
     failures: list[tuple[Issue, str]], applied: list[Issue], remaining: tuple[Issue, ...], took_s: float
 ) -> list[str]:
-    """Return one line per service for a person: why its remedies failed, and the issues that remain.
+    """Return what a person still has to know or do, as one line for each service: why its remedies failed,
+    and which of its issues remain. A failed remedy is listed even if every service is healthy in the end.
 
-    A failed remedy is listed even if every service is healthy in the end. `applied` are the issues whose
-    remedy was applied, `remaining` are those of the last check, and `took_s` is for how long the pass waited.
+    `failures` are pairs of an issue and the reason why its remedy failed, `applied` are the issues whose
+    remedy was applied, and `remaining` are the issues of the last check. `took_s` is how many seconds the
+    checks and remedies took; this time is named in the line of a service that was expected to recover and did
+    not.
     """
     reasons: dict[str, list[str]] = {}
     for issue, why in failures:

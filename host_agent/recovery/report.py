@@ -6,11 +6,13 @@ from typing import Any
 
 @dataclass
 class Report:
-    """The report of one pass; only that pass writes to it. Times are in seconds since 1970.
+    """The report of one recovery pass; only that pass writes to it. Times are in seconds since 1970.
 
     `reason` says why the pass was requested, and `state` is "running" or "done". `found` says what was wrong,
     `done` what is healthy again and by which remedy, and `left` what a person has to do. Each sentence begins
-    with the name of its service. `healthy` says whether the last check found every service healthy.
+    with the name of its service. `healthy` says whether the last check found every service healthy. If
+    `dry_run` is True, the services were checked but no remedy was applied, and `done` says what a pass would
+    do.
     """
 
     run_id: str

@@ -13,7 +13,9 @@ class RestartBudget:
         self._spent: dict[str, Intensity] = {}
 
     def left(self, service: str, now: float) -> int:
-        """Return how many restarts the service has left within the hour."""
+        """Return how many more times the service may be restarted: the limit per hour, less the restarts in
+        the hour before `now`.
+        """
         counted = self._spent.get(service, RESTARTS_PER_HOUR)
         return counted.max_restarts - len(counted.recent(now))
 

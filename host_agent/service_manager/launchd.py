@@ -40,7 +40,9 @@ class Domain:
 
 
 def agents(user_folder: Path, uid: int) -> Domain:
-    """Return the domain of LaunchAgents, which run from a login at the screen to the logout."""
+    """Return the domain of the LaunchAgents of the user `uid`, which run from a login at the screen to the
+    logout. `user_folder` is the user's home folder.
+    """
     return Domain(user_folder / "Library" / "LaunchAgents", f"gui/{uid}")
 
 

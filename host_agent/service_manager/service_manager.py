@@ -35,7 +35,7 @@ class ServiceManager(Protocol):
 
     @property
     def file_mode(self) -> int:
-        """Return the permissions of the jobs' files."""
+        """Return the permissions of the files that define the jobs (property lists or units)."""
 
     @property
     def needs_root(self) -> bool:

@@ -48,6 +48,8 @@ def parse_launchctl_print(label: str, result: CommandResult) -> Job | None:
 
 def parse_systemctl_show(unit: str, output: str, system: bool) -> Job | None:
     """Return the unit in the output of `systemctl show UNIT --property=LoadState,UnitFileState,MainPID`.
+    `system` says whether the output is from the machine's systemd, not from the user's, and is stored in the
+    returned Job.
 
     Return None if there is no such unit, or if it neither runs nor is enabled.
     """

@@ -25,10 +25,12 @@ NAMES = {
 
 
 class DiskReport:
-    """Reports failed writes, and records in the journal when they begin and end.
+    """Collects the failed writes of the agent, the gateway and its engine, and records in the journal when
+    writes begin to fail and when they succeed again.
 
-    `mlx_failures` returns the failed writes of the gateway and its engine, as the gateway reported them last;
-    `ask_mlx` asks the gateway again.
+    `home` is the Vestal home; the disk of its folder is checked for whether it can be written. `mlx_failures`
+    returns the failed writes of the gateway and its engine, as the gateway reported them last. `ask_mlx` gets
+    a new report from the gateway; it is called while writes fail.
     """
 
     def __init__(

@@ -27,7 +27,10 @@ RETRY_AFTER_S = {RetryAdvice.RECOVERING: 10, RetryAdvice.OPEN: 60, RetryAdvice.M
 
 
 def for_service(status: ServiceStatus, stopped_by_hand: bool) -> RetryAdvice | None:
-    """Return the advice for one service; None if it is healthy or a recovery pass can recover it."""
+    """Return the reason why a recovery pass (one run of checks and repairs) will not start this service now;
+    None if the service is healthy or a pass can start it. `stopped_by_hand` is True if a person stopped the
+    service and nobody has started it since.
+    """
     if status.healthy:
         return None
     if stopped_by_hand:
@@ -38,8 +41,9 @@ def for_service(status: ServiceStatus, stopped_by_hand: bool) -> RetryAdvice | N
 
 
 def for_mlx(gateway: ServiceStatus, engine: ServiceStatus, stopped_by_hand: bool) -> RetryAdvice | None:
-    """Return the advice for the MLX server. The engine counts too, because a healthy gateway may have given
-    up its engine.
+    """Return the reason why a recovery pass (one run of checks and repairs) will not start the MLX server
+    now; None if the server is healthy or a pass can start it. The reason may lie in the engine, because a
+    healthy gateway may have given up its engine. `stopped_by_hand` is True if a person stopped the gateway.
     """
     return for_service(gateway, stopped_by_hand) or for_service(engine, stopped_by_hand=False)
 

@@ -144,9 +144,11 @@ class ServiceControl:
         os.kill(await self._engine_pid(), signal.SIGTERM)
 
     async def _try_engine(self) -> None:
-        """Replace the gateway, so that a new one starts an engine that was given up or has an open breaker.
+        """Replace the gateway, because only a new gateway starts an engine that was given up or whose breaker
+        is open. The old gateway hands its requests over if it can.
 
-        The old gateway hands its requests over if it can. Raises NotPossible if its engine was not given up.
+        Raises NotPossible if the engine was neither given up nor has an open breaker, or if the gateway does
+        not report its engine.
         """
         engine = await self._mlx.engine_status(fresh=True)
         if engine is None or engine.state not in GIVEN_UP:

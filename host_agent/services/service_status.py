@@ -36,7 +36,8 @@ class ServiceStatus:
     `detail` says what is wrong, or worth knowing, and on what evidence; `remedy` says what a person can do.
     `expected` is False if the configuration of this machine does not use the service. `parent` is the service
     that this one depends on. `next_trial_in_s` is how many seconds remain until an open breaker allows
-    another start; None if it allows none.
+    another start; None if the breaker is closed or no such start is due. `last_failure` is the service's last
+    failure in the journal. `extra` has fields that only some services report, by their name in GET /status.
     """
 
     state: State

@@ -114,7 +114,7 @@ class StatusReport:
 
     async def _look(self, fresh: bool) -> Look:
         """Observe every service. Send all slow queries at the same time, then read what is in memory, so that
-        all data is of the same moment.
+        all data is of the same moment. With `fresh`, no answer to a query is taken from a cache.
         """
         answer, ollama, docker, containers = await asyncio.gather(
             self._engine_answer(fresh),

@@ -34,8 +34,8 @@ def of_parts(config: Config) -> dict[str, str]:
 
 
 def started_with(pid: int) -> str | None:
-    """Return the digest of code and settings in the environment of a process; None if it has none, or cannot
-    be read.
+    """Return the digest of code and settings with which the process `pid` was started. An environment
+    variable of the process has it; None if the variable is missing or cannot be read.
     """
     try:
         return psutil.Process(pid).environ().get(digests.DIGEST_VARIABLE)

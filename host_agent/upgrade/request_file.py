@@ -26,8 +26,8 @@ class UpgradeRequest:
 
 
 def write(config: Config) -> None:
-    """Write a request for an agent with the Python and environment of this process. Raises OSError if that
-    fails.
+    """Write the upgrade request to the file from which the running agent reads it. The request is for a new
+    agent with the Python and the environment of this process. Raises OSError if the file cannot be written.
     """
     environment = {**os.environ, **child_environment.common(config)}
     write_file(_path(config.home), json.dumps({"executable": sys.executable, "environment": environment}))
@@ -60,7 +60,7 @@ def take(home: Home) -> UpgradeRequest:
 
 
 def own() -> UpgradeRequest:
-    """Return a request for the Python and environment of this process."""
+    """Return the upgrade request for a new agent with the Python and the environment of this process."""
     return UpgradeRequest(sys.executable, dict(os.environ))
 
 

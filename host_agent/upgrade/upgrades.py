@@ -28,11 +28,11 @@ ADOPTION_TIMEOUT_S = 30.0
 
 
 class Upgrades:
-    """Runs upgrades. `agent_is_to_be_replaced` is set once the agent has to replace itself by executing
-    `request`.
+    """Runs upgrades. The event `agent_is_to_be_replaced` is set when the agent has to replace itself.
+    `request` then holds the Python and the environment of the new agent.
 
-    `report` is the report of an upgrade that this program has to finish, because the agent that it replaced
-    began it; empty if there is none.
+    The parameter `report` is the report of an upgrade that this program has to finish, because the agent that
+    it replaced began it; empty if there is none.
     """
 
     def __init__(
@@ -55,17 +55,23 @@ class Upgrades:
 
     @property
     def report(self) -> dict[str, Any]:
-        """Return the report of the upgrade that runs or ran last: its `state` ("idle" if there was none), its
-        `steps` (each with the `part` of Vestal and a `text`), and `why` it was refused (else "").
+        """Return the report of the upgrade that runs or ran last. Its `state` is "idle" (there was none),
+        "checking", "replacing_agent", "replacing_services", "done" or "refused". Each of its `steps` has the
+        `part` of Vestal and a `text`. `why` says why the upgrade was refused or failed (else "").
         """
         return dict(self._report)
 
     def as_json(self) -> dict[str, Any]:
-        """Return the report, extended by the result of `runs`, under that name."""
+        """Return, as a dictionary for JSON, the report of the upgrade that runs or ran last, with one more
+        field, `runs`: the result of `runs()`.
+        """
         return {**self._report, "runs": self.runs()}
 
     def runs(self) -> dict[str, str | None]:
-        """Return the digest with which each part that runs was started; None for a part that has none."""
+        """Return the digest of code and settings with which each running process was started, by the name of
+        its part of Vestal: the agent, its watchdog, and the children of its supervisor. A digest is None if
+        the process has none or its environment cannot be read.
+        """
         pids = {name: status.process_pid for name, status in self._supervisor.status().items()}
         pids[WATCHDOG] = self._watchdog.pid
         running = {name: installed.started_with(pid) for name, pid in pids.items() if pid is not None}
@@ -120,7 +126,8 @@ class Upgrades:
 
     async def _finish(self) -> None:
         """Finish the upgrade once the agent is up to date: stop services that the settings no longer include,
-        replace each process that is out of date, and set the report's state to "done" or "refused".
+        and replace each process that is out of date. Set the report's state to "done", or to "refused" with
+        the reason if a step fails.
         """
         self._report["state"] = "replacing_services"
         try:

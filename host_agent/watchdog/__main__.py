@@ -1,8 +1,12 @@
 """The watchdog as a program: `python -m host_agent.watchdog RUN_FOLDER AGENT_PORT`.
 
-The agent starts its watchdog, and ends it before it ends as requested. So if the watchdog lives and the agent
-is gone, the agent has died: the watchdog runs `vestal recover --once`, which starts another agent. The
-watchdog does the same if the agent does not answer GET /health. SIGTERM ends the watchdog with exit code 0.
+RUN_FOLDER is the folder `run` in Vestal's home, which holds the agent's PID file. AGENT_PORT is the port at
+which the agent answers GET /health.
+
+The agent starts its watchdog. When the agent is asked to end, it first ends the watchdog. So if the watchdog
+runs and the agent does not, the agent has died: the watchdog runs `vestal recover --once`, which starts
+another agent. The watchdog also runs this command if the agent does not answer GET /health. SIGTERM ends the
+watchdog with exit code 0.
 """
 
 from __future__ import annotations
@@ -30,7 +34,11 @@ LOOK_EACH_S = 0.5
 
 
 class Watchdog:
-    """Watches the agent whose PID file is in the folder `run` and which answers GET /health at `port`."""
+    """Watches the agent whose PID file is in the folder `run`. If this agent has died and no other one
+    starts, or if the agent does not answer GET /health at `port`, the watchdog runs `vestal recover --once`.
+
+    Its `sockets` keep the gateway's listening sockets for the next agent.
+    """
 
     def __init__(self, run: Path, port: int) -> None:
         self._run, self._port = run, port

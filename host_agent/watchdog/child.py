@@ -75,10 +75,12 @@ async def take_sockets_back(home: Home) -> list[socket.socket]:
 
 
 class AgentWatchdog:
-    """Starts and supervises the watchdog of this agent, if `restarter` is WATCHDOG. Otherwise ends any
-    watchdog that an earlier agent left running.
+    """Starts and supervises the watchdog of this agent, if `restarter`, which says what restarts a dead
+    agent, is WATCHDOG. Otherwise ends any watchdog that an earlier agent left running.
 
-    The watchdog has a supervisor of its own, because it must be started last and stopped first.
+    `manager_name` is the service manager's name, such as launchd, for the text of `describe`. `on_event`
+    receives the events of the watchdog's supervisor, such as the watchdog's start. This supervisor is not the
+    one of the agent's other processes, because the watchdog must be started last and stopped first.
     """
 
     def __init__(
@@ -121,8 +123,9 @@ class AgentWatchdog:
         await self._supervisor.restart_child(NAME, cause, reset=True)
 
     async def detach(self) -> None:
-        """Stop supervising the watchdog without ending it. The agent calls this before it executes the new
-        program in its own process; the new program then adopts the watchdog.
+        """Stop supervising the watchdog without ending it. The agent calls this before it replaces itself, by
+        `execve` and so under the same PID, with another program, such as an upgraded agent. That program then
+        adopts the watchdog.
         """
         await self._supervisor.detach()
 

@@ -38,8 +38,8 @@ class SocketStore:
         self._listening: socket.socket | None = None
 
     def start(self) -> None:
-        """Listen on the Unix socket. On an error (a path too long, a full disk), the watchdog keeps no
-        sockets, and callers get StoreUnreachable.
+        """Listen on the Unix socket. On an error (a path too long, a full disk), do not raise: the watchdog
+        then keeps no sockets, and the agent's calls of `put` and `take_back` raise StoreUnreachable.
         """
         with contextlib.suppress(OSError):
             self._path.unlink(missing_ok=True)

@@ -44,8 +44,9 @@ def has_small_kernels() -> bool:
 
 
 def most_narrow_rows() -> int:
-    """Return the largest number of rows for which our own library (`narrow_products.c`) computes a matrix
-    product; 0 if that library is not loaded.
+    """Return how many rows the left matrix of a product may have at most for our own library
+    (`narrow_products.c`) to compute the product instead of OpenBLAS; 0 if our library is not loaded. It
+    leaves some products with so few rows to OpenBLAS, for example if the right matrix is small.
     """
     most = getattr(ctypes.CDLL(None), "vestal_most_rows", None)
     return int(most()) if most is not None else 0

@@ -27,16 +27,19 @@ _TELLING = ("flags", "Features", "model name", "CPU part")
 
 
 def narrow_library(folders: Iterable[Path]) -> Path | None:
-    """Return the path of the built library in the first of the folders that has it or in which it can be
-    built; None if it can be built in none of them.
+    """Return the path of the library that multiplies a few rows by a large matrix. The library is in the
+    first of `folders` that has it or in which it can be built, and is built there if it is missing. Return
+    None if no folder has it and it can be built in none of them.
     """
     return made_once(f"libnarrow-{_digest()}.so", folders, _build)
 
 
 def _digest() -> str:
-    """Return a short digest of all that the library depends on: sources, compiler options and processor.
+    """Return a short digest of all that the compiled library depends on: sources, compiler options and
+    processor.
 
-    The processor is included because a folder may be copied to a machine that lacks some of its instructions.
+    The processor is included because the folder with the library may be copied to a machine whose processor
+    lacks some of the instructions that the library uses.
     """
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in (*_SOURCES, *_HEADERS)))
     digest.update(repr((_OPTIONS, platform.machine(), _processor())).encode())

@@ -4,8 +4,10 @@ The faster import shortens each start, and each pause of a stream after a crash.
 contains, transformers reads all of its 1,600 source files, twice. Here, the result of the first scan is
 written to the folder where Python keeps compiled sources, and read from there at the next start.
 
-mlx-lm sets the limit of open files to 2,048 when it is imported. That would lower a higher limit. Where the
-hard limit is below 4,096, it raises ValueError, so that no engine could start.
+When mlx-lm is imported, it sets the soft limit of open files to 2,048 and the hard limit to 4,096. That would
+lower higher limits. Where the hard limit is below 4,096, the import would fail with ValueError, because the
+hard limit cannot be raised, and no engine could start. So `resource.setrlimit` does nothing during the
+import.
 """
 
 from __future__ import annotations
@@ -118,7 +120,9 @@ def _encoded(contents: dict[Any, Any]) -> list[Any]:
 
 
 def _decoded(entries: list[Any]) -> dict[Any, Any]:
-    """Return the import structure of a folder that `_encoded` has converted to `entries`."""
+    """Return transformers' import structure of a folder, which lists the names in its modules and the
+    packages that they require. `entries` are the JSON values to which `_encoded` has converted it.
+    """
     return {
         key if isinstance(key, str) else frozenset(key): _decoded(value)
         if isinstance(key, str)

@@ -32,7 +32,8 @@ def is_pausable() -> bool:
 
 
 class PausableCall(Generic[T]):
-    """A call of `function` that can be paused. It begins with the first `go_on`. Times are in seconds.
+    """A call of `function` that can be paused at its pause points, the places where code that `function` runs
+    calls `pause_point`. It begins with the first `go_on`. Times are in seconds.
 
     `computed_s` is how long it has run so far, without its pauses. `longest_part_s` is the longest time
     between two pause points. `pause_points` counts the pause points that were reached.

@@ -38,12 +38,14 @@ class CacheSettings:
 
 @dataclass(frozen=True)
 class EngineSettings:
-    """The settings of the engine. Model names are canonical.
+    """The settings of the engine. Model names include their tags, as `canonical` returns them.
 
     A negative `keep_alive_s` keeps models loaded forever. If `memory_limit_bytes` is None, the limit is a
-    share of the machine's memory. `drain_s` and `persist_s` limit two stages of a shutdown. `max_wait_s`
-    limits how long a load or a request waits for memory. `max_repeated_tokens` limits how many equal tokens
-    an answer may have in a row; 0 means no limit.
+    share of the machine's memory. During a shutdown, running requests first get `drain_s` seconds to end;
+    then writing the prompt cache to disk may take `persist_s` seconds. `max_wait_s` limits how long a load or
+    a request waits for memory. `max_repeated_tokens` limits how many equal tokens an answer may have in a
+    row; 0 means no limit. `kv_of` returns how the keys and values of a model are quantized, or None if they
+    are not. Images with more than `max_image_pixels` pixels are refused.
     """
 
     preload: tuple[str, ...]
@@ -60,7 +62,7 @@ class EngineSettings:
     kv_of: KvQuantizationOf = never_quantized
     max_image_pixels: int = MAX_PIXELS
     weight_digests: Path | None = None
-    """The file with the digests of weights; None if they are not stored."""
+    """The file that stores the digests of weight files, to detect damage; None: they are not stored."""
 
     @classmethod
     def from_config(cls, config: Config) -> EngineSettings:

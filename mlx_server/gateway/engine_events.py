@@ -49,8 +49,9 @@ class EngineEventBuffer:
         self._waiting = 0
 
     def add(self, event: Event) -> None:
-        """Store the event if it is about the engine or its requests. If it says that the gateway stops
-        (`server_stopping`), end all waits.
+        """Store the event if it is about the engine or its requests, and wake the callers that wait in
+        `after`. The event `server_stopping` is not stored, but wakes them too, and `after` no longer waits
+        from then on.
         """
         if event.component == COMPONENT or event.event in ABOUT_REQUESTS:
             self._events.append(event)

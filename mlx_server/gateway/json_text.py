@@ -76,8 +76,8 @@ def _repaired(value: Any) -> bytes:
 
 
 def _valid(value: Any) -> Any:
-    """Return `value` with finite numbers and valid text only. A value that JSON cannot express becomes its
-    `str`.
+    """Return `value` as JSON can express it: a number that is not finite becomes None, an unpaired surrogate
+    becomes U+FFFD, and each key of a dict, and a value of a type that JSON lacks, becomes its `str`.
     """
     if isinstance(value, str):
         return valid_text(value)

@@ -29,8 +29,8 @@ class MemoryFit:
         self._forecasts: dict[str, Forecast | None] = {}  # by digest; None if the files cannot be read
 
     async def of(self, entries: Sequence[ModelEntry], limit_bytes: int) -> dict[str, dict[str, Any]]:
-        """Return, by the name of each model, whether the model fits into `limit_bytes` and how many bytes it
-        needs.
+        """Return, by the name of each model, a dict with the keys `fits` (whether the model fits into
+        `limit_bytes`), `needed_bytes` (how much memory it needs) and `limit_bytes`.
 
         A model whose need is unknown is left out. The result is empty if `limit_bytes` is 0, as it is before
         an engine has sent its first report.

@@ -1,4 +1,6 @@
-"""The parts of a gateway that exist before it serves HTTP."""
+"""The components of a gateway that are created before it serves HTTP, such as the engine's supervisor and the
+answer log, together in one object.
+"""
 
 from __future__ import annotations
 

@@ -141,7 +141,8 @@ async def _drain(
     """Refuse new requests, and wait until the accepted ones have ended, for up to `mlx.drain_s` seconds or
     until a second signal; then fail those that remain.
 
-    If a peer takes over an answer, the peer finishes it while the client reads it through this gateway.
+    First, ask the peers to continue the unfinished answers, which `keeper` holds. If a peer accepts an
+    answer, the client reads the rest through this gateway, and the wait includes that.
     """
     dispatcher, clock = parts.dispatcher, parts.clock
 

@@ -72,10 +72,12 @@ class EngineCounts:
 
 
 class Telemetry:
-    """Writes this process's one stream of events, and keeps the sums and histograms that GET /metrics shows.
+    """Writes the events of this process to `stream` (None: stderr), and keeps the sums and histograms that
+    GET /metrics shows.
 
-    `prompt_tokens` counts the tokens of the prompts whose answers have begun. `deliveries` counts the new
-    tokens and the finished answers that clients got.
+    `prompt_tokens` counts the tokens of the prompts whose answers have begun. `deliveries` counts the tokens
+    and the complete answers that clients got. A token that an engine computes again after a crash is counted
+    only once.
     """
 
     def __init__(self, wall: Callable[[], float], stream: TextIO | None = None) -> None:

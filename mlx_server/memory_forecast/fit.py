@@ -26,7 +26,8 @@ class Fit:
     """The memory that the engine, a model and one request of `context_tokens` tokens need, and the memory
     limit.
 
-    `context_tokens` is None for the smallest request; the engine loads a model only if that one fits.
+    If `context_tokens` is None, the request has 1,024 tokens, or as many as the model's context allows if
+    that is less. The engine loads a model only if such a request fits.
     """
 
     needed_bytes: int
@@ -102,7 +103,8 @@ def metal_limit_bytes(total_bytes: int, wired_limit_bytes: int = 0) -> int:
     """Return how many bytes of memory Metal gives to one process on a Mac with `total_bytes` of memory.
 
     That is the system's wired limit (`iogpu.wired_limit_mb`) if one is set (not 0). Otherwise it is two
-    thirds of the memory up to 32 GiB and three quarters above, like Metal's recommended working set.
+    thirds of the memory on a Mac with at most 32 GiB, and three quarters of the memory on a larger one, like
+    Metal's recommended working set.
     """
     if wired_limit_bytes:
         return min(wired_limit_bytes, total_bytes)

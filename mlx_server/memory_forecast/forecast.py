@@ -52,13 +52,17 @@ class Widths:
 
 @dataclass(frozen=True)
 class Forecast:
-    """How much memory a model and its requests need.
+    """The sizes from which the memory of a model and its requests is computed.
 
-    `kv` is None for a model that only embeds or ranks. `adapter_bytes` is the size of its adapter, 0 without
-    one. `draft` is the forecast of its draft model, if it has one, and `tower` the shape of its vision tower,
-    if it reads images. `inner_arrays` counts the arrays of the inner width that a feed-forward has in memory
-    at one time. `step_tokens` is the length of a prefill step. With `attends_in_blocks`, attention is
-    computed for one block of queries at a time, so that only the scores of that block are in memory.
+    `weights` is what the weights take in memory, and `widths` are the sizes of the layers. `kv` is the shape
+    of the KV cache; None for a model that only embeds or ranks. `adapter_bytes` is the size of the model's
+    adapter, 0 without one. `draft` is the forecast of its draft model, if it has one, and `tower` the shape
+    of its vision tower, if it reads images. `inner_arrays` counts the arrays as wide as the feed-forward's
+    inner layer that are in memory at one time. `step_tokens` is the length of a prefill step.
+
+    With `fused_attention`, Metal's fused kernels compute the attention; they store no scores if they support
+    the head dimension. With `attends_in_blocks`, attention is computed for one block of queries at a time, so
+    that only the scores of that block are in memory.
     """
 
     weights: Weights
@@ -122,8 +126,9 @@ class Forecast:
         return 0 if self.tower is None else max(map(self.tower.bytes, images), default=0)
 
     def _activations(self, rows: int, step: int, tokens: int) -> int:
-        """Return the peak bytes of a prefill step of `step` tokens in each of `rows` rows, the longest
-        `tokens` tokens long: one layer's activations, attention scores and copied KV, and the logits.
+        """Return the peak bytes of a prefill step that computes `step` tokens of each of `rows` requests: one
+        layer's activations, attention scores and copied KV, and the logits. Each token attends to at most
+        `tokens` tokens, the length of the longest request after the step.
         """
         widths, number = self.widths, self.weights.number_bytes
         per_token = 6 * widths.hidden + self.inner_arrays * widths.inner
@@ -133,8 +138,9 @@ class Forecast:
         return int((floats + layer_kv) * number) + logits
 
     def _scores(self, rows: int, step: int, tokens: int) -> int:
-        """Return how many attention scores a prefill step has in memory at one time; 0 with fused
-        attention.
+        """Return how many attention scores a prefill step has in memory at one time; 0 with fused attention.
+        The step computes `step` tokens of each of `rows` requests, and each token attends to at most `tokens`
+        tokens.
         """
         if self.fused_attention and self.widths.head_dim in _FUSED_HEAD_DIMS:
             return 0
@@ -157,11 +163,14 @@ def forecast(
     kv: KvQuantization | None = None,
     reads_images: bool = False,
 ) -> Forecast:
-    """Return the forecast of a model from its configuration and the headers of its weight files.
+    """Return the forecast of the memory that a model and its requests take, from the model's configuration
+    and the headers of its weight files.
 
-    `step_tokens` and `context_tokens` are the lengths of a prefill step and of the context. `embeds` is true
-    of a model that only embeds or ranks. Raises KeyError, TypeError or ValueError if the configuration or
-    headers lack a size that is needed.
+    `arithmetic` says how MLX computes on the machine. `step_tokens` and `context_tokens` are the lengths of a
+    prefill step and of the context. `embeds` is true of a model that only embeds or ranks.
+    `tokenizer_file_bytes` is the size of tokenizer.json. `kv` is how the KV cache is to be quantized; None:
+    not at all. With `reads_images`, the vision tower and its weights are included. Raises KeyError, TypeError
+    or ValueError if the configuration or headers lack a size that is needed.
     """
     weights = forecast_weights(headers, config, arithmetic, reads_images)
     of_text = forecast_from_figures(
@@ -192,11 +201,15 @@ def forecast_from_figures(
     tokenizer_file_bytes: int = 0,
     kv: KvQuantization | None = None,
 ) -> Forecast:
-    """Return the forecast of a model from its configuration and from what its `weights` take in memory, so
-    that no weight file is needed. If the `shapes` of the tensors are given, by name, those of the key and
-    value projections determine the size of the KV cache.
+    """Return the forecast of the memory that a model and its requests take, from the model's configuration
+    and from what its `weights` take in memory, so that no weight file is needed.
 
-    Raises KeyError, TypeError or ValueError if the configuration lacks a size that is needed.
+    If the `shapes` of the tensors are given, by name, those of the key and value projections determine the
+    size of the KV cache. `arithmetic` says how MLX computes on the machine. `step_tokens` and
+    `context_tokens` are the lengths of a prefill step and of the context. `embeds` is true of a model that
+    only embeds or ranks, and so has no KV cache. `tokenizer_file_bytes` is the size of tokenizer.json. `kv`
+    is how the KV cache is to be quantized; None: not at all. Raises KeyError, TypeError or ValueError if the
+    configuration lacks a size that is needed.
     """
     model_type = text_config(config).get("model_type")
     return Forecast(

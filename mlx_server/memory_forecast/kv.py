@@ -118,18 +118,20 @@ def kv_shape(
 
 
 def head_dim(own: Mapping[str, Any]) -> int:
-    """Return the dimension of one attention head."""
+    """Return the dimension of one attention head. `own` is the model's flat configuration (see
+    `text_config`).
+    """
     heads = int(own.get("num_attention_heads") or own.get("n_head") or 1)
     hidden = int(own.get("hidden_size") or own.get("n_embd") or own["d_model"])
     return int(own.get("head_dim") or hidden // heads)
 
 
 def _is_quantized(own: Mapping[str, Any], quantization: KvQuantization, sliding_layers: int) -> bool:
-    """Return True if the configuration allows a quantized KV cache. Other obstacles show only when the model
-    is loaded.
+    """Return whether `own`, the model's flat configuration (see `text_config`), allows a KV cache with this
+    `quantization`. Other obstacles show only when the model is loaded.
 
-    Layers that may have a sliding window count as not quantized, so that the forecast is too high rather than
-    too low.
+    `sliding_layers` is how many layers are known to use a sliding window. If it is 0 but the configuration
+    hints at sliding windows, return False, so that the forecast is too high rather than too low.
     """
     hints = "sliding_attention" in (own.get("layer_types") or ()) or own.get("sliding_window_pattern")
     may_slide = hints and not sliding_layers
@@ -160,7 +162,9 @@ def _stateful_layers(own: Mapping[str, Any], layers: int) -> int:
 
 
 def _state_floats(own: Mapping[str, Any]) -> int:
-    """Return how many 16-bit numbers one layer's state takes per request; a float32 number counts twice."""
+    """Return how many 16-bit numbers one layer without KV (linear attention, a convolution) stores per
+    request; a float32 number counts twice. `own` is the model's flat configuration (see `text_config`).
+    """
     heads = int(own.get("linear_num_value_heads") or 0)
     if heads:
         keys = int(own.get("linear_num_key_heads") or heads) * int(own["linear_key_head_dim"])
@@ -172,10 +176,11 @@ def _state_floats(own: Mapping[str, Any]) -> int:
 
 
 def _latent_floats(own: Mapping[str, Any]) -> int:
-    """Return how many numbers a layer of multi-head latent attention stores for a token; 0 for a model
-    without it.
+    """Return how many numbers a layer of multi-head latent attention stores for a token; 0 if the model has
+    no such attention. `own` is the model's flat configuration (see `text_config`).
 
-    The families in LATENT store the latent, the others the keys and values of all heads.
+    Of the families with latent attention, those in LATENT store the latent, and all others the keys and
+    values of all heads.
     """
     rank = own.get("kv_lora_rank")
     if not isinstance(rank, int):

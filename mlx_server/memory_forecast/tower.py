@@ -59,8 +59,9 @@ class TowerShape:
         return int(numbers) * self.number_bytes + _PIXEL_ARRAYS * 4 * math.prod(pixels)
 
     def _patches(self, pixels: Sequence[int]) -> tuple[int, int]:
-        """Return the number of tiles of an image, which do not attend to each other, and the number of
-        patches in each.
+        """Return into how many tiles an image is divided, and how many patches each tile has. Tiles do not
+        attend to each other. `pixels` is the shape of the processed image: (patches, values), (tiles,
+        patches, values), or a shape that ends with channels, height and width.
         """
         if len(pixels) < 4:
             return math.prod(pixels[:-2]), pixels[-2]
@@ -69,7 +70,9 @@ class TowerShape:
 
 
 def tower_shape(config: Mapping[str, Any], arithmetic: Arithmetic, number_bytes: int) -> TowerShape:
-    """Return the shape of a model's vision tower. `number_bytes` is the width of the numbers in its weights.
+    """Return the shape of a model's vision tower. `arithmetic` says how MLX computes on the machine: whether
+    in 32 bits, and whether attention scores are stored. `number_bytes` is the width of the numbers in the
+    model's weights; the tower is computed in this width unless 32 bits are required.
 
     Raises KeyError, TypeError or ValueError if the configuration is invalid.
     """

@@ -56,8 +56,11 @@ class Weights:
 def forecast_weights(
     headers: Headers, config: Mapping[str, Any], arithmetic: Arithmetic, reads_images: bool = False
 ) -> Weights:
-    """Return how much memory the weights take, with the part that encodes images if `reads_images`. Raises
-    KeyError, TypeError or ValueError if the headers are invalid.
+    """Return how much memory a model's weights take, from its config.json and the `headers` of its
+    safetensors files. `arithmetic` says how MLX computes on the machine, such as whether weights are
+    converted to float32. The weights that encode images count only if `reads_images`.
+
+    Raises KeyError, TypeError or ValueError if the headers are invalid.
     """
     left_out = _NOT_LOADED if reads_images else (*_NOT_LOADED, *_OF_IMAGES)
     kept = {name: entry for name, entry in headers.items() if not _starts(name, left_out)}

@@ -99,8 +99,8 @@ def _fetch(config: Config, options: argparse.Namespace) -> int:
 
 
 def _speed(rate: Rate, done_bytes: int, total_bytes: int) -> dict[str, float]:
-    """Return the download's speed in bytes per second and the seconds that the rest will take; empty while
-    they are unknown.
+    """Add the sample `done_bytes` to `rate`. Return {"bytes_per_s", "remaining_s"}: the download's speed, and
+    how many seconds the rest will take at this speed; both are missing while the speed is unknown.
     """
     rate.add(time.monotonic(), done_bytes)
     remaining_s = rate.remaining_s(total_bytes)

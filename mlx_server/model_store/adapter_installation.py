@@ -1,5 +1,5 @@
-"""Fetch configured adapters, and put uploaded adapters into the folder of the model that is made with
-them.
+"""Install adapters. An adapter in the configuration is fetched from the hub into its cache. While a new model
+is made, an uploaded adapter or the adapter of the model's base is put into the new model's folder.
 """
 
 from __future__ import annotations

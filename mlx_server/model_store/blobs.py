@@ -97,7 +97,12 @@ class Blobs:
 
 
 class Upload:
-    """One upload in progress: call `write` for each part, then `finish`, and `close` in any case."""
+    """One upload in progress, which `Blobs.upload` begins: call `write` for each part, then `finish`, and
+    `close` in any case.
+
+    The parts are written to `file`, which is open at the temporary `path`; `finish` renames it to `target`.
+    `free` returns the free bytes of a folder's disk.
+    """
 
     def __init__(self, target: Path, path: Path, file: IO[bytes], free: disk.FreeBytes) -> None:
         self._target = target

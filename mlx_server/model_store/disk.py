@@ -49,8 +49,8 @@ def require_space(
 def disk_full_error(
     name: str, need_bytes: int, available_bytes: int, folder: Path, remedy: str = ANOTHER_STORE
 ) -> ModelStoreError:
-    """Return the error that says that model `name` needs `need_bytes` of disk and `available_bytes`
-    are free.
+    """Return the error that says that model `name` needs `need_bytes`, and only `available_bytes` are free on
+    the disk of `folder`. `remedy` is a sentence that says what the user can do.
     """
     need, available = format_size(need_bytes), format_size(available_bytes)
     return ModelStoreError(

@@ -42,8 +42,8 @@ class Files:
 
 
 def files_of(entry: ModelEntry) -> Files:
-    """Return the configuration and headers in a model's folder. Raises UnreadableModel if one of them cannot
-    be read.
+    """Return what a forecast needs of an installed model's files: config.json, the headers of the weight
+    files, and the size of tokenizer.json. Raises UnreadableModel if config.json or a header cannot be read.
     """
     tokenizer = entry.path / "tokenizer.json"
     size = tokenizer.stat().st_size if tokenizer.is_file() else 0
@@ -60,9 +60,12 @@ def forecast_of(
 ) -> Forecast:
     """Return the memory forecast of the model `entry`, with its adapter and its draft model.
 
-    `step_tokens` is the number of prompt tokens in a prefill step, `kv` the quantization of the KV cache
-    (None: not quantized). If `files` lack a value that the forecast needs, only the weights are counted,
-    because a model with an odd configuration may still load.
+    `files` is what `files_of` returns for the model; the files of the draft model are read here. `arithmetic`
+    says how MLX computes, which decides whether weights become float32 in memory. `step_tokens` is the number
+    of prompt tokens in a prefill step, `kv` the quantization of the KV cache (None: not quantized).
+
+    If the files lack a value that the forecast needs, only the weights are counted, because a model with an
+    odd configuration may still load. Raises UnreadableModel if the draft model's files cannot be read.
     """
     of_base = forecast_of_files(
         files,

@@ -178,9 +178,9 @@ def _stage(name: str, source: str, tree: Path, staging: Path, step: ReportStep) 
 
 
 def _stage_reference(snapshot: Path, name: str, source: str, staging: Path) -> Path:
-    """Return a new, empty folder in `staging` for a model whose files stay in the hub's cache, in the folder
-    `snapshot`; only a manifest with that path is added later. Raises ModelStoreError if `snapshot` is not a
-    model.
+    """Return a new, empty folder in `staging` for a model whose files stay in `snapshot`, a folder in the
+    hub's cache. The caller adds only a manifest, which has the path of `snapshot`. Raises ModelStoreError,
+    which mentions `name` and `source`, if `snapshot` is not a model.
     """
     if not model_folder.looks_like_model(snapshot):
         raise _not_a_model(name, source)

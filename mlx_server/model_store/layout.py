@@ -86,8 +86,11 @@ def replace(staged: Path, store: Path, name: str) -> Path:
 
 
 def remove(store: Path, name: str) -> bool:
-    """Delete the folder of the model `name`, without waiting for a running fetch. Return False if there is
-    none.
+    """Delete the folder of the model `name`. Return False if there is no such folder. Raises ModelStoreError
+    (`store_unwritable`) if the store cannot be written.
+
+    A running fetch is neither waited for nor stopped: a fetch of this model installs the model again at its
+    end.
     """
     if not installed_path(store, name).exists():
         return False

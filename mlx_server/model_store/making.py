@@ -38,14 +38,17 @@ def make(
     added: Preset,
     adapter_files: Mapping[str, str] | None = None,
 ) -> None:
-    """Install the model `name` with the files, preset and adapter of the model `base`. The preset is changed
-    by the values in `added`; `adapter_files` are an adapter for a `base` that has none.
+    """Install the model `name` with the files and the adapter of the model `base`, and with the preset of
+    `base`, changed by the values in `added`.
 
-    Files in the store are linked, so that they take no space and stay when `base` is removed; files elsewhere
-    belong to the user and are used where they are. A model of the same name is replaced. `adapter_files` maps
-    file names of an uploaded adapter to digests; the uploads are deleted afterwards. Raises ModelStoreError
-    if the name is taken, an upload is missing or unusable, the preset is too large, or the store cannot be
-    written.
+    If `base` is in the store, its files are linked, so that they take no space and stay when `base` is
+    removed. Otherwise they belong to the user and are used where they are. `adapter_files` maps the file
+    names of an uploaded adapter to the digests of the uploads, which are deleted afterwards; only a `base`
+    without an adapter can get one.
+
+    A model `name` in the store is replaced. Raises ModelStoreError if the name is that of a configured model
+    or of a folder in the user's models folder (see `check_replaceable`), an upload is missing or unusable,
+    the preset is too large, or the store cannot be written.
     """
     uploads = check_uploads(config, adapter_files or {})
     if uploads and base.adapter is not None:

@@ -19,11 +19,12 @@ MANIFEST_KEY = "preset"
 
 @dataclass(frozen=True)
 class Preset:
-    """The additions of one model. For an empty field, the model's own files decide.
+    """What a model adds to its files. For an empty field, the files decide.
 
-    `parameters` has the names and values of Ollama's options, `messages` are put before those of a client,
-    and `template` is a chat template in Jinja. If it was translated from Go's language, `template_source` is
-    the original. `parent` is the name of the model that this one was made from.
+    `system` is the system prompt, `template` a chat template in Jinja. If the template was translated from
+    Go's template language, `template_source` is the original. `parameters` has the names and values of
+    Ollama's options, `messages` are put before those of a client, and `licenses` are the texts of licenses.
+    `parent` is the name of the model that this one was made from.
     """
 
     parent: str = ""

@@ -47,7 +47,8 @@ RATE_WINDOW_S = 10.0
 class Rate:
     """Measures the speed of a download from samples of its size. Times are in seconds of a monotonic clock.
 
-    Samples of an earlier download do not count.
+    A sample smaller than the one before it means that another download has begun. All earlier samples are
+    then dropped.
     """
 
     def __init__(self) -> None:

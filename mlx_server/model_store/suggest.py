@@ -93,9 +93,11 @@ def suggestions() -> tuple[Suggestion, ...]:
 
 def choose(limit_bytes: int, arithmetic: Arithmetic, step_tokens: int = METAL_STEP_TOKENS) -> list[Choice]:
     """Return one choice for each task: the first model in the table `suggestions.yaml`, in which better
-    models come first, that fits into `limit_bytes` with the usual context.
+    models come first, that fits into `limit_bytes` with a context of USUAL_CONTEXT_TOKENS.
 
-    If none fits with that context, the first one that can be loaded at all is chosen.
+    If none fits with that context, the first one that can be loaded at all is chosen; if there is none
+    either, the choice has no suggestion. `arithmetic` says how MLX computes on the machine, and `step_tokens`
+    is the number of prompt tokens in a prefill step; both change how much memory a model takes.
     """
     return [_choose(task, suggestions(), limit_bytes, arithmetic, step_tokens) for task in TASKS]
 

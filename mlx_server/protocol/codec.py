@@ -50,20 +50,19 @@ def encode(message: Op | Event) -> bytes:
 
 
 class PreparedOp:
-    """An operation whose large fields are already encoded, and known to fit into a frame.
+    """An operation, made by `prepare`, whose large fields are already encoded and known to fit into a frame.
 
     `frame` adds the fields that differ from one sending to the next. It cannot fail, so a request that was
     prepared before it was accepted can be sent to any number of engines. Requests that differ only in the
     added fields may share one PreparedOp.
+
+    `encoded` has the names and values of the encoded fields, one after another, without a header or braces
+    around them. `payload_format` is their format, MSGPACK or JSON, and `fields` their number.
     """
 
     __slots__ = ("_encoded", "_fields", "_format")
 
     def __init__(self, payload_format: bytes, encoded: bytes, fields: int) -> None:
-        """Store the encoded fields, which stand one after another without a header or braces around them.
-
-        `payload_format` is MSGPACK or JSON, `fields` the number of encoded fields.
-        """
         self._format = payload_format
         self._encoded = encoded
         self._fields = fields

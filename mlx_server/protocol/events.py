@@ -197,10 +197,13 @@ class Alive(EngineEvent, frozen=True):
 
     `progress` counts the steps of the MLX thread. If `working` is True and `progress` has not changed for a
     long time, the MLX thread hangs. `active_bytes` is the memory that MLX has allocated, `footprint_bytes`
-    the memory of the whole process, `limit_bytes` the limit under which the memory ledger keeps the process.
-    `loading` names the model that is being loaded, if any. `memory`, `prompt_cache` and `drafts` are at most
-    half a second old while the engine works. `log_lines_dropped` counts the log lines that could not be
-    written, for example because the disk was full.
+    the memory of the whole process, `limit_bytes` the limit below which the engine keeps that memory.
+    `loaded` has the models in memory, and `loading` names the model that is being loaded, if any.
+
+    `memory` has the bytes that weights, KV caches and the prompt cache take and that are reserved for running
+    requests, `prompt_cache` has the prompt cache's size and counters, and `drafts` counts the tokens of
+    speculative decoding. These three are at most half a second old while the engine works.
+    `log_lines_dropped` counts the log lines that could not be written, for example because the disk was full.
     """
 
     progress: int

@@ -21,7 +21,8 @@ _HEADER = struct.Struct(">cI")
 
 
 def pack_frame(payload_format: bytes, *payload: bytes) -> bytes:
-    """Return the frame that carries the parts of `payload`, joined. Raises ProtocolError if they exceed
+    """Return the frame that carries the parts of `payload`, joined. `payload_format`, MSGPACK or JSON, is the
+    format in which the payload is encoded. Raises ProtocolError if the payload is longer than
     MAX_FRAME_BYTES.
     """
     length = sum(map(len, payload))

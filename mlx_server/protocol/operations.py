@@ -11,15 +11,15 @@ from mlx_server.protocol.values import Sampling
 
 
 class Generate(Operation, frozen=True):
-    """Generate an answer to a chat (`messages`, rendered by the model's template) or continue a text.
+    """Generate an answer to a chat or continue a text, as `kind` says. A chat is `messages`, rendered by the
+    model's template; a text is `prompt`, or `prompt_ids` in its place.
 
-    The text is `prompt`, or `prompt_ids` in its place. `tools` are offered to the chat template, and
-    `template` holds further variables for it, such as enable_thinking. `chat_template` (Jinja) is used in
-    place of the model's own. `think=True` requires a model that thinks; None leaves that to the template.
-    `json_schema` constrains the answer (after any thinking) to JSON of that schema. `tool_choice` says how
-    tool calls in the answer are treated: as text ("none"), as calls wherever they stand ("auto"), or the
-    whole answer has to be a call ("required"). `top_logprobs` asks for the log-probabilities of the drawn
-    token and of that number of alternatives.
+    `tools` are offered to the chat template, and `template` holds further variables for it, such as
+    enable_thinking. `chat_template` (Jinja) is used in place of the model's own. `think=True` requires a
+    model that thinks; None leaves that to the template. `json_schema` constrains the answer (after any
+    thinking) to JSON of that schema. `tool_choice` says how tool calls in the answer are treated: as text
+    ("none"), as calls wherever they stand ("auto"), or the whole answer has to be a call ("required").
+    `top_logprobs` asks for the log-probabilities of the drawn token and of that number of alternatives.
 
     With `count_only`, nothing is generated, and `Done` reports the number of the prompt's tokens, even if it
     exceeds the context. `reports_prompt` asks for the prompt's tokens and their text in `Done.prompt`,
@@ -27,10 +27,11 @@ class Generate(Operation, frozen=True):
     token, with `top_logprobs` alternatives. If `adds_special_tokens` is False, a text gets no token that the
     tokenizer would add by itself.
 
-    A prompt that is longer than the context fails. With `truncate`, a chat loses its oldest turns instead.
-    With `shift`, more is dropped, so that the answer has room (`max_tokens`, but at most an eighth of the
-    context), and a text loses its beginning. With `shortens_text`, the last message of a chat loses its
-    beginning too.
+    A prompt that is longer than the context fails, unless `truncate` allows shortening. With `truncate`
+    alone, a chat loses its oldest turns, and a text still fails. With `shift` too, a text loses its
+    beginning, and from chats and texts so much is dropped that the answer has room (`max_tokens`, but at most
+    an eighth of the context). With `shortens_text`, a chat is shortened like a text: it keeps its turns, and
+    its last message loses its beginning.
 
     `images` holds each image file (PNG, JPEG, WebP, GIF, AVIF or HEIC, as it was sent) in standard base64, in
     the order of the image parts in the messages. The content of a message with images is a list of parts,

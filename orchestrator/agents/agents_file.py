@@ -82,7 +82,10 @@ def _lines(path: Path, root: yaml.Node | None) -> dict[KeyPath, int]:
 
 
 def _walk(prefix: KeyPath, node: yaml.Node | None) -> Iterator[tuple[KeyPath, int]]:
-    """Yield the key path and the line of each key at the top, of each agent, and of each agent's fields."""
+    """Yield the key path and the line (from 1) of each key in the mapping `node`, whose own key path is
+    `prefix`, and in the mappings inside it, down to the fields of the agents (MAX_DEPTH). Yield nothing if
+    `node` is not a mapping.
+    """
     import yaml
 
     if not isinstance(node, yaml.MappingNode) or len(prefix) >= MAX_DEPTH:

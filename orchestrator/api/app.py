@@ -61,7 +61,9 @@ class Routes:
         return web.json_response(body)
 
     async def cycles(self, request: web.Request) -> web.Response:
-        """Return the records of the newest cycles: what each did and skipped, and why."""
+        """Return the records of the orchestrator's newest cycles, the newest first: what each cycle did and
+        skipped, and why. The query parameter `limit` is their number, 20 by default.
+        """
         limit = limit_of(request, default=20, maximum=500)
         found = await asyncio.to_thread(self._container.cycles.latest, limit)
         return web.json_response({"cycles": found})

@@ -30,8 +30,9 @@ QUEUE_RETRY_S = 30.0  # a task takes seconds to minutes
 class Guard(AiohttpGuard):
     """The middleware around every route, which checks requests and converts errors to HTTP answers.
 
-    The Host header of a request must name this service, for example as `localhost` or by the address that the
-    service is bound to.
+    Every request except GET /health needs the bearer token `token`. Its Host header must name this service,
+    for example as `localhost` or by `bind`, the address on which the API listens. `database_failure` converts
+    a database library's exception to DatabaseFailed; it returns None for any other exception.
     """
 
     def __init__(
@@ -40,9 +41,6 @@ class Guard(AiohttpGuard):
         bind: str,
         database_failure: Callable[[Exception], DatabaseFailed | None] = lambda error: None,
     ) -> None:
-        """Create a guard. `database_failure` converts a database library's exception to DatabaseFailed; it
-        returns None for any other exception.
-        """
         self._database_failure = database_failure
         self._policy = Policy(
             token=token.encode(),

@@ -1,4 +1,6 @@
-"""Collect the metrics of GET /metrics: uptime, cycles, backends, tasks, knowledge and memory."""
+"""Collect the metrics of GET /metrics: uptime, the orchestrator's cycles, backends, tasks, knowledge and
+memory.
+"""
 
 from __future__ import annotations
 

@@ -1,1 +1,3 @@
-"""Plan and record cycles: periodic rounds of health check, tasks, knowledge and report."""
+"""Plan and record the orchestrator's cycles: periodic rounds that check the backends, count the unfinished
+tasks, update the agents' knowledge and record what was done. Also decide when the nightly run is due.
+"""

@@ -32,7 +32,12 @@ class Embedded:
 
 
 class EmbeddingRun:
-    """Embeds the texts of an update in batches. Only one update may use it at a time."""
+    """Embeds the texts of an update of the knowledge with `model`, and stores their vectors in `vectors`.
+    Only one update may use it at a time.
+
+    A batch has at most `max_batch` texts, and fewer while memory is short: `memory_fraction` returns the used
+    share (0 to 1) of the container's memory limit.
+    """
 
     def __init__(
         self,
@@ -50,7 +55,7 @@ class EmbeddingRun:
         self._refusals = 0
 
     def begin(self) -> None:
-        """Begin a new update by resetting the count of refusals."""
+        """Begin a new update of the knowledge: reset the count of batches that the backend has refused."""
         self._refusals = 0
 
     async def embed(self, texts: list[str]) -> Embedded:

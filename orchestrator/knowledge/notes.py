@@ -80,7 +80,12 @@ class NoteStore:
 
 
 class NoteWriter:
-    """Writes the notes of agents whose knowledge has changed."""
+    """Writes a note, which is a summary in a few sentences, of the knowledge of each agent whose files have
+    changed.
+
+    `store` has the texts, and `notes` keeps the notes. `client` sends the requests to the models: to the
+    agent's own model, or to `chat_model` for a knowledge folder without a configured agent.
+    """
 
     def __init__(self, store: KnowledgeStore, notes: NoteStore, client: Writer, chat_model: str) -> None:
         self._store = store

@@ -13,10 +13,14 @@ from orchestrator.knowledge.store import Known
 
 @dataclass
 class Scan:
-    """The differences between a folder's files and the stored files.
+    """The differences between the files in a knowledge folder and the stored files.
 
-    `files` counts all text files. `changed` files have new content, `touched` files another size or date but
-    the same content. `gone` has the paths of stored files that are missing in the folder.
+    `files` counts the text files in the folder. `changed` has the files to embed, such as new files, files
+    with new content, and files that another model embedded. `touched` has the new facts, by path, of the
+    files whose size or date differs but whose content is the same. `gone` has the paths of stored files that
+    are no longer text files in the folder, because they were deleted, say. `skipped` has the files and
+    folders that were not read, each with the reason; files that are unreadable only for the moment are there,
+    and not in `gone`.
     """
 
     files: int = 0

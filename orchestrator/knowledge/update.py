@@ -30,8 +30,13 @@ MAX_NAMED = 20
 
 @dataclass
 class UpdateReport:
-    """What an update did. `stopped` says why it ended early, "" if it did not; `notes` say what could not be
-    read or embedded completely.
+    """What an update of the stored knowledge did.
+
+    `files` counts the text files in the folders, `changed` those that were stored or stored again, and
+    `deleted` the stored files that were deleted. `embedded` counts the passages (chunks) for which a vector
+    was computed. `skipped` has a line for each file or folder that was not read, and `notes` a line for each
+    file that was read or embedded only in part, with the reason. `stopped` says why the update ended early;
+    it is "" if it did not.
     """
 
     files: int = 0
@@ -60,9 +65,14 @@ Pending = tuple[str, Known, list[Chunk]]
 
 
 class KnowledgeUpdater:
-    """Runs one update at a time, among all processes that share `lock`.
+    """Brings the stored chunks and vectors up to date with the files in the agents' knowledge folders. Among
+    all processes that share `lock`, one update runs at a time: the context manager that `lock` returns yields
+    False if another process has the lock.
 
-    `shared` means that other machines use the same database, and may have folders that do not exist here.
+    `client` embeds the texts with `model`, at most `batch` texts in a request. `memory_fraction` returns the
+    used share of the container's memory limit: from 0.8 on, the batches are smaller, and from 0.9 on, the
+    update stops. `shared` means that other machines use the same database. The knowledge of an agent without
+    a folder is then kept, because the folder may exist on another machine.
     """
 
     def __init__(
@@ -164,8 +174,11 @@ class KnowledgeUpdater:
         report.changed += len(pending)
 
     def _note_refused(self, agent: str, pending: list[Pending], refused: dict[str, str]) -> None:
-        """Remember which files have passages that the backend refused to embed. These files are not embedded
-        again until they change, or the nightly run tries again.
+        """Remember, for the reports, each of the agent's files in `pending` that has passages which the
+        backend refused to embed, and forget the files in `pending` that have none. `refused` maps the text of
+        each refused passage to the backend's reason.
+
+        A file with a refused passage is embedded again when it changes, and by each nightly run.
         """
         known = self._refused.setdefault(agent, {})
         for path, _, chunks in pending:
@@ -195,8 +208,9 @@ class KnowledgeUpdater:
             report.deleted += len(paths)
 
     async def _forget_gone_agents(self, folders: dict[str, Path], report: UpdateReport) -> None:
-        """Delete the knowledge of folders that have been removed, unless they may exist on another
-        machine.
+        """Delete the stored knowledge of each agent that has no folder in `folders`, and count its files as
+        deleted in `report`. Do nothing if other machines use the same database, because the folder may exist
+        on one of them.
         """
         if self._shared:
             return

@@ -102,9 +102,8 @@ class BackendBreaker:
         return self._failed(now, by_call=True)
 
     def check_passed(self) -> BackendBreaker:
-        """Return the breaker after a health check succeeded, which closes it if failed checks had opened it.
-
-        A breaker that failed calls opened stays open, because only a successful call closes it.
+        """Return the breaker after a health check succeeded: closed, unless failed calls had opened it. In
+        that case its state does not change, because only a successful call closes it.
         """
         if self.state is BackendBreakerState.CLOSED or self.by_call:
             return replace(self, missed=0)

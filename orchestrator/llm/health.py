@@ -92,7 +92,9 @@ class HealthBoard:
         return None
 
     async def take(self, model: str, kind: str | None = None) -> Backend | None:
-        """Choose a backend as `serving` does, and count a call to it as begun; None if there is none.
+        """Choose a backend for a call to `model`, as described at `serving`, and count the call as begun.
+        Return None if no healthy backend has the model and admits a call. `kind` limits the choice to
+        backends of that kind, `mlx` or `ollama` (None: any).
 
         The caller must report the call's end with `succeeded`, `failed` or `abandoned`.
         """
@@ -104,21 +106,25 @@ class HealthBoard:
         return found
 
     def succeeded(self, name: str) -> None:
-        """Record that a call begun by `take` succeeded."""
+        """Record that a call to the backend `name`, begun by `take`, succeeded."""
         self.in_flight[name] -= 1
         self._judge(name, self.breakers[name].call_succeeded())
 
     def abandoned(self, name: str) -> None:
-        """Record that this process cancelled a call begun by `take`."""
+        """Record that this process cancelled a call to the backend `name`, begun by `take`. The call counts
+        neither as a success nor as a failure. If it was the trial call of the backend's breaker, the next
+        call is the trial.
+        """
         self.in_flight[name] -= 1
         self._judge(name, self.breakers[name].abandoned(time.monotonic()))
 
     def failed(self, name: str, detail: str, lost: bool, gone: bool = False) -> None:
-        """Record that a call begun by `take` failed. `detail` says why.
+        """Record that a call to the backend `name`, begun by `take`, failed. `detail` says why.
 
-        `lost` means that there was no answer, so the backend counts as down until the next check. `gone`
-        means that nothing listens at its address, which the breaker counts as a failed health check, so that
-        the next successful check may close it.
+        `lost` means that there was no answer; the backend then counts as unhealthy until the next health
+        check. `gone` means that nothing listens at its address. The breaker counts this as a failed health
+        check and not as a failed call. If that opens the breaker, the next successful health check closes it
+        again; a breaker that failed calls opened is closed only by a successful call.
         """
         self.in_flight[name] -= 1
         breaker, now = self.breakers[name], time.monotonic()

@@ -35,11 +35,13 @@ def pick(
     now: float,
     kind: str | None = None,
 ) -> Backend | None:
-    """Return a healthy backend that has the model and admits a call, on the machine with the fewest running
-    calls; None if there is none.
+    """Return a healthy backend that has the model and whose breaker admits a call at the time `now`, on the
+    machine with the fewest running calls; None if there is none.
 
-    `load` has the number of running calls of each backend. `kind` limits the choice to backends of that kind
-    (None: any).
+    `urls`, `load` and `breakers` map the backends' names to their addresses, their numbers of running calls
+    and their circuit breakers. Backends whose addresses have the same host are on one machine. Of several
+    that are equally suitable, the first in `urls` is chosen. `kind` limits the choice to backends of that
+    kind (None: any).
     """
     of_kind = [b for b in backends if kind in (None, b.kind)]
     able = [b for b in of_kind if b.serves(model) and breakers[b.name].admits(now)]
@@ -49,7 +51,10 @@ def pick(
 
 
 def machine_load(urls: Mapping[str, str], load: Mapping[str, int]) -> dict[str, int]:
-    """Return the number of running calls on each machine, from the calls of each backend (`load`)."""
+    """Return the number of running calls on each machine, by its host name. `urls` maps the backends' names
+    to their addresses, whose host is the machine, and `load` maps the names to their numbers of running
+    calls.
+    """
     total: dict[str, int] = {}
     for name, url in urls.items():
         machine = _machine(url)

@@ -28,7 +28,9 @@ class Presence:
         return replace(self, seen=self.seen | {b.name for b in backends if b.healthy})
 
     def after_post(self, reported: Iterable[str]) -> Presence:
-        """Return this record with the outages that the host agent accepted added to `reported`."""
+        """Return this record with the names in the argument `reported` added to the field `reported`. They
+        name the backends whose outage was posted to the host agent and accepted by it.
+        """
         return replace(self, reported=self.reported | set(reported))
 
     def judged(self, backends: tuple[Backend, ...]) -> tuple[Backend, ...]:

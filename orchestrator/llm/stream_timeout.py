@@ -15,8 +15,12 @@ T = TypeVar("T")
 
 
 class StreamTimeout:
-    """Watches one call. `is_alive` sends the backend a liveness request and returns whether it answered; it
-    never raises.
+    """Watches one call to a backend, and cancels it if the backend sends nothing for longer than `limits`
+    allow, or leaves several liveness requests in a row unanswered. The caller must report received data with
+    `received`.
+
+    `is_alive` sends the backend a liveness request, and returns whether it answered; it never raises. It is
+    called repeatedly while the backend is silent.
     """
 
     def __init__(self, limits: SilenceLimits, is_alive: Callable[[], Awaitable[bool]]) -> None:

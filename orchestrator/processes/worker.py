@@ -1,8 +1,10 @@
 """A worker process: it runs tasks from the queue that all workers on one Postgres share, and does nothing
 else.
 
-`docker compose --profile scale up --scale worker=N` starts workers. A worker ends with `os._exit`, as the
-service does.
+`docker compose --profile scale up --scale worker=N` starts workers. A worker that is stopped returns its
+tasks to the queue, where another worker continues them at their first unfinished step. The worker then ends
+with `os._exit`, because an orderly exit would close the connections of a running step, which would then be
+recorded as failed.
 """
 
 from __future__ import annotations
@@ -25,8 +27,12 @@ CHECK_WHEN_DOWN_S = 15.0
 
 
 def serve(config: Config) -> int:
-    """Run the worker until SIGTERM or SIGINT, then end the process. Never returns. Raises ConfigError if
-    VESTAL_DATABASE_URL is not set.
+    """Run the worker until SIGTERM or SIGINT, then end the process with exit code 0; if one of its loops
+    fails, end the process with another exit code. This function therefore never returns; the other processes'
+    `serve` functions have the same return type.
+
+    Raises ConfigError if VESTAL_DATABASE_URL is not set or another setting cannot be used, and DatabaseFailed
+    if the database does not answer at the start.
     """
     if not config.database_url:
         raise ConfigError(

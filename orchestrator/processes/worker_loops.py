@@ -19,8 +19,11 @@ CHECK_EVERY_S = 2.0
 
 
 def loops(container: Container) -> list[Coroutine[Any, Any, None]]:
-    """Return the loops that a process that works on tasks runs until it stops. With Postgres, they share the
-    tasks with other workers; with SQLite, they watch for the loss of the tasks' file.
+    """Return the loops, at present one, that a process that works on tasks must run until it stops.
+
+    With Postgres, the loop starts the task queue, sends this worker's heartbeat, and takes over the tasks of
+    dead workers. With SQLite, it raises DatabaseFailed when the file with the tasks has been moved or
+    deleted.
     """
     return [_share_tasks(container) if container.membership else _end_when_lost(container)]
 

@@ -45,11 +45,13 @@ class ListenerAnswer:
 
 @dataclass(frozen=True)
 class ReportPace:
-    """The pace of the reports of one outage to the host agent: how often it was reported (`posts`), for which
-    backends (`reported`), and when the next post is due.
+    """What was posted to the host agent about an outage, and when the next post may follow.
 
-    `due_at` is when this process's own pause ends, `asked_until` when the pause that the listener asked for
-    ends, and `absent_due_at` when backends that are not installed may be mentioned again.
+    `posts` counts the posts about this outage, again from 1 when another backend goes down. `reported` has
+    the backends that the last post named as down, without those that have recovered since. Two pauses follow
+    a post: this process's own pause ends at `due_at`, and the pause that the host agent's listener asked for
+    ends at `asked_until`. The next post waits for the end of both, but if another backend goes down, it does
+    not wait for `due_at`. Backends that are not installed may be mentioned again at `absent_due_at`.
     """
 
     posts: int = 0
@@ -68,11 +70,12 @@ class ReportPace:
         return replace(self, reported=self.reported & set(down))
 
     def may_post(self, now: float, down: tuple[str, ...], absent: tuple[str, ...] = ()) -> bool:
-        """Return True if a post is due.
+        """Return True if a post is due at the time `now`. `down` names the backends that are down, and
+        `absent` those that seem not to be installed.
 
         A post is due when this process's own pause is over, or at once if the outage of a backend is not
-        reported yet, but never within the pause that the listener asked for. If only `absent` backends could
-        be reported, a post is due at most once an hour.
+        reported yet, but never within the pause that the listener asked for. If no backend is down and some
+        are absent, a post is due if there was none for an hour.
         """
         if now < self.asked_until:
             return False
@@ -83,8 +86,12 @@ class ReportPace:
     def after(
         self, answer: ListenerAnswer, now: float, down: tuple[str, ...], interval_s: float
     ) -> ReportPace:
-        """Return the pace after a post that the listener answered with `answer`. `interval_s`, the interval
-        of the health monitor, is an upper limit for this process's own pause, but not for the pause that the
+        """Return the pace after a post at the time `now`, which named the backends in `down` as down, and
+        which the listener answered with `answer`.
+
+        The pause of this process doubles with each post about the same outage, up to five minutes or
+        `interval_s`, the interval of the health monitor. It has its full length at once if the listener
+        refused the token or only a person can start the backends. It is never shorter than the pause that the
         listener asked for.
         """
         posts = self.posts + 1 if set(down) <= self.reported else 1

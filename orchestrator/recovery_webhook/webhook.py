@@ -24,7 +24,12 @@ TIMEOUT = aiohttp.ClientTimeout(total=2.0, connect=1.0)
 
 
 class RecoveryWebhook:
-    """Posts to the host agent when a backend of this machine is down, as often as `policy` allows."""
+    """Asks the host agent to recover this machine's backends: if one of them is down, posts the health of all
+    of them to `url`, with the bearer token `token`. Posts nothing if `url` is "".
+
+    The module `policy` limits how often. `interval_s`, the interval of the health monitor, is the upper limit
+    of the growing pause between two posts about one outage.
+    """
 
     def __init__(self, session: aiohttp.ClientSession, url: str, token: str, interval_s: float) -> None:
         self._session = session
@@ -39,17 +44,24 @@ class RecoveryWebhook:
 
     @property
     def next_post_in_s(self) -> float:
-        """Return the seconds until an outage may be posted again."""
+        """Return how many seconds remain until an outage that was already reported may be posted again; 0 if
+        it may be posted now.
+        """
         return max(0.0, max(self._pace.due_at, self._pace.asked_until) - time.monotonic())
 
     @property
     def next_mention_in_s(self) -> float:
-        """Return the seconds until absent backends may be mentioned again."""
+        """Return how many seconds remain until a post may be made only to tell the host agent which backends
+        are absent (seem not to be installed); 0 if it may be made now.
+        """
         return max(0.0, max(self._pace.absent_due_at, self._pace.asked_until) - time.monotonic())
 
     async def report(self, backends: tuple[Backend, ...]) -> str:
-        """Post if a backend of this machine is down (or absent) and a post is due. Return what was done, in
-        words.
+        """Post the health of this machine's backends to the host agent if one of them is down, or is absent
+        (seems not to be installed), and if a post is due (`ReportPace.may_post`).
+
+        Return a sentence that says what was posted and answered, or why nothing was posted. If the post
+        fails, the sentence says so, and nothing is raised.
         """
         async with self._posting:  # the cycle and the monitor may see the same outage
             return await self._report(tuple(b for b in backends if b.of_this_machine))
@@ -124,8 +136,10 @@ def _answer(status: int, retry_after: str | None, body: dict[str, Any]) -> Liste
 
 
 def _not_recovering(services: object) -> dict[str, str]:
-    """Return the backends in the listener's `services` that its recovery pass will not start, each with the
-    state that is the reason. States that are unknown here, as from a newer agent, are ignored.
+    """Return the backends that the host agent's recovery pass will not start, each with the state that is the
+    reason. `services` is the field of that name in the host agent's answer, which maps backends to their
+    states. A value of another shape is ignored, and so are states that are unknown here, as from a newer
+    agent.
     """
     states = services.items() if isinstance(services, dict) else ()
     return {str(name): state for name, state in states if isinstance(state, str) and state in EXPLANATIONS}

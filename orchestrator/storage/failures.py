@@ -1,7 +1,8 @@
 """Classify why a database cannot be used, whichever library reports it, and name the remedy.
 
-Both kinds of database and the connections of DBOS use this one classification, so that the same fault has the
-same effect everywhere: the API answers 503, and workers and cycles wait.
+SQLite, Postgres and the connections of DBOS use this one classification, so that the same fault has the same
+effect everywhere: the API answers 503, and the workers and the orchestrator's cycles (its periodic rounds of
+checks and work) wait.
 """
 
 from __future__ import annotations

@@ -37,7 +37,9 @@ KEY = "hashtextextended(%s, 0)"
 
 
 class PostgresDatabase(Database):
-    """Implements `Database` on Postgres. `name` does not contain the password."""
+    """Implements `Database` on Postgres. Its `name`, which messages show, has the server's host and port and
+    the name of the database, but no password.
+    """
 
     def __init__(self, url: str) -> None:
         self._url = url

@@ -34,7 +34,9 @@ CLIENT_TIMEOUTS = {
 
 
 def session_options(*more: str) -> str:
-    """Return SESSION_TIMEOUTS and the options in `more` in the form of libpq's `options`."""
+    """Return the value of libpq's parameter `options` that sets SESSION_TIMEOUTS and then the settings in
+    `more`, each of which has the form `-c name=value`.
+    """
     return " ".join([*(f"-c {name}={value}" for name, value in SESSION_TIMEOUTS.items()), *more])
 
 
@@ -51,8 +53,11 @@ def settings(application_name: str, options: str) -> dict[str, Any]:
 
 
 class PatientConnect:
-    """Opens connections for DBOS. If `patient`, it waits until an absent server is back; else it raises at
-    once.
+    """Opens connections for DBOS. A call returns a new connection. If the server cannot be reached, the call
+    waits until it is back if the attribute `patient` is True, and raises psycopg.OperationalError otherwise.
+
+    `patient` is False until DBOS has opened the database (`PostgresTasks.opened` sets it). Even if it is
+    True, a call raises at once when waiting cannot help, as with a wrong password.
 
     DBOS itself waits longer after each failure, up to 90 s, which no setting changes, so it might notice only
     a minute later that the server is back. This class tries every second, so that DBOS sees one failure per

@@ -56,8 +56,8 @@ class TaskDatabase(Protocol):
         ...
 
     def opened(self) -> None:
-        """Record that DBOS has opened the database, so that a later loss of the file is noticed, and an
-        absent server waited for.
+        """Record that DBOS has opened the database. From now on, `is_lost` detects that a SQLite file was
+        moved or deleted, and a new connection to Postgres waits for a server that is away instead of raising.
         """
         ...
 
@@ -78,8 +78,9 @@ class TaskDatabase(Protocol):
         ...
 
     def damaged(self) -> None:
-        """Move the database's file aside if it is corrupt, after an error that reports damage. The next start
-        of this process then creates an empty file.
+        """Check the database's file, after an error that reported damage, and move the file aside if it is
+        corrupt. If DBOS had opened the file, `is_lost` is then True, so that the process restarts and creates
+        an empty file. With Postgres, do nothing.
         """
         ...
 
@@ -107,7 +108,7 @@ class TaskDatabase(Protocol):
 
 class SqliteTasks:
     """Implements `TaskDatabase` with a SQLite file that only DBOS uses, for one orchestrator without other
-    workers.
+    workers. `max_active` is None, because only the worker's own limit applies.
     """
 
     executor = "orchestrator"
@@ -188,7 +189,13 @@ class SqliteTasks:
 
 @dataclass(frozen=True)
 class PostgresTasks:
-    """Implements `TaskDatabase` with DBOS's schema `dbos` in the Postgres that all workers share."""
+    """Implements `TaskDatabase` with DBOS's schema `dbos` in the Postgres that all workers share.
+
+    `connect` opens DBOS's connections, `membership` is this process's row in the table of workers, and
+    `max_active` is how many tasks all workers together may run (None: no common limit). `exists` and
+    `is_lost` are constant, because the server's database always exists, and DBOS has no file that could be
+    moved or deleted.
+    """
 
     connect: PatientConnect
     membership: Membership

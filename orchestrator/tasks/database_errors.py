@@ -26,14 +26,19 @@ while the client waits.
 
 
 def install(database: TaskDatabase) -> None:
-    """Install an `ErrorHandler` for all SQLAlchemy engines in this process; only DBOS uses SQLAlchemy."""
+    """Make all SQLAlchemy engines in this process report errors of the database driver to an `ErrorHandler`
+    for `database`. Only DBOS uses SQLAlchemy here.
+    """
     from sqlalchemy import Engine, event
 
     event.listen(Engine, "handle_error", ErrorHandler(database))
 
 
 class ErrorHandler:
-    """Handles the errors of the database driver. SQLAlchemy calls it in the thread that ran the statement."""
+    """Decides what happens at an error of the database driver: DatabaseFailed is raised in its place, or DBOS
+    repeats the operation when `database` can be written again, or the error stays as it is. SQLAlchemy calls
+    the handler in the thread that ran the statement.
+    """
 
     def __init__(self, database: TaskDatabase) -> None:
         self._database = database
@@ -78,8 +83,9 @@ class ErrorHandler:
 
 
 def _roll_back(context: Any) -> None:
-    """Roll back the connection's transaction to release its locks, because the check of the database needs
-    them.
+    """Roll back the transaction of the connection that had the error, to release its locks. Otherwise the
+    attempts to write to the database, with which `ErrorHandler` then waits for it, would be blocked by them.
+    `context` is SQLAlchemy's ExceptionContext.
 
     SQLite has rolled back by itself after most errors, and there is no connection if opening it failed.
     """

@@ -31,8 +31,11 @@ class SubTask:
 
 
 def read(text: str, names: Collection[str]) -> tuple[SubTask, ...]:
-    """Return the subtasks that the lead's answer gives to existing agents, each agent once; () if there are
-    none.
+    """Return the subtasks that `text`, the lead's answer, gives to the agents `names`; () if there are none.
+    The answer has lines of the form `agent: part`, or is JSON.
+
+    Several parts for one agent become one subtask, and parts for unknown agents are ignored. At most
+    MAX_SUBTASKS are returned.
     """
     known = {name.casefold(): name for name in names}
     found: dict[str, list[str]] = {}

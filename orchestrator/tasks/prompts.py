@@ -63,8 +63,9 @@ def answer(
 
 
 def join(lead: Agent, goal: str, drafts: Mapping[str, str], room_tokens: int) -> Messages:
-    """Return the messages that ask the lead to join all drafts into one answer; the longest drafts are cut
-    first.
+    """Return the messages that ask the lead to join all `drafts`, the agents' answers by agent name, into one
+    answer to `goal`. The messages have at most about `room_tokens` tokens: to make them fit, a goal that
+    needs more than half of the tokens is cut, and then the longest drafts are.
     """
     system = budget.cut(
         f"You are {lead.role}. Join the drafts into one answer to the goal.", room_tokens * SYSTEM_SHARE
@@ -79,10 +80,11 @@ def join(lead: Agent, goal: str, drafts: Mapping[str, str], room_tokens: int) ->
 def plan(
     lead: Agent, goal: str, crew: Mapping[str, Agent], room_tokens: int, about: Mapping[str, str] = NOTHING
 ) -> Messages:
-    """Return the messages that ask the lead which agent of the crew should do what, one line per agent.
+    """Return the messages that ask the lead which agents of `crew` should work on the goal, and on what. They
+    ask for an answer of one line for each such agent, and have at most about `room_tokens` tokens themselves.
 
-    `about` says what each agent's knowledge is about. It is included if the agents' roles and the goal leave
-    room.
+    `about` maps the agents' names to what their knowledge is about. It is included if the agents' roles and
+    the goal leave room.
     """
     rules = (
         f"You are {lead.role}. Say which agents are to work on the goal, and on what. Write one line for each"

@@ -1,6 +1,7 @@
 """Limit how many steps run in parallel while the container's memory is short. The limit may become 0.
 
-A turn is one attempt of a step. A step that waits for its backend has no turn, and blocks no other step.
+A step waits for a turn before each attempt, and the limit is the number of turns at one time. The turn ends
+with the attempt, so a step that waits for its backend before it tries again does not hold up another step.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ POLL_S = 1.0  # freed memory is not announced, so it is polled
 
 
 class StepGate:
-    """Lets steps begin in the order of their arrival.
+    """Lets steps begin in the order of their arrival, and fewer at a time while memory is short.
 
-    From 80 % of the memory limit on, fewer than `max_running` steps run at the same time, and from 90 % on no
-    step begins.
+    `memory_fraction` returns the used share of the container's memory limit. Below 0.8, there is no limit.
+    From 0.8 on, at most half of `max_running` steps run at a time, decreasing to one near 0.9. From 0.9 on,
+    no step begins, except one that has waited ten minutes while no other step runs. While steps wait, the
+    memory is measured every `poll_s` seconds, and whenever a step ends. `clock` returns the time in seconds.
     """
 
     def __init__(

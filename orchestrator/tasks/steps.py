@@ -47,6 +47,10 @@ class Steps:
     """Runs each step of a task: plan, retrieve, answer or join. Each raises TaskFailed if it cannot succeed.
 
     It stores nothing: `task_queue.py` stores each step's result, so that no finished step runs twice.
+
+    `context_tokens` is the upper limit of the context that a model is asked to use, and is assumed if the
+    model's context length is unknown. `notes` returns the nightly note about each knowledge folder, by the
+    folder's name. `gate` limits how many steps run in parallel while memory is short (None: no limit).
     """
 
     def __init__(
@@ -78,8 +82,12 @@ class Steps:
         return tuple(name for name in self._agents if name != LEAD) or (LEAD,)
 
     async def plan(self, goal: str, say: Say) -> dict[str, Any]:
-        """Return {"parts": [{"agent", "goal"}], "note": ""}, the lead's plan. If the lead names no agent,
-        every agent gets the whole goal, and the note says so.
+        """Ask the lead's model to divide the goal among the agents. Return {"parts": [{"agent", "goal"}],
+        "note": ""}, the plan. If the model's answer names no agent, every agent gets the whole goal (as an
+        empty "goal"), and the note says so.
+
+        `say` is called with a sentence when the step has to wait. Raises TaskFailed if the model gives no
+        answer.
         """
         crew = {name: self._agents[name] for name in self.crew()}
         lead = self._agent(LEAD)
@@ -98,9 +106,12 @@ class Steps:
         return {"parts": [vars(part) for part in parts], "note": note}
 
     async def retrieve(self, name: str, goal: str, say: Say) -> dict[str, Any]:
-        """Return {"sources": […], "note": …}: the chunks in the agent's knowledge that are nearest to the
-        goal, and a sentence that says why they were found by words alone or not reranked; "" if they were
-        not.
+        """Search the knowledge of the agent `name`. Return {"sources": […], "note": …}: the chunks that match
+        the goal best, and a sentence that says why only words were searched or why the chunks were not
+        reranked, usually "". There are no sources if the agent may not search or has no knowledge.
+
+        `say` is called with a sentence when the step has to wait. Raises TaskFailed if the search cannot
+        succeed.
         """
         agent = self._agent(name)
         query = goal[:MAX_QUERY_CHARS]
@@ -125,7 +136,13 @@ class Steps:
     async def answer(
         self, name: str, goal: str, part: str, sources: list[dict[str, Any]], say: Say
     ) -> dict[str, Any]:
-        """Return {"text", "sources_used"}: the agent's answer, and how many of the sources it was shown."""
+        """Ask the model of the agent `name` to work on its `part` of the goal ("": on the whole goal), with
+        the `sources` that `retrieve` found. Return {"text", "sources_used"}: the answer, and how many of the
+        first sources fitted into the prompt.
+
+        `say` is called with a sentence when the step has to wait. Raises TaskFailed if the model gives no
+        answer.
+        """
         agent = self._agent(name)
         about, used = (await self._about({name: agent}))[name], 0
 
@@ -139,15 +156,23 @@ class Steps:
         return {"text": text, "sources_used": used}
 
     async def join(self, goal: str, answers: Mapping[str, str], say: Say) -> str:
-        """Return the lead's answer, in which the agents' answers are joined."""
+        """Ask the lead's model to write one answer to the goal from `answers`, which maps the agents' names
+        to their answers, and return it.
+
+        `say` is called with a sentence when the step has to wait. Raises TaskFailed if the model gives no
+        answer.
+        """
         lead = self._agent(LEAD)
         return await self._ask(
             lead, lambda room: prompts.join(lead, goal, answers, room), self._max_answer_tokens, say
         )
 
     async def _ask(self, agent: Agent, ask: Callable[[int], Messages], answer_tokens: int, say: Say) -> str:
-        """Return the answer of the agent's model to the messages that `ask` builds for a number of tokens. If
-        the backend says that the prompt is too long, ask again with shorter messages.
+        """Ask the agent's model, and return its answer, which has at most `answer_tokens` tokens. `ask`
+        builds the messages, so that they have at most as many tokens as its argument says.
+
+        If the backend says that the prompt is too long, ask again with shorter messages, at most twice. `say`
+        is called with a sentence when the step has to wait. Raises TaskFailed if the model gives no answer.
         """
 
         async def call() -> str:
@@ -185,8 +210,8 @@ class Steps:
         return self._agents[name]
 
     async def _chat_only(self, chat_model: str) -> bool:
-        """Return True if a backend serves chat but none serves embeddings, so that waiting for embeddings
-        would delay the task.
+        """Return True if a backend serves `chat_model` but none serves the embedding model. Only the wait for
+        embeddings would then delay a task.
         """
         if await self._board.serving(self._embed_model) is not None:
             return False

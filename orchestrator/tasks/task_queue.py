@@ -46,7 +46,13 @@ def max_active_tasks(max_calls: int) -> int:
 
 
 class TaskQueue:
-    """Accepts, runs, lists, shows and cancels tasks. DBOS is imported when the first task needs it."""
+    """Accepts, runs, lists, shows and cancels tasks. DBOS is imported when the first task needs it.
+
+    `steps` does the work of the tasks' steps. `max_calls` is the highest number of model calls that LlmClient
+    makes at the same time; it determines how many tasks this process runs at a time (`max_active_tasks`) and
+    how many agents of one task. While `max_unfinished` tasks of all workers together are unfinished, a new
+    task is refused. `tracer` records spans of the tasks (None: no tracing).
+    """
 
     def __init__(
         self,
@@ -56,9 +62,6 @@ class TaskQueue:
         max_unfinished: int = 1000,
         tracer: Tracer | None = None,
     ) -> None:
-        """Create a queue. `max_calls` limits how many model calls run at the same time, `max_unfinished` how
-        many unfinished tasks all workers together may have.
-        """
         self._tracer = tracer
         self._database = database
         self._steps = steps
@@ -75,7 +78,9 @@ class TaskQueue:
 
     @property
     def exists(self) -> bool:
-        """Return True if there may have been a task. Otherwise DBOS need not be loaded."""
+        """Return True if DBOS runs here or the tasks' database exists. Otherwise no task is stored, and DBOS
+        need not be loaded to look for one.
+        """
         return self._dbos is not None or self._database.exists
 
     async def start(self) -> None:
@@ -142,10 +147,10 @@ class TaskQueue:
         was accepted before, return the id of that task.
 
         Raises IdempotencyConflict if the earlier task has another goal or other agents, QueueFull if there
-        are too many unfinished tasks, and DatabaseFailed if the database fails. The tasks are compared again
-        after the enqueueing, which never overwrites a stored task, so one of two concurrent tasks with the
-        same key is refused. `traceparent` names the span to which the task belongs; it is stored with the
-        task, so that all its steps are in one trace, whichever worker runs them.
+        are too many unfinished tasks, and DatabaseFailed if the database fails. This also holds for two tasks
+        that are submitted with the same key at the same time: the second is not stored, but compared with the
+        first after the enqueueing. `traceparent` names the span to which the task belongs; it is stored with
+        the task, so that all its steps are in one trace, whichever worker runs them.
         """
         await self.start()
         task_id = str(uuid.uuid5(KEY_NAMESPACE, key) if key else uuid.uuid4())
@@ -257,8 +262,9 @@ class TaskQueue:
 
     @asynccontextmanager
     async def _translated(self) -> AsyncIterator[None]:
-        """Convert database exceptions in the `async with` block to DatabaseFailed, and have them raised
-        without waiting for the database.
+        """Convert database exceptions in the `async with` block to DatabaseFailed. During the block,
+        `database_errors.ErrorHandler` does not wait until a full or read-only database can be written again,
+        but has the error raised at once.
         """
         token = ANSWERING.set(True)
         try:

@@ -45,7 +45,9 @@ def detail(
     """Return a whole task as the API shows it: its steps, answers and sources, or why it failed.
 
     `status` and `steps` are DBOS's records of the task and of its finished steps. `running` maps the names of
-    running steps to what they wait for, "" if they do not wait.
+    the steps that this process runs to what they wait for, "" if they do not wait; it is None or empty if
+    this process runs none. `given_up` means that the task was cancelled because too many workers died while
+    running it, which is shown as failed.
     """
     view = summary(status, given_up)
     output = status.output if isinstance(status.output, dict) else {}

@@ -1,8 +1,10 @@
-"""Run a task's steps in their order: plan → (retrieve → answer) for each agent in parallel → join.
+"""Run a task's steps in their order: plan → (retrieve → answer) for each agent in parallel → join. A task
+that names its agents has no plan step.
 
-The workflow does not know DBOS. It reserves the positions of steps in advance, so that parallel steps keep
-their positions after a kill: the order of the `reserve` calls is part of what is stored
-(dbos_setup.APPLICATION_VERSION). A task that names its agents has no plan step.
+The workflow does not know DBOS, which stores each step's result under the step's position in the task. The
+workflow reserves the positions in advance, so that parallel steps have the same positions when the task is
+resumed after a kill. If the order of the `reserve` calls changes, stored tasks can no longer be resumed, so
+dbos_setup.APPLICATION_VERSION must change too.
 """
 
 from __future__ import annotations
@@ -24,8 +26,12 @@ SOURCE_FIELDS = ("agent", "file", "heading", "score")
 
 
 async def work(task: dict[str, Any], steps: Steps, reserve: Reserve, max_parallel: int) -> dict[str, Any]:
-    """Run the steps of a task, and return {"answer", "answers", "sources", "notes"}. At most `max_parallel`
-    agents work at the same time. Raises TaskFailed if no agent could answer.
+    """Run the steps of a task, and return {"answer", "answers", "sources", "notes"}. The notes are remarks,
+    such as that an agent could not answer. Raises TaskFailed if no agent could answer.
+
+    `task` has a "goal" and "agents", a list of names; if it is empty, the plan step chooses the agents.
+    `reserve` reserves the next position in the task for the step with the given name, and returns a function
+    that runs the step. At most `max_parallel` agents work at the same time.
     """
     goal: str = task["goal"]
     parts, notes = await _parts(task, steps, reserve)

@@ -107,8 +107,11 @@ class Membership:
 
     @contextmanager
     def removing(self, worker: str, last: Heartbeat) -> Iterator[bool]:
-        """Hold the lock on the table during the `with` block, and remove the dead worker after it. Yield
-        True; or False, and remove nothing, if the table has another heartbeat of this worker than `last`.
+        """Remove a dead worker from the table when the `with` block ends, unless the block raises. During the
+        block, hold the lock without which no worker can join.
+
+        Yield True if the table has no other heartbeat of the worker than `last`. Otherwise yield False, and
+        do not remove the worker, because it may be alive.
         """
         with self._database.briefly_locked(LOCK):
             if self.beats().get(worker, last) != last:

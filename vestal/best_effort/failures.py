@@ -27,8 +27,9 @@ class _Writes:
 class WriteFailures:
     """Counts failed writes by kind: `log`, `journal`, `pid_file`, … Any thread may call it.
 
-    `wall` returns the seconds since 1970. Before a report, each function in `retries` is called, which
-    repeats a failed write, because an idle process would otherwise report a failure that is over.
+    `wall` returns the seconds since 1970. A writer may add a function to `retries` that repeats its last
+    write if that failed. `as_json` calls these functions first, because a process that writes nothing for a
+    while would otherwise report a failure that is over.
     """
 
     def __init__(self, wall: Callable[[], float] = time.time) -> None:
@@ -38,8 +39,10 @@ class WriteFailures:
         self._lock = threading.Lock()
 
     def failed(self, what: str, error: Exception, count: int = 1, *, target: object = "") -> None:
-        """Count `count` failed writes of the kind `what` to `target`. Pass 0 for a repeated attempt at a
-        write that is counted already.
+        """Record that writes of the kind `what` to `target` fail with `error`, and add `count` to the number
+        of failed writes.
+
+        `count` is 0 if nothing more was lost, such as when a failed write is repeated in vain.
         """
         with self._lock:
             writes = self._writes.setdefault(what, _Writes())
@@ -65,8 +68,10 @@ class WriteFailures:
         return writes.failed if writes is not None else 0
 
     def as_json(self) -> dict[str, dict[str, Any]]:
-        """Return `failed`, `failing_since` (seconds since 1970, or None) and `error` of each kind that ever
-        failed.
+        """Return a dictionary for each kind of write that has ever failed, by kind.
+
+        `failed` is the number of failed writes, and `error` is the last error as text. `failing_since` is
+        when the present failure began, in seconds since 1970; None if no target fails at present.
         """
         for retry in self.retries:
             retry()

@@ -34,8 +34,9 @@ def replace_file(path: Path, text: str, what: str, *, again: bool = False) -> OS
 
 
 def write_file(path: Path, text: str, *, durable: bool = False) -> None:
-    """Write the file as `replace_file` does, but raise OSError if that fails, and count nothing. No temporary
-    file is left.
+    """Replace the file atomically by one with this text, which only the owner may read. A missing folder is
+    created. Raises OSError if that fails, and leaves no temporary file. Unlike `replace_file`, this function
+    does not count the failure.
 
     With `durable`, the text is on the disk before the file appears, so that a power cut leaves no incomplete
     file.
@@ -88,7 +89,9 @@ class FileWatch:
         self._read = self._seen
 
     def forget(self) -> None:
-        """Drop the confirmation, because the caller is about to replace the file's content."""
+        """Undo the last `confirm`, because the caller is about to replace the file. Until the next `confirm`,
+        `is_unchanged` returns False.
+        """
         self._read = None
 
 
@@ -110,9 +113,10 @@ def _stamp(path: Path) -> Stamp | None:
 
 
 class KeptFile:
-    """A small file that one process owns, and writes again if the file is missing or its text was changed.
+    """A small file that one process owns. `keep`, which the owner calls regularly, writes the file again if
+    it could not be written, was deleted, or no longer has the text of the last `write`.
 
-    A file that could not be written, or that somebody deleted, exists again after the next `keep`.
+    `what` is the kind of write, such as `pid_file`, under which `FAILURES` counts failed writes.
     """
 
     def __init__(self, path: Path, what: str) -> None:
@@ -122,7 +126,9 @@ class KeptFile:
         self._watch = FileWatch(path)
 
     def write(self, text: str) -> OSError | None:
-        """Replace the file, and return the error if that is not possible now."""
+        """Replace the content of the file by `text`. Return None, or the error if that fails; the next `keep`
+        then tries again.
+        """
         self._text = text
         self._watch.forget()
         return replace_file(self.path, text, self._what)

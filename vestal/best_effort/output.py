@@ -1,7 +1,9 @@
 """Standard output and standard error that never raise: what cannot be written is dropped and counted.
 
 Logs are files. On a full disk, `print` and `logging` would raise in any code that writes a line, even while
-the interpreter exits. A deleted log would keep its disk space and receive all further lines.
+the interpreter exits. A log that was deleted is created again, because otherwise the deleted file would
+receive all further lines and still take up disk space. The number of dropped lines is in `failures.FAILURES`,
+and in a line that is written to the log as soon as that is possible again.
 """
 
 from __future__ import annotations
@@ -128,7 +130,7 @@ class BestEffortOutput(io.RawIOBase):
         self._failures.failed(LOG, error, count=lines, target=self._descriptor)
 
     def _note(self, error: OSError) -> bytes:
-        """Return the line that says how much was dropped."""
+        """Return a log line that says how many lines were dropped, since when, and `error` as the cause."""
         fields = {"ts": round(time.time(), 3), "component": self._component, "event": "log_lines_dropped"}
         dropped = {"lines": self._dropped_lines, "since": round(self._dropped_since, 3)}
         return json.dumps(fields | {"cause": error.strerror or str(error)} | dropped).encode() + b"\n"
@@ -156,9 +158,11 @@ def _descriptor_of(stream: object) -> int | None:
 
 
 def _path_of(descriptor: int) -> str | None:
-    """Return the path of a log that is open for appending; None for anything else, such as a terminal.
+    """Return the path of the log that is open for appending as `descriptor`; None for anything else, such as
+    a terminal.
 
-    If the log could not be opened, the null device is open in its place, and LOG_VARIABLE has the path.
+    For the null device, return the path in the environment variable LOG_VARIABLE, or None if it is unset: the
+    parent process opens the null device in place of a log that cannot be opened.
     """
     try:
         status = os.fstat(descriptor)

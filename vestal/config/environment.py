@@ -33,8 +33,9 @@ MODEL_KEY_LENGTH = 3  # models, NAME, KEY
 def read(env: Mapping[str, str]) -> dict[KeyPath, tuple[str, Any]]:
     """Return the settings in the environment: key path → (name of the variable, value).
 
-    A long name has precedence over a short one, and an empty variable counts as unset. Raises ConfigError if
-    a variable VESTAL_SECTION__KEY names no setting.
+    Every setting has a long name, such as VESTAL_MLX__PORT, and those in SHORT_NAMES also have a short one,
+    such as VESTAL_MLX_PORT. The long name has precedence. An empty variable counts as unset. Raises
+    ConfigError if a long name, VESTAL_SECTION__KEY, names no setting.
     """
     found = {key: (name, _parse(key, env[name])) for name, key in SHORT_NAMES.items() if env.get(name)}
     for name in sorted(env):
@@ -62,8 +63,11 @@ def _key_of(name: str) -> KeyPath:
 
 
 def _parse(key: KeyPath, text: str) -> Any:
-    """Convert the text of a variable: to a list if the setting is a list, to a mapping if the text begins
-    with `{`. Return other texts as they are.
+    """Convert the text of the variable for the setting `key`.
+
+    If the setting is a list, the text is parsed as YAML if it begins with `[`, and else split at its commas.
+    The text of any other setting is parsed as YAML if it begins with `{`, and else returned as it is. Invalid
+    YAML is also returned as it is, and validation then refuses it.
     """
     if not _is_list(key):
         return _parse_yaml(text) if text.lstrip().startswith("{") else text

@@ -96,10 +96,11 @@ def _with_ollama_host(settings: Settings, env: Mapping[str, str]) -> Settings:
 
 
 def _finish(settings: Settings, home: Home, path: Path | None, env: Mapping[str, str], cwd: Path) -> Config:
-    """Return the configuration: the settings with absolute paths and, on a Mac, with another default of
-    `supervision.settle_after_kill_s`.
+    """Return the configuration: the settings, with `home` and with the configuration file `path`.
 
-    Relative paths begin at the folder of the configuration file `path`, or at `cwd` if there is no file.
+    The paths of the section `mlx` are made absolute. `~` is the user's home folder according to `env`, and a
+    relative path begins at the folder of the configuration file, or at `cwd` if there is no file. On a Mac,
+    `supervision.settle_after_kill_s` is 5 seconds if it was not configured.
     """
     base = path.parent if path else cwd
     mlx = settings.mlx.model_copy(

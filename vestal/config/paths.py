@@ -38,8 +38,11 @@ class Home:
 
     @classmethod
     def find(cls, env: Mapping[str, str], cwd: Path) -> "Home":
-        """Return the home that the environment names. On a Mac, the default home has its logs in
-        `~/Library/Logs`.
+        """Return Vestal's home: the folder in the variable VESTAL_HOME, or `~/.vestal` if that is unset. A
+        relative path begins at `cwd`.
+
+        The logs are in the home's folder `logs`, except those of the default home on a Mac, which are in
+        `~/Library/Logs/vestal`.
         """
         default = user_folder(env) / ".vestal"
         root = expand(env["VESTAL_HOME"], env, cwd) if env.get("VESTAL_HOME") else default

@@ -1,4 +1,6 @@
-"""The token for the listener and the orchestrator, in a file that only its owner can read."""
+"""The token that clients send to the host agent's HTTP API and to the orchestrator. It is kept in a file
+that only its owner can read.
+"""
 
 import contextlib
 import os
@@ -37,9 +39,10 @@ class KeptToken:
         self._watch = FileWatch(home.token)
 
     def keep(self) -> bool:
-        """Write the file again if that is necessary. Return True if it was written.
+        """Write the file again if it is missing or unreadable, or holds another token. Return True if it was
+        written.
 
-        If the file cannot be written now, a later call writes it.
+        If the file cannot be written now, return False; a later call tries again.
         """
         if self._watch.is_unchanged():
             return False
@@ -52,7 +55,9 @@ class KeptToken:
 
 
 def read_token(home: Home) -> str:
-    """Return the token in the file. Raises ConfigError if the file is missing, unreadable or empty."""
+    """Return the token in the file `home.token`. Raises ConfigError if the file is missing, unreadable or
+    empty.
+    """
     try:
         token = home.token.read_text().strip()
     except FileNotFoundError:
@@ -69,9 +74,11 @@ def read_token(home: Home) -> str:
 
 
 def _create(home: Home) -> None:
-    """Write a new token, unless another process has just done so. Raises OSError if that fails.
+    """Write a new token, unless another process has just written one. Raises OSError if the token cannot be
+    written.
 
-    A hard link makes the file appear complete, and fails if there is a token already.
+    The token is written to a temporary file, to which a hard link is then made at the token's path. So no
+    process reads an incomplete token, and another process's token is not overwritten.
     """
     temporary = home.token.with_name(f".token.{os.getpid()}.{secrets.token_hex(4)}")
     write_file(temporary, f"{secrets.token_urlsafe(32)}\n", durable=True)

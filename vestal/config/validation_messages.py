@@ -59,8 +59,8 @@ def _known_keys(key: KeyPath) -> list[str]:
 
 
 def _is_secret(key: KeyPath) -> bool:
-    """Return whether the setting may contain a password. Such fields are excluded from pydantic's output
-    too.
+    """Return whether the setting may contain a password or key, so that no message may show its value. Such a
+    setting is declared with `repr=False`, which also keeps it out of the `repr` of its section.
     """
     model: Any = Settings
     for part in key:  # the field may be an item in a list of secrets

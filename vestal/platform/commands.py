@@ -25,7 +25,11 @@ PLAIN_OUTPUT = {"LC_ALL": "C", "HOMEBREW_NO_AUTO_UPDATE": "1", "NO_COLOR": "1"}
 
 @dataclass(frozen=True)
 class CommandResult:
-    """A command's exit code, and in `text` its output or the reason why it did not run to its end."""
+    """A command's exit code and, in `text`, its output.
+
+    If the command could not be started, the exit code is NOT_FOUND; if it took too long and was killed, the
+    exit code is TIMED_OUT. In both cases, `text` is the reason.
+    """
 
     exit_code: int
     text: str
@@ -73,16 +77,26 @@ async def run_async(
 
 
 class Commands:
-    """Runs commands: `ask` for those that only read, `act` for those that change something."""
+    """Runs commands: `ask` runs those that only read, `act` those that change something. `dry_run` says
+    whether the latter are only printed.
+    """
 
     dry_run = False
 
     def ask(self, *command: str) -> CommandResult:
-        """Run a command that only reads."""
+        """Run a command that changes nothing, also in a dry run, and return its result.
+
+        A command that is missing, fails, or is killed after ASK_TIMEOUT_S raises nothing; its exit code is
+        not 0.
+        """
         return run(*command, timeout_s=ASK_TIMEOUT_S)
 
     def act(self, *command: str) -> CommandResult:
-        """Run a command that changes something."""
+        """Run a command that changes something, and return its result.
+
+        A command that is missing, fails, or is killed after ACT_TIMEOUT_S raises nothing; its exit code is
+        not 0.
+        """
         return run(*command, timeout_s=ACT_TIMEOUT_S)
 
 

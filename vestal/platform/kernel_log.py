@@ -44,7 +44,10 @@ def oom_kills(text: str) -> list[OomKill]:
 
 
 def last_wake(text: str) -> float | None:
-    """Return when the machine last woke, in seconds since 1970; None if it has not slept."""
+    """Return when the machine last woke, in seconds since 1970. `text` is the output of LAST_WAKE_COMMAND.
+
+    None if the output contains no wake: the machine has not slept since its boot, or the log is unreadable.
+    """
     times = _WAKE.findall(text)
     return float(times[-1]) if times else None
 

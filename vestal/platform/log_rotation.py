@@ -28,7 +28,10 @@ def rotate(folder: Path, max_bytes: int = MAX_BYTES) -> list[Path]:
 
 
 def _copy(path: Path) -> bool:
-    """Copy the log to `.1`, and return whether that was possible. No part of a copy is left."""
+    """Copy the log to a file with `.1` after its name, such as `agent.log.1`. Return True if that succeeds.
+
+    If it fails, for example because the disk is full, delete the incomplete copy and return False.
+    """
     copy = path.with_name(path.name + ".1")
     try:
         copy.unlink(missing_ok=True)

@@ -41,8 +41,8 @@ class Headroom:
 
 
 def may_be_stranded(memory: Memory) -> bool:
-    """Return whether so much memory is wired that some may be leaked, so that the living model servers'
-    memory has to be measured.
+    """Return whether more than WIRED_LIMIT of the machine's memory is wired. Dead processes may have leaked
+    some of it, and `headroom` can judge that only from the memory of the model servers that run.
     """
     return memory.wired_fraction is not None and memory.wired_fraction > WIRED_LIMIT
 
@@ -50,8 +50,9 @@ def may_be_stranded(memory: Memory) -> bool:
 def headroom(memory: Memory, model_server_bytes: int = 0) -> Headroom:
     """Return the headroom, which says whether another model server may be started.
 
-    `model_server_bytes` is how much memory living model servers hold. That much of the wired memory is not
-    leaked.
+    `model_server_bytes` is how much memory the running model servers hold. Wired memory beyond that counts as
+    leaked by dead processes. There is a shortage if more than WIRED_LIMIT of all memory counts as leaked, or
+    if almost no memory is available and the swap space is full or missing.
     """
     stranded = ((memory.wired_bytes or 0) - model_server_bytes) / memory.total_bytes
     if stranded > WIRED_LIMIT:

@@ -15,8 +15,8 @@ MODULES = ("mlx_server.engine", "mlx_lm")
 def current_headroom(now: Memory | None = None) -> Headroom:
     """Return the headroom, which says whether the machine has memory for one more model server.
 
-    `now` is the machine's memory, which is read if it is None. Processes are read only if much memory is
-    wired.
+    `now` is the machine's memory, which is read if `now` is None. Only if much memory is wired, measure how
+    much the running model servers hold, because for that every process has to be read.
     """
     now = now or memory.read()
     return headroom(now, resident_bytes() if may_be_stranded(now) else 0)

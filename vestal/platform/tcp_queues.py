@@ -32,7 +32,9 @@ class TcpQueues:
 
 
 def read(port: int) -> TcpQueues | None:
-    """Return the queues of a local port, or None if this system does not show them."""
+    """Return how many connections to the local port `port` wait to be accepted, have unread data, or were
+    accepted. All are 0 if there is no connection. Return None if this system does not show them.
+    """
     if sys.platform == "linux":
         texts = [text for path in PROC_FILES if (text := _read_text(path))]
         return parse_proc_net_tcp("\n".join(texts), port) if texts else None
@@ -44,10 +46,11 @@ def read(port: int) -> TcpQueues | None:
 
 
 def parse_proc_net_tcp(text: str, port: int) -> TcpQueues:
-    """Return the queues of a port in /proc/net/tcp.
+    """Return how many connections to the local port `port` wait to be accepted, have unread data, or were
+    accepted. `text` is the content of /proc/net/tcp and /proc/net/tcp6.
 
-    A listening socket's receive queue is the number of connections that wait; a connection that has not been
-    accepted belongs to no inode.
+    The receive queue of a listening socket is the number of connections that wait. A connection with the
+    inode 0 has not been accepted yet, and is not counted again.
     """
     waiting = unread = accepted = 0
     suffix = f":{port:04X}"

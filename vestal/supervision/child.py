@@ -56,8 +56,11 @@ _STUCK_PREDECESSOR_S = 10.0
 class Child:
     """One supervised child: its process, its state, and the tasks that watch the process.
 
-    `lifecycle` is the child's state, which `lifecycle.transition.step` replaces at each input. `on_change` is
-    called after each input, `on_restart_siblings` if the child died and its siblings may have to restart.
+    `lifecycle` is the child's state. `lifecycle.transition.step` replaces it at each input: a request, a
+    probe's result, the end of the process, and so on. `store` keeps what the next supervisor must know, such
+    as an open circuit breaker; with None, nothing is kept. `coupled` says whether the child's death may also
+    restart siblings. `on_change` is called after each input, and `on_restart_siblings` when the child died
+    and is coupled.
     """
 
     def __init__(
@@ -173,7 +176,8 @@ class Child:
         await self._handovers.hand_over(lambda: self.lifecycle)
 
     async def wait_for_predecessors(self) -> None:
-        """Wait until all processes of handovers have ended, except the child's own.
+        """Wait until every predecessor, which was asked to hand over to a successor, has ended, and also
+        every successor that did not take over. The child's present process is not waited for.
 
         The wait lasts at most 10 s longer than the policy's `stop_timeout_s`, because a process may survive
         even SIGKILL.

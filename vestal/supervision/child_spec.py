@@ -39,10 +39,10 @@ class ProcessHandle(Protocol):
         """Wait until the process has been reaped and its group is gone, and return its exit status."""
 
     def terminate(self) -> None:
-        """Send SIGTERM to the group."""
+        """Send SIGTERM to the process group."""
 
     def kill(self) -> None:
-        """Send SIGKILL to the group."""
+        """Send SIGKILL to the process group."""
 
     def detach(self) -> None:
         """Stop watching the process, and leave it running."""

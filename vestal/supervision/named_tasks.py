@@ -12,7 +12,11 @@ _log = logging.getLogger(__name__)
 
 
 class NamedTasks:
-    """Runs asyncio tasks by name. A finished task is forgotten, and an error that ended it is logged."""
+    """Runs asyncio tasks by name. A finished task is forgotten, and an error that ended it is logged.
+
+    A new task may take the name of one that still runs; the older one then runs on without a name. `owner` is
+    the name of the object that runs the tasks; the log shows each task as `owner:name`.
+    """
 
     def __init__(self, owner: str) -> None:
         self._owner = owner

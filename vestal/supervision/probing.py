@@ -94,9 +94,11 @@ class ChildProbes:
 
 
 async def poll_ready_probe(spec: ChildSpec, clock: Clock, send: Send, run: int, pid: int) -> None:
-    """Run the ready probe and send its result, again and again until cancelled.
+    """Run the ready probe until cancelled, every 50 ms at first and later every 500 ms. Pass each result to
+    `send`.
 
-    `send` may cancel this task, as it does for a result that ends the start.
+    `run` is the number of the process among the child's, which each result carries, and `pid` is its PID.
+    `send` cancels this task when a result makes the child ready. The spec must have a ready probe.
     """
     assert spec.ready is not None
     for n in itertools.count():
@@ -107,9 +109,11 @@ async def poll_ready_probe(spec: ChildSpec, clock: Clock, send: Send, run: int, 
 async def poll_health_probe(
     check: HealthCheck, interval_s: float, clock: Clock, send: Send, run: int, pid: int, at_once: bool = False
 ) -> None:
-    """Ask for the child's health every `interval_s` and send the result, until cancelled.
+    """Every `interval_s`, until cancelled, ask the process `pid` for its health and pass the result to
+    `send`.
 
-    The first question is asked after `interval_s` too, unless `at_once` is True.
+    `run` is the number of the process among the child's, which each result carries. A failure, or no answer
+    in time, is a result too. The first question is asked after `interval_s`, or at once with `at_once`.
     """
     while True:
         await clock.sleep(0.0 if at_once else interval_s)

@@ -16,12 +16,13 @@ class StateStore(Protocol):
     """The interface of a store that keeps one small JSON record for each child, by the child's name."""
 
     def load(self, name: str) -> Mapping[str, Any] | None:
-        """Return the record that was saved last; None if there is none."""
+        """Return the record that was last saved for the child `name`; None if there is none."""
 
     def save(self, name: str, record: Mapping[str, Any]) -> OSError | None:
-        """Replace the record of this name. Return None, or the error if it cannot be written now.
+        """Replace the record of the child `name`. Return None, or the error if it cannot be written now.
 
-        In that case, `keep` writes it later.
+        The store remembers a record that it could not write, and the next call of `keep` tries again to write
+        it.
         """
 
     def keep(self) -> None:

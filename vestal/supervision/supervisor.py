@@ -38,7 +38,7 @@ class Supervisor:
     """Supervises the children of the given specs, in that order. All calls come from one event loop.
 
     `on_event` receives every event at once and in order; it must not block. With a `store`, open breakers and
-    stops by hand outlive the supervisor.
+    stops by hand outlive the supervisor. A method that takes a `name` raises UnknownChild if no child has it.
     """
 
     def __init__(
@@ -80,9 +80,7 @@ class Supervisor:
 
     @property
     def gave_up(self) -> dict[str, str]:
-        """Return the names of the children that are no longer restarted (OPEN or FAILED), with the
-        reasons.
-        """
+        """Return the name of each child that is no longer restarted (OPEN or FAILED), with the reason."""
         return dict(self._gave_up)
 
     def status(self) -> dict[str, ChildStatus]:
@@ -103,10 +101,11 @@ class Supervisor:
     # --- all children ---------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Adopt or start every child that was not stopped by hand, and wait until they are launched.
+        """Adopt or start every child that was not stopped by hand. A launch that fails raises no exception.
 
-        ONE_FOR_ONE launches all at once. Under the other strategies, each child is launched when the one
-        before it is up, and `start` may return before all are launched.
+        Under ONE_FOR_ONE, all children are launched at once, and `start` waits until each launch has ended.
+        Under the other strategies, each child is launched when the one before it is up. `start` then waits
+        only for the launches that have begun, and the others follow later.
         """
         self._running = True
         self._tasks.run("files", self._keep_files())
@@ -157,9 +156,13 @@ class Supervisor:
     # --- one child ------------------------------------------------------------------------------------------
 
     async def start_child(self, name: str, cause: str = "asked to start", *, reset: bool = False) -> None:
-        """Start a child, even if it was stopped by hand, and wait until it is launched.
+        """Start a child for the reason `cause`, even if it was stopped by hand, and wait until its launch has
+        ended.
 
-        An open breaker stays open unless a person asks for `reset`.
+        A child in BACKOFF, or with an open circuit breaker, starts later, when its delay is over. With
+        `reset`, which only a person may ask for, the breaker is closed, and there is no delay. A launch that
+        fails raises no exception. Raises StopTimeout if the child is being stopped and its process does not
+        end.
         """
         child = self._child(name)
         child.send(Start(cause, reset))
@@ -167,15 +170,17 @@ class Supervisor:
         await child.wait_for_launch()
 
     async def stop_child(self, name: str, cause: str = "asked to stop") -> None:
-        """Stop a child. It stays stopped until `start_child`, also for later supervisors with this store."""
+        """Stop a child for the reason `cause`, and wait until its process has ended. It stays stopped until
+        `start_child`, even under a later supervisor with the same `store`. Raises StopTimeout if it does not
+        end.
+        """
         child = self._child(name)
         child.send(Stop(cause, by_hand=True))
         await self._wait_while_stopping(child)
         await child.wait_for_predecessors()
 
     async def restart_child(self, name: str, cause: str = "asked to restart", *, reset: bool = False) -> None:
-        """Stop and start a child, and wait until it is launched. This counts neither for backoff nor for
-        intensity.
+        """Stop and start a child, and wait until its launch has ended. Backoff and intensity ignore this.
 
         A child in BACKOFF or behind an open breaker starts no earlier than without this request, unless
         `reset` is given. Raises StoppedByHand if a person stopped the child.
@@ -204,9 +209,7 @@ class Supervisor:
         return await self._child(name).check_health()
 
     async def wait_for(self, name: str, states: Collection[State], timeout_s: float) -> ChildStatus:
-        """Wait until a child is in one of `states`, and return its status. Raises WaitTimeout after
-        `timeout_s`.
-        """
+        """Wait for one of `states`, and return the child's status. Raises WaitTimeout after `timeout_s`."""
         child = self._child(name)
         wanted = frozenset(states)
         if child.lifecycle.state not in wanted:
@@ -217,7 +220,7 @@ class Supervisor:
         return child.status()
 
     async def _keep_files(self) -> None:
-        """Write deleted or unwritten PID files and saved state again, until cancelled."""
+        """Write PID files and saved state that are missing or were changed, once a second until cancelled."""
         while True:
             await next_tick(SystemClock(), _KEEP_FILES_S)
             for child in self._children.values():
@@ -233,9 +236,7 @@ class Supervisor:
             raise UnknownChild(f"there is no child {name!r}; there are: {known}", child=name) from None
 
     async def _wait_while_stopping(self, child: Child) -> None:
-        """Wait until the child is not in STOPPING. Raises StopTimeout if its process does not even end on
-        SIGKILL.
-        """
+        """Wait until the child is not in STOPPING. Raises StopTimeout if SIGKILL does not end its process."""
         policy = child.spec.policy
         limit_s = max(policy.stop_timeout(planned=True), policy.stop_timeout(planned=False)) + _STUCK_S
         try:
@@ -266,16 +267,14 @@ class Supervisor:
         self._group = self._group.child_died(child.name)
 
     def _instruct_soon(self) -> None:
-        """Send the strategy's inputs in the next turn of the event loop, because the child that reports a
-        change is still handling an input.
-        """
+        """Call `_instruct` in the event loop's next turn, because a child is still handling an input."""
         if self._group.coupled and not self._instruction_due:
             self._instruction_due = True
             asyncio.get_running_loop().call_soon(self._instruct)
 
     def _instruct(self) -> None:
-        """Send the children the inputs that the strategy decides on, and let it decide again until its phase
-        stays the same.
+        """Send the children the inputs that the restart strategy (`SiblingGroup.decide`) returns. If it
+        enters another phase, ask it again at once, because that phase may need further inputs.
         """
         self._instruction_due = False
         phase = None

@@ -56,7 +56,11 @@ class Span:
 
 
 class Tracer:
-    """Creates spans, which a thread of the SDK sends in batches. Times are in seconds since 1970."""
+    """Creates spans of the process called `service`, which a thread of the SDK sends in batches.
+
+    `report` is called with a sentence if spans cannot be sent, at most once each REPORT_EACH_S. Times are in
+    seconds since 1970.
+    """
 
     def __init__(self, service: str, report: Callable[[str], object]) -> None:
         logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # the SDK logs each failed attempt
@@ -100,7 +104,12 @@ class Tracer:
         error: str = "",
         attributes: Attributes | None = None,
     ) -> None:
-        """Create a span for work that has already ended. `error` says what failed, if anything did."""
+        """Create a span for work that began at `began_at` and ended at `ended_at`, both in seconds since
+        1970.
+
+        `parent` is a traceparent; without a valid one, a new trace begins. `error` says what failed, if
+        anything did.
+        """
         began_ns, ended_ns = (int(at * NANOSECONDS) for at in (began_at, max(began_at, ended_at)))
         span: Any = self._tracer.start_span(
             name, _context(parent), start_time=began_ns, attributes=attributes

@@ -86,7 +86,10 @@ class Acceptor:
         self._listening.close()
 
     async def wait_closed(self) -> None:
-        """Wait until the connections that were just accepted have their protocols."""
+        """Wait, after `close`, until every accepted connection has its asyncio protocol or has been lost.
+
+        This does not wait for the end of these connections.
+        """
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _resume(self) -> None:
@@ -118,9 +121,12 @@ class Acceptor:
         return None
 
     def _begin_to_make_room(self) -> None:
-        """Stop accepting, and make room after the event loop has read the requests that have arrived.
+        """Stop accepting, because there is no room for another connection, and have `_make_room` close idle
+        ones.
 
-        Meanwhile, new connections wait in the kernel's queue.
+        That happens in the event loop's next turn, after the requests that have arrived are read, so that a
+        connection with a request is not taken for idle. Until `_make_room` accepts again, new connections
+        wait in the kernel's queue.
         """
         self._loop.remove_reader(self._listening)
         self._timers["room"] = self._loop.call_later(0, self._make_room)

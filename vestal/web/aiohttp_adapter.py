@@ -1,4 +1,6 @@
-"""The guard as aiohttp middleware: every request is checked, and every failure is answered in JSON."""
+"""aiohttp middleware that checks every request by the rules of `vestal.web.guard` (Host, Origin, token, size
+and content type), and answers every failure in JSON.
+"""
 
 from __future__ import annotations
 
@@ -136,7 +138,9 @@ def error_response(error: HttpError) -> web.Response:
 
 
 def code_of(status: int) -> str:
-    """Return the shared code for an HTTP status; if there is none, HTTP's own name of the status."""
+    """Return the error code of an HTTP status in `http_error.STATUSES`, such as `not_found` for 404; if it
+    has none, HTTP's own name of the status in lower case, such as `length_required` for 411.
+    """
     return _CODES.get(status) or HTTPStatus(status).name.lower()
 
 

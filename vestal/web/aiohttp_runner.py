@@ -1,7 +1,7 @@
-"""Run an aiohttp application with limits on its connections, and refuse malformed HTTP in JSON.
+"""Run an aiohttp application with limits on its connections, and answer malformed HTTP by an error in JSON.
 
-aiohttp has no limit for a request whose headers never end. It refuses malformed HTTP before any middleware
-sees it: in plain text, and with a traceback in the log.
+aiohttp itself has no limit for a request whose headers never end. It answers malformed HTTP before any
+middleware sees it: in plain text, and with a traceback in the log.
 """
 
 from __future__ import annotations
@@ -108,7 +108,9 @@ class _Server(web.Server):
 
 
 class _Protocol(RequestHandler):
-    """aiohttp's protocol of one connection, which reports its phases to the table of connections."""
+    """aiohttp's protocol of one connection. It reports the connection's phase (see `connections.Phase`) to
+    the table of connections, which decides which connections are closed.
+    """
 
     __slots__ = ("_connection", "_request", "_table", "lost")
 

@@ -1,4 +1,6 @@
-"""The guard as ASGI middleware, with the CORS headers that browser pages of allowed origins need."""
+"""ASGI middleware that refuses requests by the rules of `vestal.web.guard`, and adds the CORS headers for
+browser pages of allowed origins.
+"""
 
 from __future__ import annotations
 
@@ -55,9 +57,10 @@ class AsgiGuard:
 
 
 def head_of(scope: Scope) -> RequestHead:
-    """Return the parts of the request that the guard examines.
+    """Return the parts of the request that `vestal.web.guard` examines.
 
-    Without a server address, the connection counts as one over loopback. A WebSocket begins with a GET.
+    If `scope` has no server address, the connection counts as one over loopback. The method of a WebSocket's
+    opening request is GET, which its scope does not say.
     """
     local_address = (scope.get("server") or ("127.0.0.1", 0))[0]
     method, version = scope.get("method", "GET"), scope.get("http_version", "1.1")

@@ -61,8 +61,13 @@ class BodyProgress:
 
 @dataclass(eq=False, slots=True)
 class Connection:
-    """One open connection. In monotonic seconds, `since` is when its phase began, and `active_at` when bytes
-    last arrived, a request was answered, or the client began or stopped reading.
+    """One open connection. All times are in monotonic seconds.
+
+    `since`          when its present phase began
+    `active_at`      when bytes last arrived, a request was answered, or the client began or stopped reading
+    `body`           the deadline for the next part of the body in the phase BODY; None in the other phases
+    `unread_since`   when the client stopped reading what is sent to it; None if it reads
+    `closing_since`  when the server began to close the connection; None if it has not
     """
 
     transport: Transport
@@ -78,9 +83,10 @@ class Connection:
 class ConnectionTable:
     """All open connections of one service, of which there may be `max_open`.
 
-    The protocol of each connection reports what happens to it. The caller of `overdue` or `to_drop` closes
-    the connections that these return. `accepted` counts the connections whose protocol does not exist yet,
-    and `dropped` the connections that `to_drop` has returned.
+    The protocol of each connection reports what happens to it. `overdue` returns the connections that were
+    silent for too long, and `to_drop` returns the one idle for longest, to make room for a new one; the
+    caller closes them. `accepted` counts the connections that were accepted and have no protocol yet.
+    `dropped` counts the connections that `to_drop` has returned since the last `take_dropped`.
     """
 
     max_open: int
@@ -125,7 +131,9 @@ class ConnectionTable:
         self._silent.pop(connection, None)
 
     def report(self, connection: Connection, phase: Phase, now: float, received_bytes: int = 0) -> None:
-        """Set the connection's phase, after bytes have arrived or a request was answered."""
+        """Set the connection's phase, after bytes have arrived or a request was answered. `received_bytes` is
+        how many bytes have just arrived.
+        """
         connection.active_at = now
         if phase is not connection.phase:
             connection.phase, connection.since = phase, now
@@ -143,9 +151,11 @@ class ConnectionTable:
         self._order(connection)
 
     def _order(self, connection: Connection) -> None:
-        """Move the connection to the end of the list of silent connections, whose first one is dropped first.
+        """Move the connection to the end of the list `_silent`. The first one in it is closed first for lack
+        of room.
 
-        One that is being answered or closed, or whose client does not read, is removed from the list.
+        If the connection is being answered or closed, or its client does not read, remove it from the list
+        instead.
         """
         is_busy = connection.phase is Phase.ANSWERING or connection.unread_since is not None
         if is_busy or connection.closing_since is not None:

@@ -42,8 +42,9 @@ class EventWriter:
 
 
 class LogHandler(logging.Handler):
-    """Turns the log records of libraries into events, so that all lines of a program's log have
-    one format.
+    """Turns the log records of libraries into events, so that all lines of a program's log have one format.
+
+    Each record of `level` or above becomes an event of the name `event`, which is passed to `emit`.
     """
 
     def __init__(self, emit: Callable[..., Any], event: str, level: int = logging.WARNING) -> None:

@@ -55,13 +55,14 @@ class Policy:
 
     `token_hint`       the end of the sentence of a 401, which says where the token is
     `host_names`       the names that a Host header may have; `host_suffixes`: how further names may end
-    `admits_hostless`  an HTTP/1.0 request may lack the Host header, as that version has it and simple probes
-                       do; no browser sends one
+    `admits_hostless`  an HTTP/1.0 request may lack the Host header: HTTP/1.0 does not require it, and simple
+                       probes do not send it, but every browser does
     `origins`          the pages that may use the service; None: only its own pages may
     `origin_hint`      the end of the sentence that refuses a page
     `open_paths`       paths that need no token for GET and HEAD; `open_prefixes`: beginnings of further ones
     `needs_token`      takes the local address of a connection, and returns whether its requests need a token
-    `key_header`       a header that carries the token if `Authorization` does not say Bearer
+    `key_header`       a header that may carry the token too; it is read if `Authorization` is missing or has
+                       another scheme than Bearer
     `has_session`      takes the value of the cookie `cookie_name`, and returns whether it replaces the token
     `json_only`        a body must be declared as JSON
     `other_token`      the token of programs that may use only paths with one of `other_token_prefixes`; a
@@ -158,11 +159,12 @@ def _check_origin(head: RequestHead, policy: Policy) -> HttpError | None:
 
 
 def _check_fetch_site(head: RequestHead, policy: Policy) -> HttpError | None:
-    """Refuse a request that a browser sends for a foreign page without an Origin, such as for an image; its
-    `Sec-Fetch-Site` shows that. Programs send neither header.
+    """Return the refusal of a request without an `Origin` that a browser sends for a page of another site,
+    such as for an image. Return None if the request may pass.
 
-    A user may follow a link to this service on a foreign page, because browsers show the response to the user
-    alone.
+    The browser says in `Sec-Fetch-Site` that the page is of another site. Programs that are no browsers do
+    not send this header, and pass. A user may follow a link to this service on a page of another site,
+    because the browser shows the response to the user alone.
     """
     sites = [site.lower() for site in head.values(b"sec-fetch-site")]
     foreign = {b"cross-site"} if policy.origins is not None else {b"cross-site", b"same-site"}

@@ -43,8 +43,11 @@ class HttpError(Exception):
         headers: Mapping[str, str] | None = None,
         **fields: Any,
     ) -> None:
-        """Create the error. Its HTTP status is `status`, else that of the subclass, else that of the shared
-        code.
+        """Create the error. Its HTTP status is `status`, else that of the subclass, else that of `code` in
+        STATUSES.
+
+        `headers` are added to the response's headers, and `fields` to its JSON. Raises KeyError if there is
+        no status: neither `status` nor the subclass has one, and `code` is not in STATUSES.
         """
         super().__init__(message)
         self.status = status or type(self).status or STATUSES[code]

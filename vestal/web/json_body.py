@@ -21,7 +21,12 @@ _SLICE_BYTES = 1024 * 1024
 
 
 class StepwiseDecoder(json.JSONDecoder):
-    """Decodes each text and number by itself, instead of the whole document in one call of C code."""
+    """Decodes JSON by many short calls, one for each string and number, so that other threads can run in
+    between.
+
+    The standard decoder decodes the whole document in one call of C code, which is faster but keeps the
+    interpreter's lock.
+    """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)

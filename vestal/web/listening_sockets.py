@@ -2,8 +2,9 @@
 
 The parent of a server binds its sockets, keeps them open, and lets each process of the server inherit them. A
 connection that a client makes while no such process lives waits in the kernel's queue and is not refused.
-systemd's socket activation and launchd's `Sockets` work in the same way; here the variable is our own, since
-those name the process's PID, which its parent does not know beforehand.
+systemd's socket activation and launchd's `Sockets` work in the same way. The environment variable with the
+descriptors is VESTAL_LISTEN_FDS, not systemd's LISTEN_FDS: along with that, systemd sets LISTEN_PID to the
+PID of the process that inherits the sockets, and a parent does not know that PID before the launch.
 """
 
 from __future__ import annotations

@@ -140,11 +140,14 @@ class AnswerStream:
     def _events(
         self, instance: str, since: int, wait_s: float, *, report: bool = False
     ) -> tuple[int, str] | None:
-        """Request the gateway's events after event number `since`; the gateway waits up to `wait_s` seconds
-        for one. The numbers are those of the gateway process whose id is `instance`.
+        """Request the gateway's events whose number is above `since`. If there are none, the gateway waits up
+        to `wait_s` seconds for one.
 
-        With `report`, put deaths and starts of the engine into the queue. Return the newest event's number
-        and the gateway's instance id, or None if the request failed.
+        `since` is a number given by the gateway process whose id is `instance`. Any other gateway process
+        returns all its events. The first call passes an empty `instance` and 0.
+
+        With `report`, put each death and start of the engine into the queue `happenings`. Return the newest
+        event's number and the id of the gateway process that answered, or None if the request failed.
         """
         path = f"/events?since={since}&instance={instance}&wait_s={wait_s:.0f}"
         try:

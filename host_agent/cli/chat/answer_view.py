@@ -31,11 +31,13 @@ WAITING_NOTICE_S = 2.0
 
 @dataclass
 class Shown:
-    """What has arrived of one answer. `pieces` has pairs of a piece's arrival time (monotonic, in seconds)
-    and its text.
+    """What has arrived of one answer. `text` is the text so far, and `pieces` has pairs of a piece's arrival
+    time (monotonic, in seconds) and its text. Both leave out the model's thoughts.
 
-    `finished` is None until the answer is complete. `failure` says why the answer failed, or is empty. `died`
-    and `started` are the deaths and starts of the engine meanwhile; `gateway_losses` counts lost connections.
+    `finished` is None until the answer is complete, and then the event that says how many tokens it has and
+    why it ended. `failure` says why the answer failed, or is empty. `died` and `started` are the events about
+    deaths and starts of the engine before the answer ended. `gateway_losses` counts lost connections to the
+    gateway.
     """
 
     text: str = ""

@@ -96,7 +96,9 @@ def _model(gateway: GatewayClient) -> str:
 
 
 def _check_alone(gateway: GatewayClient) -> None:
-    """Raise NotPossible if the engine works on other requests, because the kill would delay those."""
+    """Raise NotPossible if the engine works on other requests. The demonstration kills the engine, which
+    would delay those requests.
+    """
     others = gateway.get("/requests").get("requests") or []
     if others:
         clients = sorted({str(request.get("client") or "an unknown program") for request in others})

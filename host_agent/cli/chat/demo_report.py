@@ -46,11 +46,12 @@ def is_within_sentence(text: str, tokens: int) -> bool:
 
 
 def pause_after(killed_at: float, arrivals: Sequence[float]) -> float:
-    """Return the longest pause, in seconds, after the kill: from the kill to the next piece of the answer, or
-    between two later pieces.
+    """Return the longest pause, in seconds, after the engine was killed at `killed_at`: from the kill to the
+    next piece of the answer, or between two later pieces. Return 0 if no piece arrived after the kill.
 
-    It need not be the first pause, because pieces that were sent before the kill may arrive after it. All
-    times are monotonic seconds.
+    `arrivals` are the times at which the answer's pieces arrived, in order; those before the kill are
+    ignored. All times are monotonic seconds. The longest pause need not be the first one, because pieces that
+    were sent before the kill may arrive after it.
     """
     times = [killed_at, *(at for at in arrivals if at >= killed_at)]
     return max((later - earlier for earlier, later in zip(times, times[1:], strict=False)), default=0.0)

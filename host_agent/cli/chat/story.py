@@ -71,7 +71,9 @@ class Story:
 
     @property
     def was_interrupted(self) -> bool:
-        """Return whether the killed engine's death was reported before the story ended."""
+        """Return whether the engine was killed while this story was generated, and the gateway reported the
+        engine's death before the story ended.
+        """
         return self._killed_at is not None and any(engine.pid == self._pid for engine in self.shown.died)
 
     def result(self, undisturbed: Shown) -> demo_report.Killed:
@@ -113,7 +115,9 @@ def _record(shown: Shown, happening: object) -> None:
 
 
 def _show_progress(tokens: int) -> None:
-    """Redraw the progress line of the second story, which is generated without a kill, for comparison."""
+    """Redraw the progress line of a story that is generated again without killing the engine, for comparison.
+    `tokens` is the number of tokens that have arrived.
+    """
     if can_show_live():
         text = f"The same again, without a kill, to compare: {tokens} tokens"
         sys.stdout.write(f"\r{text[: shutil.get_terminal_size().columns - 1]}\x1b[K")

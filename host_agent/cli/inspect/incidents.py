@@ -43,10 +43,10 @@ def _newest(options: argparse.Namespace, config: Config) -> list[dict[str, Any]]
 
 
 def _one(incident_id: int, config: Config) -> dict[str, Any]:
-    """Return the incident with this id as JSON, with its journal lines in `entries`.
+    """Return the incident with this id as JSON, with its journal lines in `entries`. It comes from the agent
+    or, if no agent answers, from the journal's file.
 
-    Raises RequestRefused if the agent has no such incident or, if no agent answers, HostAgentError if the
-    journal's file has none.
+    Raises HostAgentError if there is no such incident, or if the journal's file is needed but cannot be read.
     """
     client = AgentClient(config)
     if client.answers():

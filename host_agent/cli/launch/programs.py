@@ -32,8 +32,10 @@ class Program:
     replaces a variable of the shell that would make the program send the user's words or key to another
     service. `configuration` is the text to write into `configuration_file` to make the connection permanent.
 
-    `version` is the version of the program that was tested, and `works` says what worked. `tried_by` names
-    the test, or is `by hand` with the month.
+    `install` is the command that installs the program, or says in words how to install it. `version` is the
+    version of the program that was tested, and `works` says what worked. `tried_by` is the test's path, or
+    `by hand` and the month. `needs` is what the program requires of its model: the length of the context, and
+    tool calls.
     """
 
     title: str

@@ -135,8 +135,10 @@ def timed(service: str, raw_lines: Iterable[str], changed_at: float | None) -> I
 
 
 def with_times(lines: Iterable[LogLine], otherwise: float) -> Iterator[TimedLine]:
-    """Yield the lines with the times by which they are sorted, as `timed` describes; `otherwise` is used if
-    no line has a time.
+    """Yield each line with the time by which it is sorted: its own time or, if it has none or an earlier one,
+    the time of the line above it.
+
+    Lines above the first line with a time get that line's time. If no line has a time, all get `otherwise`.
     """
     at: float | None = None
     waiting: list[LogLine] = []

@@ -58,8 +58,10 @@ def _asks(options: argparse.Namespace) -> bool:
 
 
 def _removal(config: Config, name: str) -> Removal:
-    """Return the removal of model `name`. Raises ModelRefused if it is not installed or was not fetched by
-    Vestal.
+    """Return what `vestal models rm` has to delete for the model `name`, and what the user reads before
+    confirming. Nothing is deleted yet.
+
+    Raises ModelRefused if the model is not installed, or was neither fetched nor created by Vestal.
     """
     entries, broken = survey(config)
     entry = find(config, name)

@@ -1,4 +1,6 @@
-"""HTTP client for this home's orchestrator on loopback. Each request carries the token."""
+"""HTTP client for the orchestrator of this Vestal home, on loopback. Each request carries the home's access
+token, which is in a file of the home.
+"""
 
 import http.client
 import json

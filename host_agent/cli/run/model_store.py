@@ -32,11 +32,12 @@ def json_lines(*arguments: str, module: str = MODULE) -> Generator[str, None, No
 
 @contextlib.contextmanager
 def _process(*arguments: str, module: str, stdout: int | None = None) -> Iterator[subprocess.Popen[str]]:
-    """Run the Python module `module` in a process and yield the process. If the `with` block ends by an
-    exception, such as KeyboardInterrupt, terminate the process.
+    """Run the Python module `module` in a process, and yield the process. At the end of the `with` block,
+    wait until the process has ended. Its exit code is for the caller to check.
 
-    A terminated process deletes its incomplete files. It has its own session, so that Ctrl-C does not
-    interrupt this cleanup.
+    If the block ends by an exception, such as KeyboardInterrupt, terminate the process first, and kill it if
+    it still runs after STOP_TIMEOUT_S. A terminated process deletes its incomplete files. It has its own
+    session, so that Ctrl-C does not interrupt this cleanup.
     """
     command = [sys.executable, "-m", module, *arguments]
     with subprocess.Popen(

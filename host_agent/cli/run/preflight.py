@@ -32,7 +32,8 @@ PRECEDENCE = (78, 74, UNAVAILABLE, 75)
 class NotStarted(HostAgentError):
     """Something on this machine prevents the start. The message lists every fault with its remedy.
 
-    The exit code depends on the faults.
+    EXIT_CODES maps the name of a fault's check to the exit code; a fault of another check has UNAVAILABLE. If
+    the faults have different exit codes, the first of these in PRECEDENCE is used.
     """
 
     code = "not_started"

@@ -61,10 +61,11 @@ def lay_out(status: Mapping[str, Any], width: int, now: float, age_s: float = 0.
 
 
 def order(services: Mapping[str, Service]) -> list[Node]:
-    """Return the services as a tree in depth-first order: each service before its children.
+    """Return the services as a tree in depth-first order: each service once, before its children. Siblings
+    stay in the order of `services`.
 
-    Siblings stay in the order of the response. A service is a root if its parent is not in the response, or
-    if the parents form a circle.
+    A service is a root if it has no parent in `services`. If parents form a circle, no root leads to their
+    services; the first of them in `services` is then made a root.
     """
     parents = {name: _parent(name, service, services) for name, service in services.items()}
     nodes: list[Node] = []
@@ -183,9 +184,11 @@ def _total(widths: Sequence[int]) -> int:
 def _with_sentences(
     node: Node, head: Line, sentences: Sequence[Segment], left: int, width: int
 ) -> list[Line]:
-    """Return the service's line `head` with its sentences at the right, wrapped to `width` columns.
+    """Return the lines that show one service: the line `head`, with `sentences` about the service at its
+    right. The sentences are wrapped so that a whole line has at most `width` columns.
 
-    The tree's vertical lines continue below the name. `left` is the width of `head`.
+    `left` is the width of `head`. In the lines after the first, its place is empty except for the tree's
+    vertical lines (`node.below`), which lead to services further down.
     """
     lines = [line for sentence in sentences for line in wrapped([sentence], width - left - 2)]
     if not lines:

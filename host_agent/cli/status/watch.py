@@ -24,7 +24,9 @@ STATUS, AWAY = "status", "away"
 
 
 def run(config: Config) -> int:
-    """Show the tree until the user leaves, and return 0."""
+    """Show the tree of services with their states, and the open incidents, and update both as they change.
+    Return 0 when the user types `q`, Esc or Ctrl-C.
+    """
     events: live_screen.Events = queue.SimpleQueue()
     poller = Poller(lambda: _ask(config), events)
     poller.start()

@@ -165,8 +165,11 @@ def _table(entries: Sequence[Mapping[str, Any]], width: int, age_s: float) -> li
 
 
 def _aligned(rows: Sequence[Sequence[str]], styles: Sequence[str]) -> list[Line]:
-    """Return the rows of the table with aligned columns. `styles` has one style for each row: `dim` applies
-    to the whole row, any other style only to the request's phase.
+    """Return `rows` as lines with aligned columns. Each row has one cell for each of COLUMNS: the titles, or
+    the data of one request.
+
+    `styles` has one style for each row: `dim` applies to the whole row, any other style only to the cell in
+    the column `phase`.
     """
     widths = [max(len(row[at]) for row in rows) for at in range(len(COLUMNS))]
     lines: list[Line] = []
@@ -180,8 +183,10 @@ def _aligned(rows: Sequence[Sequence[str]], styles: Sequence[str]) -> list[Line]
 
 
 def _stacked(entries: Sequence[Mapping[str, Any]], width: int, age_s: float) -> list[Line]:
-    """Return two lines for each request: its id, phase, progress and age, and below them its model and
-    client. `age_s` is how many seconds ago the requests were received.
+    """Return two lines for each request in `entries`: its id, phase, progress and age, and below them its
+    model and client.
+
+    `age_s` is how many seconds ago the gateway's list of requests arrived; it is added to each request's age.
     """
     lines: list[Line] = []
     for entry in entries:

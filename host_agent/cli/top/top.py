@@ -50,8 +50,8 @@ def _ask_for_health(gateway: GatewayClient) -> FeedEvent:
 
 
 class WatchedGateway:
-    """Keeps the gateway's last report on its requests and memory and since when it has not answered, and
-    draws them.
+    """Keeps the last report of `gateway` on its requests and memory, and the time since which the gateway has
+    not answered. Draws both.
     """
 
     def __init__(self, gateway: GatewayClient) -> None:

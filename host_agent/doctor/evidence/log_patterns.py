@@ -61,7 +61,8 @@ def find_matches(lines: Iterable[str], *, written_at: float, since: float) -> li
     """Return the lines that name a cause of trouble and are not older than `since`. `lines` are the last
     lines of a log.
 
-    `written_at` is when the log was last written. All times are in seconds since 1970.
+    `written_at` is when the log was last written. It counts as the time of every line if no line has a
+    timestamp. All times are in seconds since 1970.
     """
     found: list[LogMatch] = []
     for line, at in with_times(lines, written_at):

@@ -51,9 +51,9 @@ def assess_share(total_bytes: int, docker_bytes: int, limits_bytes: int, weights
     """Return a finding that says whether the memory that Docker may use leaves enough of `total_bytes` for
     the models.
 
-    `docker_bytes` is the memory that all containers share; with Docker Desktop, that of its virtual machine.
-    `limits_bytes` is the sum of the containers' memory limits, `weights_bytes` the size of the installed
-    models that are loaded at the start.
+    `docker_bytes` is the memory that all containers together may use; with Docker Desktop, that of its
+    virtual machine. `limits_bytes` is the sum of the containers' memory limits, `weights_bytes` the size of
+    the installed models that are loaded at the start.
     """
     machine, models = format_size(total_bytes), format_size(weights_bytes)
     if docker_bytes < SAME_MEMORY * total_bytes:
@@ -78,8 +78,8 @@ def _weights_bytes(config: Config) -> int:
 
 
 async def docker_memory_bytes() -> int:
-    """Return the memory in bytes that all containers share. Raises DockerUnavailable if Docker does not
-    answer.
+    """Return how many bytes of memory all containers together may use: this machine's memory, or that of
+    Docker Desktop's virtual machine. Raises DockerUnavailable if Docker does not answer.
     """
     api = DockerApi()
     try:

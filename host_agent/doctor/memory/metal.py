@@ -37,9 +37,11 @@ OUT_OF_MEMORY_CAUSES = (LoggedCause.OUT_OF_MEMORY, LoggedCause.TOO_MANY_BUFFERS,
 
 
 def diagnose(config: Config, name: str, causes: Sequence[LoggedCause], ok_sentence: str) -> Iterator[Finding]:
-    """Yield a fault for each log and each one of `causes` that the log shows in its lines of the last hour.
+    """Search the last hour of Vestal's and Ollama's logs for `causes`. For each log, yield a fault for each
+    cause found in it.
 
-    If there is none, yield one finding `ok` with `ok_sentence`. `name` is the diagnosis's name.
+    If no cause is found in any log, yield one finding `ok` with `ok_sentence`. `name` is the diagnosis's
+    name.
     """
     found = [
         finding

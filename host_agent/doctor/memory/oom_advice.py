@@ -36,7 +36,9 @@ def assess_inspect(inspect: Mapping[str, Any], docker_bytes: int) -> Finding | N
 def assess_events(events: Iterable[Mapping[str, Any]], docker_bytes: int) -> Iterable[Finding]:
     """Yield a fault for each service whose container was killed at its memory limit, from its newest event.
 
-    `events` are the `container_died` events of the agent's journal, oldest first.
+    `events` are the `container_died` events of the agent's journal, oldest first. `docker_bytes` is the
+    memory of the Docker engine, or 0 if unknown. If it is too small for the higher limit that the finding
+    advises, the finding also advises to give Docker more memory.
     """
     newest = {
         str(event["component"]): event

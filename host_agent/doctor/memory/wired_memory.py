@@ -42,7 +42,8 @@ def assess_memory(now: Memory, free_fraction: float | None = None, model_server_
     server, or if `free_fraction` is below MIN_FREE_FRACTION; else return `ok`.
 
     `free_fraction` is the free share of memory that `memory_pressure` reports, or None if unknown.
-    `model_server_bytes` is the memory that running model servers hold, which is therefore not leaked.
+    `model_server_bytes` is the memory that running model servers hold. Only wired memory beyond this amount
+    can be leaked.
     """
     room = headroom(now, model_server_bytes)
     if not room.shortage and free_fraction is not None and free_fraction < MIN_FREE_FRACTION:

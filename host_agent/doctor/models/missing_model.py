@@ -24,10 +24,10 @@ class RequestedModel:
 
 
 def diagnose(config: Config) -> Iterator[Finding]:
-    """Yield a fault for each installed model that is broken, and a finding for each model that the settings
-    request and that is not installed.
+    """Yield a fault for each installed model that is broken, and a fault or note for each model that the
+    settings request and that is not installed. It is a note if Vestal has never run and can fetch the model.
 
-    If there is neither, yield one finding `ok`.
+    If no model is broken or missing, yield one finding `ok`.
     """
     entries, broken = survey(config)
     installed = {entry.name for entry in entries}

@@ -26,11 +26,11 @@ ADOPT_ORPHANS = ("launchd", "systemd", "init")
 
 @dataclass(frozen=True)
 class HomeProcesses:
-    """The processes of one Vestal home folder. `modules` maps the PID of each to the Python module that it
-    runs.
+    """The running servers of one Vestal home folder. `modules` maps the PID of each to the name of the Python
+    module that it runs, such as `mlx_server.gateway`; the agent's name is `agent`.
 
-    `recorded_pids` are the PIDs in the home's PID files. The agent, if it is alive, supervises these
-    processes, because it started or adopted them.
+    `recorded_pids` are the PIDs in the home's PID files. They belong to processes that the agent started or
+    adopted, and that it supervises if `agent_is_alive`.
     """
 
     modules: Mapping[int, str]
@@ -76,8 +76,11 @@ def orphans(table: Mapping[int, PsProcess], ours: HomeProcesses) -> list[PsProce
 
 
 def has_lost_its_parent(process: PsProcess, table: Mapping[int, PsProcess], ours: HomeProcesses) -> bool:
-    """Return whether the process's parent has ended. The parent is then PID 1 or another process that adopts
-    orphans.
+    """Return whether the process's parent has ended. The system then gives the process another parent: PID 1,
+    or one of the programs ADOPT_ORPHANS.
+
+    `table` has all processes of the machine by PID; a parent that is not in it has ended too. A parent among
+    the servers `ours` has not ended.
     """
     if process.parent in ours.modules:
         return False

@@ -55,7 +55,12 @@ def diagnose_hung_since_sleep(
 def diagnose_hung(
     config: Config, last_wake: LastWakeTime = last_wake_time, timeout_s: float = http_get.TIMEOUT_S
 ) -> Iterator[Finding]:
-    """Yield a fault for each server that does not answer for another reason than the machine's sleep."""
+    """Yield a fault for each server that does not answer within `timeout_s`, or answers with a server error
+    other than 503. If there is none, yield one finding `ok`.
+
+    A server that may have run before the machine last woke is left out, because `diagnose_hung_since_sleep`
+    reports it. `last_wake` returns when the machine last woke.
+    """
     woke_at = last_wake(config)
     servers = find_unresponsive(config, timeout_s)
     found = [assess_hung(server) for server in servers if not ran_before_wake(server, woke_at)]

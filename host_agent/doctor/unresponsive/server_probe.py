@@ -18,9 +18,11 @@ UNAVAILABLE = 503  # Vestal's servers answer this while they start or recover
 
 @dataclass(frozen=True)
 class UnresponsiveServer:
-    """A server that does not answer at `url`. `failure` says what happened instead.
+    """A server that listens at `url`, but does not answer or answers with a server error. `failure` says
+    which. `service` is the server's name, such as `mlx_server`.
 
-    `pid` and `started_at` (seconds since 1970) are None if the system does not disclose them.
+    `pid` and `started_at` (seconds since 1970) are those of the process that listens there, or None if
+    unknown, as for another user's process. `suspended` is True if SIGSTOP has stopped this process.
     """
 
     service: str

@@ -1,4 +1,6 @@
-"""Apply the journal's events about the agent, its disk, and the notices that it sends to a person. Pure."""
+"""Update the incidents by the journal's events about the agent, its disk, and the notices that it sends to a
+person. Pure.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Apply the journal's events about supervised processes and a person's requests to start or stop them.
-Pure.
+"""Update the incidents by two sorts of journal events: those about supervised processes, and those about a
+person's requests to start, stop, restart or kill a process. Pure.
 """
 
 from __future__ import annotations
@@ -23,8 +23,10 @@ AS_ASKED = {
 
 
 class ChildEvents:
-    """Applies the journal's events about supervised processes to the incidents. Each public method handles
-    the event of the same name.
+    """Opens, changes and ends the incidents in `ledger` because of the journal's events about supervised
+    processes. Each public method handles the event of the same name.
+
+    `known` has the facts from earlier events that are needed to interpret later ones.
     """
 
     def __init__(self, ledger: Ledger, known: Known) -> None:
@@ -33,9 +35,9 @@ class ChildEvents:
     def child_started(self, entry: Entry) -> None:
         """Record that a service's process has started, which counts as a restart if the service had failed.
 
-        If the service has no parent and no exit of its last process is in the journal, that process ended
-        while no agent ran, which is a fault. If the service's parent has failed, the process had ended with
-        its parent, so the parent's incident is open until both are healthy.
+        If the journal has no exit of the service's previous process, that process ended while no agent ran,
+        which is a fault. This does not apply to the engine, whose process ends with that of its parent, the
+        gateway. If the gateway has failed, its incident stays open until the engine is healthy, too.
         """
         trace, service = self._trace(entry.service), entry.service
         # If no exit of the last process was recorded, that process ended while no agent ran.
@@ -73,9 +75,7 @@ class ChildEvents:
             trace.exit, trace.for_memory = failures.KILLED_FOR_MEMORY, True
 
     def weights_damaged(self, entry: Entry) -> None:
-        """Add a notice that a model's weights were found damaged, so that the engine does not use the
-        model.
-        """
+        """Add a notice that a model's weights were found damaged. The engine has unloaded this model."""
         self._ledger.note(entry, Failure("found damaged weights", failures.detail(entry.cause)), MLX_ENGINE)
 
     def child_launch_failed(self, entry: Entry) -> None:
@@ -133,7 +133,9 @@ class ChildEvents:
             )
 
     def breaker_closed(self, entry: Entry) -> None:
-        """Record that the trial start succeeded. The event `child_ready` has already ended the fault."""
+        """Record that the trial start, which the open circuit breaker allowed, has succeeded. This ends no
+        fault: the event `child_ready` came before, and has ended it.
+        """
         for incident in self._ledger.live:
             if (part := incident.parts.get(entry.service)) and part.breaker_opens:
                 done = f"The trial start of {name_of(entry.service)} succeeded."
@@ -154,7 +156,9 @@ class ChildEvents:
     # --- requests of a person -----------------------------------------------------------------------------
 
     def kill_requested(self, entry: Entry) -> None:
-        """Record that a person is about to kill the process, for example to see it recover."""
+        """Record that a person is about to kill the process, for example to see it recover. Its death still
+        counts as a failure, but the incident then says that a person sent the signal.
+        """
         self._ask(entry, "kill")
 
     def restart_requested(self, entry: Entry) -> None:
@@ -207,8 +211,12 @@ class ChildEvents:
         trace.exit, trace.counted = failure, True
 
     def _count_death(self, entry: Entry) -> Incident:
-        """Count the failure that the preceding entries describe, unless it is already counted. Return its
-        incident.
+        """Count the failure that led to `entry`, and return the incident of this failure. `entry` reports
+        what the supervisor does about the failure: it restarts the process, opens the circuit breaker or
+        gives up.
+
+        The failure is not counted again if an earlier entry (`child_start_timed_out`, `health_failed`) has
+        counted it.
         """
         trace = self._trace(entry.service)
         if trace.counted:

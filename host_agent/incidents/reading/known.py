@@ -13,10 +13,11 @@ ASKED_S = 120.0
 class ProcessTrace:
     """The latest state of a service's process, according to the journal.
 
-    `alive` is True if the process runs, as far as is known. `exit` describes its exit until a later entry
-    shows whether the exit was planned. `counted` is True if the current failure has been counted,
-    `for_memory` if the kernel killed the process to free memory. `asked` is a person's latest request (stop,
-    restart or kill), or empty.
+    `alive` is True if the process runs, as far as is known. `exit` describes how it ended or failed, and
+    `exit_seq` is the number of the journal entry about its exit, or 0. When a later entry shows whether the
+    exit was planned, `exit` becomes None. `counted` is True if an incident has counted the current failure
+    already. `for_memory` is True if the kernel killed the process to free memory. `asked` is what a person
+    last requested at `asked_at` (stop, restart or kill), or empty.
     """
 
     alive: bool = False
@@ -36,12 +37,13 @@ class ProcessTrace:
 
 @dataclass
 class Known:
-    """Facts from earlier entries that are needed to interpret later ones. Times are in seconds since 1970.
+    """Facts from earlier entries that are needed to interpret later ones. Times are in seconds since 1970. An
+    unknown time is 0 or, for `starting_until` and `woke_at`, minus infinity.
 
-    `last_ts` is the time of the previous entry. `agent_runs` is True if an agent started, at
-    `agent_started_at`, and has not been stopped. Until `starting_until`, the agent is starting services, so a
-    service that does not run yet is no fault. `slept_s` is how long the machine slept before it woke at
-    `woke_at`.
+    `traces` maps each service's name to the latest state of its process. `last_ts` is the time of the
+    previous entry. `agent_runs` is True if an agent started, at `agent_started_at`, and has not been stopped.
+    Until `starting_until`, the agent is starting services, so a service that does not run yet is no fault.
+    `slept_s` is how long the machine slept before it woke at `woke_at`.
     """
 
     traces: dict[str, ProcessTrace] = field(default_factory=dict)

@@ -1,4 +1,6 @@
-"""Apply the journal's events about recovery passes, containers, and an Ollama that hangs. Pure."""
+"""Update the incidents by the journal's events about recovery passes, containers, and an Ollama that hangs.
+Pure.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,10 @@ PASS_LOOKED_S = 2.0
 
 
 class RecoveryEvents:
-    """Applies the journal's events about recovery passes, containers and health checks to the incidents. Each
-    public method handles the event of the same name.
+    """Opens, changes and ends the incidents in `ledger` because of the journal's events about recovery
+    passes, containers and health checks. Each public method handles the event of the same name.
+
+    `known` has the facts from earlier events that are needed to interpret later ones.
     """
 
     def __init__(self, ledger: Ledger, known: Known) -> None:

@@ -1,4 +1,6 @@
-"""Apply the journal's events about requests that wait for another engine, continue, or fail. Pure."""
+"""Count, for each incident, the requests that had to wait for another engine, continued, or failed, according
+to the journal's events. Pure.
+"""
 
 from __future__ import annotations
 

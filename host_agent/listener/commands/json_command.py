@@ -1,4 +1,6 @@
-"""Run a command of this installation that prints a JSON object, one process at a time."""
+"""Run a command that prints a JSON object, and return that object. Callers that ask while the command runs
+share its result.
+"""
 
 from __future__ import annotations
 

@@ -17,7 +17,12 @@ CLIENTS_WITHIN_S = 20.0
 
 
 class CommandRoutes:
-    """Handles GET /doctor and GET /clients."""
+    """Handles GET /doctor and GET /clients, each of which runs a command and responds with the JSON that it
+    prints.
+
+    `doctor` and `clients` are the command lines. If a command prints no JSON object, the response has status
+    502.
+    """
 
     def __init__(self, doctor: tuple[str, ...] = DOCTOR, clients: tuple[str, ...] = CLIENTS) -> None:
         self._doctor = JsonCommand(*doctor, timeout_s=DOCTOR_WITHIN_S)

@@ -4,9 +4,9 @@
 |--------------------|-------------------------------------------------------------------------|
 | `mailbox`          | the frames that one follower has not received yet                       |
 | `hub`              | the followers, and the sources that run while there is a follower       |
-| `status_source`    | `status` events                                                         |
+| `status_source`    | `status` events: the body of GET /status                                |
 | `requests_source`  | `requests` events: the gateway's list of requests                       |
-| `incident_source`  | `incident` events                                                       |
-| `sample_source`    | `sample` events                                                         |
+| `incident_source`  | `incident` events: each incident that opens, changes or closes          |
+| `sample_source`    | `sample` events: figures about memory, requests and tokens              |
 | `routes`           | the route                                                               |
 """

@@ -26,7 +26,9 @@ class Source(Protocol):
     """
 
     def newest(self) -> Mapping[str, bytes]:
-        """Return the frames that a new follower is sent at once, as a dict from key to frame."""
+        """Return the newest frame of each key, by key. A client is sent these frames as soon as it opens
+        GET /live.
+        """
 
     async def run(self, publish: Publish) -> None:
         """Publish frames until cancelled, or until the agent stops."""

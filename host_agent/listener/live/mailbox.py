@@ -12,8 +12,10 @@ MAX_KEYS = 256
 
 
 class Mailbox:
-    """Keeps the frames (server-sent events) that one follower of GET /live has not received yet. Only the
-    newest frame of each key is kept, so that a slow follower skips outdated ones.
+    """Keeps the frames (server-sent events) that one follower of GET /live has not received yet.
+
+    Each frame is put under a key, which names its subject, such as the status or one incident. A newer frame
+    replaces an older one of the same key, so that a slow follower skips outdated ones.
     """
 
     def __init__(self) -> None:

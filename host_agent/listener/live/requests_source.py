@@ -25,10 +25,12 @@ NO_REQUESTS = frame("requests", {"requests": [], "totals": None})
 
 
 class RequestsSource:
-    """Publishes each list that GET /requests/events of the gateway sends, and connects again if the
-    connection ends, for example by an upgrade.
+    """Publishes the gateway's list of requests in flight to the followers of GET /live, each time
+    GET /requests/events of the gateway sends it. Connects again if the connection ends, for example by an
+    upgrade.
 
-    If no gateway has answered for FORGET_AFTER_S, an empty list is published instead.
+    If no gateway has answered for FORGET_AFTER_S, the list that was published last is out of date, so an
+    empty list is published.
     """
 
     def __init__(self, session: aiohttp.ClientSession, port: int) -> None:

@@ -26,7 +26,11 @@ FIRST = b"retry: 1000\n\n"  # milliseconds that a browser waits before it reconn
 
 
 class LiveRoutes:
-    """The handler of GET /live, for a bounded number of followers."""
+    """The handler of GET /live, which sends clients the changing data of the status page as server-sent
+    events. If MAX_FOLLOWERS clients are connected, a further one gets an error with status 429.
+
+    `status` returns the body of GET /status, and `headers` are added to each response.
+    """
 
     def __init__(
         self,
@@ -34,7 +38,6 @@ class LiveRoutes:
         status: Callable[[], Awaitable[dict[str, Any]]],
         headers: Mapping[str, str],
     ) -> None:
-        """Build the sources. `status` returns the body of GET /status; each response gets `headers`."""
         upstreams = context.upstreams
         self._headers = {**headers, "Content-Type": MEDIA_TYPE}
         self._hub = Hub(

@@ -1,4 +1,6 @@
-"""`sample` events: each new sample of the history."""
+"""The source of the `sample` events of GET /live. Each event has a new sample of the agent's history: figures
+about memory, requests and tokens.
+"""
 
 from __future__ import annotations
 

@@ -74,8 +74,8 @@ class _JournalCloses(Exception):
 
 
 async def _wait(entries: Entries, timeout_s: float, *, first_only: bool) -> bool:
-    """Take entries from the queue for `timeout_s` seconds, but with `first_only` at most one. Return whether
-    any came. Raises _JournalCloses if the journal was closed.
+    """Take entries from the queue and drop them, until `timeout_s` seconds have passed or, with `first_only`,
+    one has come. Return whether any came. Raises _JournalCloses if the journal was closed.
     """
     came = False
     with contextlib.suppress(TimeoutError):

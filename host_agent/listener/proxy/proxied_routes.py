@@ -1,8 +1,8 @@
 """The routes of the gateway and the orchestrator that the listener passes on, as a table. Pure.
 
-The page has one origin and one cookie, so the listener passes on what the page needs, and nothing else. A
-path is compared as it was sent, without decoding: one with `..`, `//`, a percent-encoded character or the
-name of another host fits no entry.
+The status page, which the listener serves, may call only its own origin, and identifies itself with one
+cookie. So the listener passes on what this page needs, and nothing else. A path is compared as it was sent,
+without decoding: one with `..`, `//`, a percent-encoded character or the name of another host fits no entry.
 """
 
 from __future__ import annotations

@@ -47,12 +47,12 @@ class Upstreams:
 
 
 class ProxyRoutes:
-    """Handles all paths below /gateway/ and /orchestrator/."""
+    """Passes the requests below /gateway/ and /orchestrator/ on to these services, and their responses back.
+
+    `upstreams` has what is needed to reach the services, and `headers` are added to each response.
+    """
 
     def __init__(self, upstreams: Upstreams, headers: Mapping[str, str]) -> None:
-        """Create the handlers of the proxy. `upstreams` has what is needed to reach the services, and
-        `headers` are added to each response.
-        """
         self._upstreams, self._headers = upstreams, headers
         self._lasting: set[asyncio.Task[web.StreamResponse]] = set()
 

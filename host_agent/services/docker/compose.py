@@ -19,8 +19,9 @@ LAST_LINES = 3
 
 
 class Compose:
-    """Builds and runs the `docker compose` commands of one home's project. `vestal up` runs them in the
-    foreground.
+    """Builds the `docker compose` commands for the project of one Vestal home. `run` runs a command and
+    captures its output. Programs that show the output, such as `vestal up`, run what `command` returns
+    themselves, with the variables of `environment`.
     """
 
     def __init__(self, config: Config) -> None:

@@ -22,7 +22,8 @@ class Death:
     """The end of one run of a container; times are in seconds since 1970. `run_began_at` is 0 if the start of
     the run was not seen.
 
-    `stopped_by` says for whom the agent stopped the container; it is "" if the agent did not stop it.
+    If the agent stopped the container, `stopped_by` names who asked the agent to do so, such as "a person" or
+    "a recovery pass"; else it is "".
     """
 
     service: str
@@ -67,15 +68,16 @@ class EventTrail:
             del events[:-KEPT_EVENTS]
 
     def run_began_at(self, container: str) -> float:
-        """Return when the newest run of a container began, or 0 if that was not seen."""
+        """Return when the newest run of a container began, in seconds since 1970; 0 if that was not seen."""
         return max((at for name, at in self._events.get(container, ()) if name == "start"), default=0.0)
 
     def age_s(self, death: Death, name: str, window_s: float = WINDOW_S) -> float | None:
-        """Return how many seconds before the death the event `name` came in the same run; None if it did not
-        come within `window_s`.
+        """Return how many seconds before the death the event `name` came, or None if there was no such event.
+        The result is negative if the event came after the death.
 
-        Of several such events, the one nearest to the death counts. The result is negative if it came after
-        the death.
+        An event counts if it came after the start of the container's run that this death ended, at most
+        `window_s` seconds before the death and at most WINDOW_S seconds after it. Of several, the one nearest
+        to the death counts.
         """
         ages = (death.at - at for found, at in self._events.get(death.container, ()) if found == name)
         run_s = death.at - death.run_began_at

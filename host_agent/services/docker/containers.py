@@ -1,4 +1,6 @@
-"""The orchestrator's and nightly's containers: their status; start, stop and restart."""
+"""The containers of the orchestrator and of `nightly`, the service for long work at night: their status;
+start, stop and restart.
+"""
 
 import time
 from collections.abc import Awaitable, Callable
@@ -76,7 +78,12 @@ class Containers:
         self._store.save(_key(service), {"stopped_by_hand": False})
 
     async def start_by_hand(self, service: str) -> None:
-        """Start a service because a person asks for it."""
+        """Start a service because a person asks for it, and forget that a person may have stopped it, so that
+        recovery passes start it again too. Return when its container has been started.
+
+        Raises DockerUnavailable if the Docker engine does not answer, or ComposeFailed if `docker compose`
+        fails.
+        """
         self.clear_manual_stop(service)
         await self.bring_up(service)
 

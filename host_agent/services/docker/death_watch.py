@@ -25,7 +25,12 @@ UNHEALTHY, HEALTHY = "health_status: unhealthy", "health_status: healthy"
 
 
 class DeathWatch:
-    """Explains containers' deaths by Docker's events. One task runs `run`; others call `explanation_of`."""
+    """Explains from Docker's events why containers of the compose project `project` died. One task runs
+    `run`; others call `explanation_of`.
+
+    `on_change` is called at each event and after each explanation, because the status of a container may have
+    changed.
+    """
 
     def __init__(
         self,
@@ -61,20 +66,27 @@ class DeathWatch:
         return found if found and time.time() - found.death.at <= SHOWN_FOR_S else None
 
     def is_explanation_pending(self, inspect: Mapping[str, Any]) -> bool:
-        """Return whether a container ended so lately that its explanation is still to come."""
+        """Return whether a container ended at most PENDING_S seconds ago and the cause has not been
+        determined yet. `inspect` is the container's `docker inspect` record. Return False while Docker's
+        events are not followed.
+        """
         is_recent = abs(time.time() - container_deaths.finished_at(inspect)) <= PENDING_S
         has_ended = container_deaths.has_ended(inspect)
         return self._following and is_recent and has_ended and self.explanation_of(inspect) is None
 
     async def wait_for_explanations(self, inspects: Sequence[Mapping[str, Any]]) -> None:
-        """Wait until every recent death of these containers is explained, for PENDING_S at most. `inspects`
-        are the containers' `docker inspect` records.
+        """Wait until the cause of every death of these containers in the last PENDING_S seconds has been
+        determined from Docker's events, or until the deaths are older than that. `inspects` are the
+        containers' `docker inspect` records.
         """
         while any(map(self.is_explanation_pending, inspects)):  # noqa: ASYNC110 - the clock ends it too
             await asyncio.sleep(POLL_INTERVAL_S)
 
     async def run(self) -> None:
-        """Follow Docker's events until cancelled. If the engine does not answer, try again after RETRY_S."""
+        """Follow the Docker engine's events about the project's containers until cancelled. Record deaths
+        with their causes, and changes of health, in the journal, and request a recovery pass if Docker does
+        not heal the container. If the engine does not answer or ends the stream, connect again after RETRY_S.
+        """
         while True:
             try:
                 self._following = True
@@ -121,8 +133,9 @@ class DeathWatch:
         task.add_done_callback(tasks.discard)
 
     async def _record_healthy(self, service: str, container: str) -> None:
-        """Record in the journal that a service is healthy again, once the deaths that are still being
-        explained have been recorded.
+        """Record in the journal that `service`, which runs in the container with the identifier `container`,
+        is healthy again. First wait until every death whose cause is being determined has been recorded, so
+        that the journal has the death before the recovery.
         """
         if self._explaining:
             await asyncio.wait(set(self._explaining))

@@ -53,8 +53,8 @@ class Explanation:
 def explain(
     evidence: ContainerExitEvidence, limit_setting: str = "VESTAL_ORCHESTRATOR__MEM_LIMIT"
 ) -> Explanation:
-    """Return the cause for which the evidence is strongest. `limit_setting` is the setting that raises the
-    memory limit, which the sentence names.
+    """Return the cause for which the evidence is strongest, with a sentence about it. If the container
+    exceeded its memory limit, the sentence advises raising the setting `limit_setting`.
     """
     code = evidence.exit_code
     if _out_of_memory(evidence):

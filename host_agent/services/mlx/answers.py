@@ -97,7 +97,10 @@ def _engine_child(engine: Mapping[str, Any]) -> ChildStatus:
 
 
 def read_write_failures(reply: Reply) -> dict[str, Any]:
-    """Return the failed writes of gateway and engine, by process; empty if the answer has none."""
+    """Return the writes of the gateway and its engine that failed, from the gateway's answer to GET /health.
+    The mapping is {process: {kind of data, such as `log`: facts}}; the facts are `failed` (how many writes),
+    `failing_since` and `error`. It is empty if the answer has no such field.
+    """
     failures = reply.fields.get("write_failures")
     return failures if isinstance(failures, dict) else {}
 

@@ -39,7 +39,9 @@ class EngineEvents:
         self._recorded_until = newest[0]["ts"] if newest else 0.0
 
     async def follow(self) -> None:
-        """Copy events until cancelled. If the gateway does not answer, try again after RETRY_S."""
+        """Copy the engine's events from the gateway into the journal until cancelled. If the gateway does not
+        answer, try again after RETRY_S.
+        """
         while True:
             try:
                 await self._fetch()

@@ -25,6 +25,10 @@ GATEWAY_WILL_NOT_COME = frozenset({"child_stopped", "child_gave_up", "breaker_op
 class GatewaySockets:
     """Binds the gateway's sockets before each launch, and passes them to the gateway's process.
 
+    `inherited` has the sockets that stayed open when an earlier agent replaced itself by this one; those of
+    the gateway are used again instead of being bound. `environment` returns further environment variables for
+    each gateway that is launched.
+
     An address that cannot be bound is left to the gateway, which reports the reason and the remedy. The
     address of the Docker bridge is left to the gateway too until the bridge exists.
     """
@@ -35,10 +39,6 @@ class GatewaySockets:
         inherited: InheritedSockets,
         environment: Callable[[], Mapping[str, str]] = lambda: {},
     ) -> None:
-        """Take those of the gateway's sockets that are among the `inherited` ones, which stayed open when an
-        earlier agent replaced itself by this one. `environment` returns further environment variables for
-        each gateway that is launched.
-        """
         self._port = config.mlx.port
         self._configured = config.mlx.bind
         self._environment = environment

@@ -48,7 +48,12 @@ CACHE_S = 0.3  # readers that ask at the same time share one answer
 
 
 class MlxService:
-    """Describes the gateway to the supervisor, and asks the gateway for its state and that of its engine."""
+    """Describes the gateway to the supervisor, and asks the gateway for its state and that of its engine.
+
+    `command` is the gateway's command line. `inherited` has the listening sockets that stayed open when an
+    earlier agent replaced itself by this one. Each probe calls `on_health` with the body of the gateway's
+    answer to GET /health, or with None if there is no answer.
+    """
 
     def __init__(
         self,
@@ -58,9 +63,6 @@ class MlxService:
         inherited: InheritedSockets | None = None,
         on_health: Callable[[Mapping[str, Any] | None], None] = lambda body: None,
     ) -> None:
-        """Create the service without starting a gateway. `probe` calls `on_health` with the body of the
-        gateway's answer, or with None if there is no answer.
-        """
         self._config, self._session, self._command = config, session, command
         self._on_health = on_health
         self._url = f"http://127.0.0.1:{config.mlx.port}/health"
@@ -104,11 +106,11 @@ class MlxService:
         return {digests.DIGEST_VARIABLE: digests.digest(MLX_SERVER, settings_text(self._config))}
 
     async def can_hand_over(self, gateway: ChildStatus) -> bool:
-        """Return whether the gateway can hand its requests over to a successor, by its newest answer.
+        """Ask the gateway by GET /health, and return whether it can hand its requests over to a successor. If
+        it cannot, it must be restarted.
 
-        The agent must also hold the listening sockets for the successor. It lacks them if it adopted the
-        gateway of an agent that died, or if its settings name another port; the gateway must then be
-        restarted.
+        Return False too if the agent does not hold the listening sockets that the successor needs. It lacks
+        them if it adopted the gateway of an agent that died, or if its settings name another port.
         """
         if gateway.state not in UP or gateway.process_pid is None or not self.sockets.held:
             return False
@@ -117,7 +119,10 @@ class MlxService:
 
     @property
     def requests(self) -> int | None:
-        """Return how many requests the gateway had at its last answer; None if it did not say."""
+        """Return how many requests the gateway was running, queuing or keeping for its next engine when it
+        last answered a probe by GET /health. Return None if that answer had no number, or if there was none
+        yet.
+        """
         return self._requests
 
     def on_gateway_event(self, event: Event) -> None:
@@ -132,7 +137,10 @@ class MlxService:
         return self._served == pid
 
     async def probe(self, pid: int) -> ProbeResult:
-        """Probe the gateway with the PID `pid` by GET /health, and pass its answer to `on_health`."""
+        """Send GET /health to the gateway's port, and return whether the gateway with the PID `pid` is
+        healthy, and its state. The probe fails if nothing answers, or if the answer is from a process with
+        another PID. Call `on_health` with the body of the answer, or with None if there is none.
+        """
         try:
             reply = await http_probe.get(self._session, self._url)
             self._report_health(reply.fields)
@@ -145,7 +153,8 @@ class MlxService:
             return ProbeResult(False, f"{self._url}: {error}", answered=False)
 
     def _report_health(self, body: Mapping[str, Any] | None) -> None:
-        """Call `on_health` with the gateway's answer. An exception in `on_health` must not count as a failed
+        """Call `on_health` with `body`, the gateway's answer to GET /health; None means that it did not
+        answer. Log an exception of `on_health` and do not raise it, because it must not count as a failed
         health check.
         """
         try:
@@ -154,8 +163,8 @@ class MlxService:
             log.exception("an answer of the MLX server could not be recorded")
 
     async def engine_status(self, fresh: bool = False) -> ServiceStatus | None:
-        """Return the engine's status from the gateway's answer, as `answer` returns it; None if the gateway
-        does not answer.
+        """Return the engine's status, which is part of the gateway's answer to GET /health; None if the
+        gateway does not answer. The answer is at most CACHE_S old, or requested now if `fresh`.
         """
         answer = await self.answer(fresh)
         return answer.engine if answer else None
@@ -177,8 +186,8 @@ class MlxService:
 
 
 def settings_text(config: Config) -> str:
-    """Return, as JSON, the settings that the gateway and its engine read. The digest of a gateway is computed
-    from this text too, so that a change of the settings is noticed.
+    """Return, as JSON, the settings that the gateway and its engine read. An upgrade compares digests of the
+    code and of this text to find out whether a running gateway is out of date.
     """
     return config.model_dump_json(include={"mlx", "models", "supervision"})
 

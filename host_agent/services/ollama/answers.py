@@ -70,7 +70,10 @@ class ModelRequest:
 
 def read_server_info(version: Reply, tags: Reply, ps: Reply) -> ServerInfo:
     """Return what the answers to /api/version, /api/tags and /api/ps say: the version, and the installed and
-    loaded models. If one of the first two is invalid, only the version and `error` are set.
+    loaded models.
+
+    If the answer to /api/version or /api/tags is invalid, the result has only `error` and the version, "?" if
+    that is unknown. If only the answer to /api/ps is invalid, no model counts as loaded.
     """
     number = str(version.fields.get("version", "?"))
     names = tags.fields.get("models")
@@ -166,8 +169,8 @@ def _loaded_model(entry: Mapping[str, Any]) -> ModelInMemory:
 
 
 def _time(text: object) -> float:
-    """Return a time in seconds since the epoch, 0 if there is none; Ollama writes "never" as a year in the
-    far future.
+    """Return a time from one of Ollama's answers in seconds since 1970; 0 if `text` is not a time. For
+    "never", Ollama writes a time centuries ahead, and that time is returned.
     """
     try:
         return datetime.fromisoformat(str(text)).timestamp()

@@ -11,7 +11,8 @@ Commands = tuple[tuple[str, ...], ...]
 class Tools:
     """What Vestal can use on this machine to control Ollama.
 
-    `may_act` is False if Vestal only watches Ollama.
+    `uid` is the numeric ID of the user that the agent runs as. `brew` is the path of Homebrew's command, and
+    `agents_folder` the folder of this user's launchd jobs. `may_act` is False if Vestal only watches Ollama.
     """
 
     uid: int = 0

@@ -174,8 +174,9 @@ class OllamaController:
     # --- for a person ---------------------------------------------------------------------------------------
 
     async def manual_action(self, action: str) -> None:
-        """Start, stop or restart Ollama because a person asks for it. Raises NotPossible if the owner's
-        control plan refuses the action, or one of its commands fails.
+        """Carry out `action` (`start`, `stop` or `restart`) because a person asks for it: through the program
+        that starts and restarts Ollama, such as Homebrew, or directly if there is no such program. Raises
+        NotPossible if the agent may not control Ollama, or a command fails.
         """
         stopped = self._store.load(RECORD) or {}
         if action == "stop":
@@ -201,10 +202,10 @@ class OllamaController:
         await self._start_child(cause)
 
     async def control_through_owner(self, action: str, cause: str) -> None:
-        """Start or restart Ollama through its owner; if it has none, start the agent's own server.
-
-        Do nothing if the agent's own server runs, or if `action` is "start" and any server runs. Raise
-        NotPossible if the owner's control plan refuses the action, or one of its commands fails.
+        """Carry out `action` (`start` or `restart`) through the program that starts and restarts Ollama, such
+        as Homebrew. If there is none, end the server that runs, if any, and start the agent's own; `cause` is
+        recorded as the reason. Do nothing if the agent's own server runs, or if `action` is `start` and any
+        server runs. Raises NotPossible if the agent may not control Ollama, or a command fails.
         """
         owner = await self._discovery.owner(self.pid, fresh=True)
         if owner.kind is not OwnerKind.OURS and not (action == "start" and owner.runs):
@@ -213,9 +214,10 @@ class OllamaController:
     # --- doing it -------------------------------------------------------------------------------------------
 
     async def _carry_out(self, owner: Owner, action: str, cause: str, *, reset: bool = False) -> None:
-        """Carry out the owner's control plan, and terminate the runners that outlive their server. If the
-        plan starts the agent's own server, `cause` is the reason to record, and with `reset` no breaker
-        delays the start. Raises NotPossible if the plan refuses the action, or one of its commands fails.
+        """Carry out `action` (`start`, `stop` or `restart`) as is right for `owner`, who starts and restarts
+        Ollama, and terminate the runners that outlive their server. If that starts the agent's own server,
+        `cause` is recorded as the reason, and with `reset` neither an open breaker nor a backoff delays the
+        start. Raises NotPossible if the agent may not control Ollama, or a command fails.
         """
         plan = self.control_plan(owner, action)
         if plan.refusal:
@@ -258,7 +260,9 @@ class OllamaController:
         return bool((self._store.load(OLLAMA) or {}).get("stopped_by_hand"))
 
     def _record_manual_stop(self, stopped: bool) -> None:
-        """Save whether a person stopped Ollama, and the owner through which it is started again."""
+        """Save whether a person stopped Ollama. If so, also save which program, if it was not the agent, ran
+        Ollama, because a later start by hand uses the same program.
+        """
         owner = self.owner if stopped and self.owner.runs else Owner()
         kind = str(owner.kind) if owner.kind not in (OwnerKind.NOBODY, OwnerKind.OURS) else ""
         with contextlib.suppress(OSError):
@@ -286,8 +290,8 @@ class OllamaController:
 
 
 async def _run(command: tuple[str, ...]) -> None:
-    """Run one of the owner's commands. Raises NotPossible, with the last line of the command's output, if it
-    fails.
+    """Run a command that controls Ollama, such as `brew services stop ollama`. Raises NotPossible, with the
+    last line of the command's output, if it fails.
     """
     done = await run_async(*command, timeout_s=COMMAND_TIMEOUT_S)
     if done.exit_code != 0:

@@ -1,4 +1,6 @@
-"""Look for the owner of Ollama on this machine: gather the evidence that `ownership` judges; find runners."""
+"""Gather the evidence from which the module `ownership` judges who starts and restarts Ollama (its owner),
+and find Ollama's runners, the processes that hold its models.
+"""
 
 import asyncio
 import os
@@ -38,10 +40,10 @@ class Discovery:
         self._last: tuple[float, ProcessSnapshot | None, Owner] = (float("-inf"), None, Owner())
 
     async def owner(self, own_pid: int | None, fresh: bool = False) -> Owner:
-        """Return the owner of Ollama.
+        """Return the owner of Ollama: who starts and restarts it, such as the agent, Homebrew, or nobody.
 
-        `own_pid` is the PID of the agent's own server, None if it does not run. With `fresh`, ignore the
-        cached owner.
+        `own_pid` is the PID of the server that the agent itself started, None if it does not run. With
+        `fresh`, ignore the cached owner.
         """
         if not self._address.local:
             return owner_of(OwnershipEvidence(address=self._address.url))
@@ -98,8 +100,9 @@ class Discovery:
         return process.user == self._me
 
     def _last_is_valid(self) -> bool:
-        """Return whether the cached owner is still valid. This check is cheaper than a search for the process
-        that holds the port.
+        """Return whether the cached owner is still valid: it was found at most CACHE_S ago, and the process
+        that listened on Ollama's port then still runs. This is cheaper than finding the process that listens
+        now.
         """
         found_at, holder, _ = self._last
         if holder is None or time.monotonic() - found_at > CACHE_S:

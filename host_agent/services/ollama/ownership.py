@@ -43,12 +43,13 @@ class OwnerKind(StrEnum):
 class OwnershipEvidence:
     """The evidence from which the owner of Ollama is found.
 
-    `address` is set if Ollama is on another machine. `holder` is the process that listens on Ollama's port,
-    and `ancestors` are its ancestors, its parent first. `is_holder_hidden` is true if the system does not
-    show us who listens. `own_pid` is the PID of the agent's own server, `home` the agent's VESTAL_HOME.
+    `address` is set if Ollama is on another machine. `me` is the name of the user that the agent runs as.
+    `holder` is the process that listens on Ollama's port, and `ancestors` are its ancestors, its parent
+    first. `is_holder_hidden` is true if the system does not show us who listens. `own_pid` is the PID of the
+    Ollama server that the agent itself started, None if it does not run; `home` is the agent's VESTAL_HOME.
     `jobs` are the launchd jobs and systemd units that have Ollama's name or run the holder. `app` is the
-    menu-bar app, if it runs. `elsewhere` is another server of this user, and `elsewhere_address` the address
-    at which it listens; empty if it does not listen.
+    menu-bar app, if it runs. `elsewhere` is an `ollama serve` of this user that does not listen on Ollama's
+    port, and `elsewhere_address` the address at which it listens instead; empty if it does not listen.
     """
 
     address: str = ""
@@ -66,12 +67,12 @@ class OwnershipEvidence:
 
 @dataclass(frozen=True)
 class Owner:
-    """The owner of Ollama.
+    """The owner of Ollama: who, if anyone, starts and restarts it.
 
-    `name` identifies the owner as its `kind` requires, for example by a launchd job's label, or a systemd
-    unit's, user's or program's name. `pid` is the process that listens on Ollama's port, and `user` the user
-    that it runs as, if they are known. `address` is the address of a server that this user runs elsewhere
-    than configured; "" if there is none.
+    `name` identifies the owner as its `kind` requires: for example, it is the label of a launchd job, or the
+    name of a systemd unit, a user or a program. `pid` is the process that listens on Ollama's port, and
+    `user` the user that it runs as, if they are known. Only an owner of the kind ELSEWHERE has an `address`:
+    the one at which its server listens, "" if it does not listen yet.
     """
 
     kind: OwnerKind = OwnerKind.NOBODY
@@ -140,8 +141,8 @@ def _owner_of_running(evidence: OwnershipEvidence, holder: ProcessSnapshot) -> t
 
 
 def _job_of(evidence: OwnershipEvidence, holder: ProcessSnapshot) -> tuple[OwnerKind, str] | None:
-    """Return the kind and name of the launchd job or systemd unit that runs the holder; None if no job
-    does.
+    """Return the kind and name of the launchd job or systemd unit that runs `holder`, the process that
+    listens on Ollama's port; None if there is none.
     """
     for job in evidence.jobs:
         if job.pid == holder.pid:
@@ -158,7 +159,10 @@ def _kind_of(job: Job) -> OwnerKind:
 
 
 def _starter_of(evidence: OwnershipEvidence, holder: ProcessSnapshot) -> tuple[OwnerKind, str]:
-    """Return who started a server that no job runs, judged by its ancestors and its environment."""
+    """Return who started an Ollama server that neither launchd nor systemd runs: the kind of owner, and its
+    name, "" if the kind says enough. `holder` is the server's process. The evidence is the environment of
+    that process, and its ancestors.
+    """
     if any(is_menu_bar_app(process) for process in evidence.ancestors):
         return OwnerKind.APP, ""
     agent = next((p for p in evidence.ancestors if p.words[-2:] == AGENT or AGENT[0] in p.arguments), None)
@@ -173,7 +177,11 @@ def _starter_of(evidence: OwnershipEvidence, holder: ProcessSnapshot) -> tuple[O
 
 
 def ollama_jobs(jobs: Iterable[Job], holder: int | None) -> tuple[Job, ...]:
-    """Return the jobs that run process `holder` or have Ollama's name (`dev.me.ollama-mcp` has another)."""
+    """Return the jobs (of launchd or systemd) that belong to Ollama: the job that runs the process `holder`,
+    and each job whose name has `ollama` as one of its parts between periods, so not `dev.me.ollama-mcp`. Of
+    the latter, the jobs `application.…`, which launchd makes for open apps, are left out. `holder` is the PID
+    of the process that listens on Ollama's port, None if it is unknown.
+    """
     return tuple(
         job
         for job in jobs
@@ -183,7 +191,10 @@ def ollama_jobs(jobs: Iterable[Job], holder: int | None) -> tuple[Job, ...]:
 
 
 def _registered_owner(evidence: OwnershipEvidence) -> Owner:
-    """Return who is registered to start Ollama while nothing listens, or who runs it at another address."""
+    """Return the owner of Ollama while nothing listens on its port: another server of this user, if one runs;
+    else the launchd job or systemd unit that is registered to start Ollama; else the menu-bar app, if that
+    runs; else nobody.
+    """
     if evidence.elsewhere is not None:
         name = f"PID {evidence.elsewhere.pid}"
         return Owner(OwnerKind.ELSEWHERE, name, address=evidence.elsewhere_address)

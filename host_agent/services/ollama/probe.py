@@ -1,7 +1,9 @@
-"""Probe Ollama as a client would: its version and models in each check, one token of a model at an interval.
+"""Probe Ollama as a client would. Each check asks for the version and the models. It also sends a model probe
+(a request to a model for one token), unless one is open or the last one succeeded less than
+`ollama.probe_interval_s` ago.
 
-A check does not wait behind users' requests: a model probe without an immediate answer stays open, and a
-later check looks for its answer.
+A check does not wait behind users' requests for long: it leaves a model probe without an answer open, and a
+later check looks for the answer.
 """
 
 import asyncio
@@ -38,7 +40,8 @@ class CheckResult:
 class OllamaProbe:
     """Probes one Ollama server.
 
-    `look` reads what the server's runners do, to judge a model that does not answer. `on_judgement` is called
+    A model probe, a request for one token, has `token_timeout_s` seconds for its answer. A model that has not
+    answered by then is judged by what the server's runners do, which `look` reads. `on_judgement` is called
     when the judgement on such a model changes, and with None once the model has answered.
     """
 

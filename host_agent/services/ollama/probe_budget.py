@@ -13,12 +13,14 @@ TOKEN_TIMEOUT_S = 10.0
 
 @dataclass(frozen=True)
 class ProbeBudget:
-    """The history of the probes. Times are monotonic seconds.
+    """The history of the model probes, which decides when the next one is due. Times are monotonic seconds.
 
-    `asked_at` is when the open probe was sent, None if no probe is open. `ok_at` is when the last good answer
-    came. `silent_since` is when the first unanswered probe was sent. It does not change when a probe is given
-    up and sent again, because otherwise a model that never answers would count as new with each probe.
-    `failed` is True if the last probe failed.
+    A probe is open until it is answered or given up. The next one is due at once if the last one failed or
+    there was none, else `interval_s` after the last good answer. `asked_at` is when the open probe was sent,
+    None if no probe is open. `ok_at` is when the last good answer came. `silent_since` is when the first
+    unanswered probe was sent, None if all were answered. `silent_since` does not change when that probe is
+    given up and another one sent, because otherwise the silence of a model that never answers would be
+    measured from its newest probe. `failed` is True if the last probe failed.
     """
 
     interval_s: float = 30.0
@@ -36,7 +38,9 @@ class ProbeBudget:
         return self.failed or self.ok_at is None or now - self.ok_at >= self.interval_s
 
     def asked(self, now: float) -> "ProbeBudget":
-        """Return a copy of this history with an open probe that was sent at `now`."""
+        """Return a copy of this budget after a probe was sent at `now`; the probe is open until it is
+        answered or given up.
+        """
         return replace(
             self, asked_at=now, silent_since=now if self.silent_since is None else self.silent_since
         )
@@ -50,14 +54,14 @@ class ProbeBudget:
         return now - self.silent_since if self.silent_since is not None else 0.0
 
     def answered(self, verdict: ModelProbeResult, now: float) -> "ProbeBudget":
-        """Return a copy of this history in which the open probe was answered at `now`; `verdict` is its
-        result.
+        """Return a copy of this budget after the open probe, the one that was sent last, was answered at
+        `now` with the result `verdict`.
         """
         ok_at = now if verdict.ok else self.ok_at
         return replace(self, asked_at=None, ok_at=ok_at, silent_since=None, failed=not verdict.ok)
 
     def given_up(self) -> "ProbeBudget":
-        """Return a copy of this history in which the open probe has failed: it was given up, because the
-        model was judged to hang.
+        """Return a copy of this budget after the open probe was given up, because the model was judged to
+        hang. The probe counts as failed.
         """
         return replace(self, asked_at=None, failed=True)

@@ -62,7 +62,10 @@ SHOWS_NOTHING = Reading(RunnerActivity.HIDDEN, None, "it has no /slots, and its 
 
 
 def read_slots(reply: Reply) -> Reading:
-    """Return the reading of a runner from its answer to GET /slots."""
+    """Return what a runner does, from its answer to GET /slots: it loads its model, is idle, or works. The
+    `mark` has the token counts of its slots. If the answer is invalid, for example because the runner has no
+    such route, return SHOWS_NOTHING.
+    """
     if reply.status == LOADING:
         return Reading(RunnerActivity.LOADING, None, "it loads its model")
     if reply.status != OK or not isinstance(reply.body, list):
@@ -77,11 +80,12 @@ def read_slots(reply: Reply) -> Reading:
 
 
 def read_log(lines: Iterable[tuple[int, str]]) -> Reading:
-    """Return the reading of a runner from the last lines of Ollama's log, each with its offset in the file.
+    """Return what a runner does, from `lines`, the last lines of Ollama's log, each with its offset in the
+    file. If no line reports progress, return SHOWS_NOTHING.
 
-    A progress line shows that the runner works if its part of a prompt is unfinished and only GET requests,
-    such as this agent's checks, were logged after it. The end or cancellation of a request would leave
-    another line.
+    The activity is WORKING if the newest line about progress says that a prompt is read only in part, and
+    only lines about GET requests, such as this agent's checks, follow it; else HIDDEN. The end or
+    cancellation of the prompt's own request would be logged as another line.
     """
     last: tuple[int, str] | None = None
     is_newest = False

@@ -44,7 +44,10 @@ class RunnerLook:
         self._session, self._runners, self._log = session, runners, log
 
     async def readings(self) -> tuple[RunnerReading, ...]:
-        """Return a reading of each runner. It takes SLOTS_TIMEOUT_S at most."""
+        """Return for each runner of the server what it does, from its GET /slots or else from the server's
+        log, and how many CPU cores it uses. A runner whose /slots does not answer within SLOTS_TIMEOUT_S
+        counts as working, because it does not answer during a step of its computation.
+        """
         runners = await asyncio.to_thread(self._runners)
         slots = asyncio.gather(*map(self._slots, runners))
         cores, readings = await asyncio.gather(_cores(runners), slots)
@@ -78,8 +81,9 @@ def port_of(runner: ProcessSnapshot) -> int | None:
 
 
 def log_of(owner: Owner, own_log: Path) -> Path | None:
-    """Return the path of the server's log; None if its output goes to a terminal, a journal or nowhere.
-    `own_log` is the log of the agent's own server.
+    """Return the path of the log of an Ollama server; None if its output goes to no known file. The place
+    depends on `owner`, who starts and restarts the server: it is `own_log` for the agent, the log of
+    Ollama.app or of Homebrew, else the file to which the server's stderr is redirected (Linux only).
     """
     if owner.kind is OwnerKind.OURS:
         return own_log

@@ -72,7 +72,9 @@ class OllamaLauncher:
     """
 
     async def launch(self, spec: ChildSpec) -> "OllamaProcess":
-        """Start the server."""
+        """Start `ollama serve` as `spec` says, and return its process at once, before it answers. Raises
+        LaunchError if it cannot be started.
+        """
         found = installation.program()
         command = (found, *spec.command[1:]) if found else spec.command
         return OllamaProcess(await spawn(replace(spec, command=command)))

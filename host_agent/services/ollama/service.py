@@ -32,10 +32,11 @@ RECHECK_INTERVAL_S = 0.1
 
 
 class OllamaService:
-    """Checks Ollama, reports its status, and has its controller start and stop it.
+    """Checks Ollama, reports its status, and has its OllamaController start and stop it.
 
     Simultaneous callers of `check` share one check. `request_pass` is called with a reason if a recovery pass
-    is needed.
+    is needed. A model that has generated no token for a probe within `token_timeout_s` is judged by what its
+    runners do.
     """
 
     def __init__(
@@ -118,8 +119,9 @@ class OllamaService:
         return tuple((runner, self._discovery.is_mine(runner)) for runner in found)
 
     def forget_failures(self) -> None:
-        """Forget the failed checks, the verdict and the open model probe: they are obsolete once the server
-        was started, stopped or replaced, or the machine has slept.
+        """Forget the failed checks, and the model probe that has no answer yet, and let Ollama count as
+        working until the next check. Failures are obsolete once the server was started, stopped or replaced,
+        or the machine has slept.
         """
         self._probe.reset()
         self._observation = replace(self._observation, failures=0, verdict=ModelProbeResult(True))
@@ -151,7 +153,10 @@ class OllamaService:
         await self.controller.manual_action(action)
 
     async def start_again(self) -> None:
-        """Start Ollama if it was stopped by hand or given up (`vestal up`, `vestal recover --reset`)."""
+        """Start Ollama, for `vestal up` and `vestal recover --reset`, if a person stopped it, or if its
+        supervisor has given up or waits before a restart; otherwise do nothing. Raises NotPossible as
+        `manual_action` does.
+        """
         given_up = self.controller.has_child and self.controller.pid is None
         if self._absent() is None and (self.controller.stopped_by_hand or given_up):
             await self.manual_action("start")
@@ -193,7 +198,7 @@ class OllamaService:
 
     def _is_old(self) -> bool:
         """Return whether the last observation is older than CACHE_S, or the agent's own server has another
-        PID or another state than it had then.
+        PID or another state now than at that observation.
         """
         child = self.controller.status()
         changed = (child.process_pid, child.state) != self._observed_child
@@ -201,10 +206,10 @@ class OllamaService:
 
     def _is_another_server(self) -> bool:
         """Return whether the server of the last observation has ended, or the agent's own server has another
-        PID or another state than it had then.
+        PID or another state now than at that observation.
 
-        If so, a caller makes its own observation even while a check is under way. If not, it uses the last
-        observation until that check ends, because a hung server can delay a check for long.
+        While a check runs, which a hung server can delay for long, a status request gets the last
+        observation. If this returns True, the request makes a new observation instead.
         """
         child, pid = self.controller.status(), self._observation.owner.pid
         changed = (child.process_pid, child.state) != self._observed_child
@@ -235,8 +240,9 @@ class OllamaService:
         return await self._observe(result, before.failures if is_same_server else 0, fresh=False)
 
     async def _observe(self, result: CheckResult, failures: int, fresh: bool) -> Observation:
-        """Make an observation of a check's result, the owner and the installation, and keep and return it.
-        `failures` counts the failed checks in a row; with `fresh`, the owner is not taken from the cache.
+        """Find out who starts and restarts Ollama (its owner) and whether it is installed, combine that with
+        the `result` of a check, and keep and return it all as the last observation. `failures` counts the
+        failed checks in a row. With `fresh`, the owner is not taken from the cache.
         """
         child = self.controller.status()
         owner = await self._discovery.owner(child.process_pid, fresh)

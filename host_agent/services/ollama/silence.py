@@ -31,10 +31,11 @@ class RunnerJudgement:
 
 @dataclass(frozen=True)
 class ProgressWatch:
-    """The last progress mark of each runner and the time of its last change, in monotonic seconds.
+    """Shows whether Ollama's runners make progress while probes get no answer.
 
-    `advanced` holds the PIDs of the runners whose mark changed at the last reading. A watch lasts while
-    probes get no answer.
+    `marks` has for each runner's PID its last progress mark, a value that changes with all progress (such as
+    the runner's token counts), and when the mark last changed or was first read, in monotonic seconds.
+    `advanced` holds the PIDs of the runners whose mark changed at the last reading.
     """
 
     marks: Mapping[int, tuple[object, float]] = field(default_factory=dict)
@@ -57,7 +58,9 @@ class ProgressWatch:
         return ProgressWatch(marks, frozenset(advanced))
 
     def standing_s(self, pid: int, now: float) -> float:
-        """Return for how many seconds the runner's mark has not changed; 0 if the runner was never read."""
+        """Return for how many seconds before `now` the runner `pid` has shown no progress; 0 if no reading of
+        it was made.
+        """
         return now - self.marks[pid][1] if pid in self.marks else 0.0
 
 
@@ -68,9 +71,11 @@ def judge(
     now: float,
     no_progress_s: float = NO_PROGRESS_S,
 ) -> RunnerJudgement:
-    """Return the judgement on a model that has not answered a probe for `silent_s` seconds.
+    """Return whether a model that has not answered a probe for `silent_s` seconds is busy or hangs, and on
+    what evidence.
 
-    `watch` is already updated with `readings`.
+    `readings` say what each runner does at the monotonic time `now`. `watch`, already updated with them, says
+    for how long each has made no progress. `no_progress_s` limits that time for a runner that uses CPU.
     """
     readings = tuple(readings)
     working = [runner for runner in readings if runner.reading.activity is RunnerActivity.WORKING]
@@ -102,7 +107,9 @@ def judge(
 
 
 def _limit_s(runner: RunnerReading, no_progress_s: float) -> float:
-    """Return for how many seconds this runner may make no progress before it counts as hung."""
+    """Return for how many seconds this runner may make no progress before it counts as hung: `no_progress_s`
+    if it uses CPU, else the lesser of `no_progress_s` and STANDSTILL_S.
+    """
     return no_progress_s if runner.cores >= BUSY_CORES else min(STANDSTILL_S, no_progress_s)
 
 

@@ -14,12 +14,14 @@ CHILD_STATES = (State.STARTING, State.STOPPING, State.BACKOFF, State.OPEN, State
 
 @dataclass(frozen=True)
 class Observation:
-    """The last observation of Ollama.
+    """One observation of Ollama.
 
+    `owner` is who starts and restarts Ollama, and `installed` says whether this machine has its program.
     `server_info` is None if nothing answered; `verdict` then says why. `failures` counts the failed checks in
-    a row. `required` is True if the configuration demands Ollama, and `lists_no_models` if the server lists
-    none although this user has models on disk. `instructions` says how to start or restart Ollama, and `url`
-    is where it should answer.
+    a row. `required` is True if the configuration demands Ollama. `stopped_by_hand` is True if a person
+    stopped it and nobody has started it since; only OllamaService.service_status sets it. `lists_no_models`
+    is True if the server lists no models although this user has models on disk. `instructions` says how to
+    start or restart Ollama, and `url` is where it should answer.
     """
 
     owner: Owner = Owner()
@@ -40,7 +42,12 @@ class Observation:
 
 
 def service_status(seen: Observation, child: ChildStatus) -> ServiceStatus:
-    """Return the status of Ollama. `child` is the status of the agent's own server in its supervisor."""
+    """Return the status of Ollama. `seen` is an observation of what answers at Ollama's address, and `child`
+    is the supervisor's status of the server that the agent itself starts.
+
+    If that server runs, is to be started, or was given up, the state is that of `child`, or DEGRADED if the
+    server is up and the last check failed. Otherwise `seen` decides the state.
+    """
     has_child = child.process_pid is not None or child.state in CHILD_STATES
     if seen.owner.kind is OwnerKind.OURS and not has_child:  # the server ended after this observation
         seen = replace(seen, owner=Owner(), server_info=None)
@@ -91,7 +98,9 @@ def _no_server(seen: Observation, extra: dict[str, Any]) -> ServiceStatus:
 
 
 def no_models_sentence(seen: Observation) -> str:
-    """Return the explanation of a server that lists no models although this user has some."""
+    """Return a sentence that explains why the server in `seen` lists no models although this user has models
+    on disk: it is another user's. Call this only if `seen.lists_no_models` is True.
+    """
     user = f" as {seen.owner.user}" if seen.owner.user else ""
     return (
         f"it runs{user} and lists no models, and ~/.ollama/models has some: it is another user's; stop it "

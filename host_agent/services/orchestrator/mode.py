@@ -42,7 +42,7 @@ class Mode(StrEnum):
 
 
 class ModeCause(StrEnum):
-    """The reason for which a mode was chosen."""
+    """The reason why the orchestrator runs in containers, as the agent's child, or not at all."""
 
     CONFIGURED = "configured"  # the setting orchestrator.mode names the mode
     POSSIBLE = "possible"  # containers, because all that they need is there
@@ -53,7 +53,9 @@ class ModeCause(StrEnum):
 
 @dataclass(frozen=True)
 class ModeDecision:
-    """A mode, and why it was chosen: `why` is a text with the evidence at that time."""
+    """The mode (where the orchestrator runs), and why it was chosen: `cause` is the kind of reason, and `why`
+    a text with the evidence at that time.
+    """
 
     mode: Mode
     why: str
@@ -79,9 +81,10 @@ async def decide(config: Config, docker: DockerEngine, compose: ComposeCommand) 
 
 
 async def possible_mode(config: Config, docker: DockerEngine, compose: ComposeCommand) -> ModeDecision:
-    """Return the configured mode; with `auto`, the mode that will be possible once the orchestrator's image
-    is built: containers if a Docker engine and `docker compose` are there, else the native mode. A home that
-    has containers keeps using them.
+    """Return the mode that the setting orchestrator.mode names. If that is `auto`, return the mode that will
+    be possible once the orchestrator's image is built: containers if a Docker engine and `docker compose` are
+    there, else the native mode. With `auto`, a Vestal home (VESTAL_HOME) that has containers keeps them even
+    if Docker is missing now.
     """
     wanted = config.orchestrator.mode
     if wanted != "auto":
@@ -98,7 +101,9 @@ async def possible_mode(config: Config, docker: DockerEngine, compose: ComposeCo
 
 
 def remember_containers(config: Config) -> None:
-    """Record that this home has containers."""
+    """Record in the Vestal home of `config` that the orchestrator's containers were created, so that with the
+    mode `auto` the orchestrator stays in containers until `forget_containers` is called.
+    """
     _marker(config).touch(mode=0o600)
 
 

@@ -1,4 +1,6 @@
-"""The orchestrator and nightly as children of the agent, if they do not run in containers."""
+"""Child specs of the orchestrator and of `nightly`, the process for long knowledge work at night, for when
+both run as children of the agent and not in containers.
+"""
 
 import http
 import json
@@ -21,7 +23,9 @@ HEARTBEAT_STALE_S = 60.0
 
 
 def specs(config: Config, session: aiohttp.ClientSession) -> tuple[ChildSpec, ...]:
-    """Return the specs of the orchestrator and of nightly, in the order in which they start."""
+    """Return the child specs of the orchestrator and of `nightly`, the process for long knowledge work at
+    night, in the order in which they start. `session` sends the orchestrator's health probes.
+    """
 
     async def orchestrator_answers(pid: int) -> ProbeResult:
         url = f"http://127.0.0.1:{config.orchestrator.port}/health"
@@ -51,8 +55,9 @@ def specs(config: Config, session: aiohttp.ClientSession) -> tuple[ChildSpec, ..
 
 
 def settings_text(config: Config) -> str:
-    """Return, as JSON, the settings of the orchestrator and of nightly. The digests of both are computed from
-    this text too, so that a change of the settings is noticed.
+    """Return, as JSON, the settings that are passed to the orchestrator and to `nightly`, the process for
+    long knowledge work at night. The digest with which each of them is started depends on its code and on
+    this text, so that a change of the settings is noticed.
     """
     return json.dumps(dict(child_environment.native_orchestrator(config)), sort_keys=True)
 

@@ -40,10 +40,14 @@ class EngineReport:
 class Look:
     """The results of one observation of this machine, from which `rows` makes the status of every service.
 
-    `children` are the agent's children, `predecessors` the PIDs of older gateways that still serve. `engine`
-    is the engine's status in the gateway's answer to this observation, None if the gateway did not answer;
-    `reported` is the engine's status in the last answer that a gateway gave. `containers` has the status of
-    each service's container, or is a sentence that says why the containers could not be listed.
+    `agent` and `ollama` are the statuses of the agent and of Ollama, and `docker` is the observation of the
+    Docker engine. `children` are the agent's children, `predecessors` the PIDs of older gateways that still
+    serve. `decision` says whether the orchestrator runs in containers, and `project` names their compose
+    project. `engine` is the engine's status in the gateway's answer to this observation, None if the gateway
+    did not answer; `reported` is the engine's status in the last answer that a gateway gave. `containers` has
+    the status of each service's container, or is a sentence that says why the containers could not be listed.
+    `mistake_in_agents_file` is the first mistake in the file that defines the orchestrator's agents, "" if
+    none is known. `failures` has the last failure of each service that has one.
     """
 
     agent: ServiceStatus
@@ -62,7 +66,7 @@ class Look:
 
 
 def rows(look: Look) -> dict[str, ServiceStatus]:
-    """Return the row of every service, in the order of NAMES."""
+    """Return the status of every service by its name, in the order of NAMES."""
     found = {
         AGENT: look.agent,
         MLX_SERVER: _gateway(look),
@@ -89,10 +93,11 @@ def _parents(mode: Mode) -> dict[str, str | None]:
 
 
 def _completed(row: ServiceStatus, parent: str | None, failure: Failure | None) -> ServiceStatus:
-    """Return the row with its parent and its last failure.
+    """Return the service's status `row`, with `parent`, the service that this one depends on, and `failure`,
+    its last failure in the journal; each is None if there is none.
 
-    After a restart of the agent, the saved state says that a breaker is open but not why; the reason is then
-    taken from the journal.
+    After a restart of the agent, the saved state says that a breaker is open but not why. The `detail` of
+    such a row is taken from `failure`.
     """
     if row.detail == CAUSE_IN_JOURNAL and failure is not None:
         row = replace(row, detail=failure.sentence)
@@ -112,10 +117,12 @@ def _gateway(look: Look) -> ServiceStatus:
 def engine_row(
     gateway: ChildStatus, engine: ServiceStatus | None, reported: EngineReport | None
 ) -> ServiceStatus:
-    """Return the engine's row. `engine` is its status in the gateway's present answer, None if the gateway
-    does not answer; `reported` is its status in the last answer, None if there was none.
+    """Return the status of the MLX engine. `engine` is what the gateway reports now, None if it does not
+    answer; `reported` is from the last answer that a gateway gave, None if there was none.
 
-    While no gateway runs, the engine counts as stopped.
+    If the gateway is up but does not answer, the result is `reported` if that is from the same gateway. While
+    the gateway starts, a stopped or unknown engine counts as starting. If no gateway runs, or nothing is
+    known, the engine counts as stopped.
     """
     if gateway.state in DOWN:
         return ServiceStatus(State.STOPPED, detail=f"its gateway is {gateway.state}")

@@ -28,7 +28,9 @@ _WEIGHT = 0.3
 
 
 class ThreadChoice:
-    """Chooses between `few` and `most` threads, by the measured speeds and by how many cores are idle.
+    """Chooses whether `few` or `most` threads compute the matrix products of the next slice of a prompt, or
+    of the next step, which computes the next tokens of the running answers. Decides by the measured speeds
+    and by how many cores are idle.
 
     With `few_first`, `most` is not tried before the speed with `few` threads has been measured. Slices and
     steps of fewer than `fewest_tokens` tokens are not measured. Times are in seconds on the caller's clock.
@@ -46,10 +48,12 @@ class ThreadChoice:
         self._paused_until_s = float("-inf")
 
     def choose(self, others_cores: float | None, now: float) -> int:
-        """Return the number of threads, `few` or `most`, for the next slice or step.
+        """Return the number of threads for the next slice of a prompt or step of answers: `most` if enough
+        cores are idle, else `few`. Return `few` also while the speed with `few` threads has yet to be
+        measured, and for some time after `most` threads have proved no faster (see `record`).
 
-        `others_cores` is how many cores other processes keep busy; None if that is unknown. `now` is in
-        seconds on the caller's clock.
+        `others_cores` is how many cores other processes keep busy; None if that is unknown, which makes the
+        choice `few`. `now` is in seconds on the caller's clock.
         """
         if others_cores is None or now < self._paused_until_s or self._measures_few:
             return self.few
@@ -57,11 +61,14 @@ class ThreadChoice:
         return self.most if free >= _FREE_SHARE * (self.most - self.few) else self.few
 
     def record(self, threads: int, tokens: int, seconds: float, now: float) -> None:
-        """Record that computing `tokens` tokens with `threads` threads took `seconds`.
+        """Record that computing `tokens` tokens with `threads` threads, which is `few` or `most`, took
+        `seconds`.
 
-        If `most` threads were hardly faster than `few`, `choose` returns `few` for a pause of 30 s, which
-        doubles each time up to 600 s. If the speed with `few` threads was measured too long ago for a
-        comparison, it is measured again first.
+        If `most` threads were hardly faster than `few`, `choose` returns `few` for the next 30 s. Each
+        further time that they are hardly faster, it does so for twice as long, up to 600 s; once they are
+        faster, the next time is 30 s again. If the speed with `few` threads was last measured more than 10 s
+        ago, it is too old for this comparison. `choose` then returns `few` until that speed has been measured
+        again.
         """
         if tokens < self._fewest_tokens or seconds <= 0:
             return
@@ -79,11 +86,12 @@ class ThreadChoice:
 
 
 class StepThreadChoice:
-    """Chooses the threads for steps that compute one token, or a few, of each of several answers.
+    """Chooses whether `few` or `most` threads compute a step, which computes one token, or a few, of each of
+    several answers.
 
-    The gain from additional threads depends on how many rows (tokens) a step computes. So a choice is made,
-    and speeds are measured, separately for each power of two of the rows. Steps of fewer than `fewest_rows`
-    rows always have few threads.
+    The gain from additional threads depends on how many rows (tokens) a step computes. So speeds are
+    measured, and a choice is made, separately for steps of 1, of 2 to 3, of 4 to 7, of 8 to 15 rows, and so
+    on. Steps of fewer than `fewest_rows` rows always have `few` threads.
     """
 
     def __init__(self, few: int, most: int, *, fewest_rows: int = 1) -> None:

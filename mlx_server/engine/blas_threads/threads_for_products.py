@@ -46,10 +46,11 @@ class ThreadsForProducts:
     def begin(self, tokens: int | None = None) -> None:
         """Choose and set the number of threads for the slice of prompts, or batch of texts, that begins.
 
-        `tokens` is how many prompt tokens the slice computes; None if that is unknown. If they are so few
-        that our own library computes the products, all threads are used: a thread of that library whose core
-        is busy delays no other thread, and the last measurement of other processes is old when a short prompt
-        arrives.
+        `tokens` is how many prompt tokens the slice computes; None if that is unknown. The number of threads
+        usually depends on how busy other processes keep the cores. But if the tokens are so few that our own
+        library (`narrow_products.c`) computes the products, all threads are used: in that library, a thread
+        whose core is busy hardly holds up the others. Besides, the last measurement of other processes is out
+        of date when a short prompt arrives.
         """
         if not self._works:
             return
@@ -61,11 +62,11 @@ class ThreadsForProducts:
             self._use(self._slices.choose(self._others.busy_cores(now), now))
 
     def end(self, tokens: int) -> None:
-        """End the slice: record its speed, and go back to the number of threads that was set when this object
-        was made.
+        """End the slice of prompts, or batch of texts, that `begin` began: record its speed, and go back to
+        the number of threads that was set when this object was made.
 
-        `tokens` is how many prompt tokens the slice had; 0 if it also did other work, so that its duration
-        says nothing about the speed.
+        `tokens` is how many prompt tokens the slice had; 0 if its duration says nothing about the speed, for
+        example because it also did other work.
         """
         if self._slice_began_s is None:
             return
@@ -75,12 +76,14 @@ class ThreadsForProducts:
         self._use(self._few)
 
     def begin_step(self, rows: int) -> None:
-        """Set the number of threads for the step of answers that begins. `rows` is how many tokens the step
-        computes for all answers together.
+        """Set the number of threads for the next step, which computes `rows` tokens for all running answers
+        together.
 
-        MLX computes a step in the background while the next one is prepared, so a step is measured until the
-        next one begins. The caller must call `begin` if a slice comes between two steps, and `rest` if no
-        step follows, so that this time is not counted. Within a slice, a step uses the slice's threads.
+        MLX computes a step in the background while the next one is prepared. So a step is measured until the
+        next call of `begin_step`. If a slice of prompts comes between two steps, the caller must call `begin`
+        before it; if no step follows for the time being, the caller must call `rest`. The last step is then
+        not measured. Between `begin` and `end`, this method does nothing, so a step within a slice uses the
+        slice's number of threads.
         """
         if not self._works or self._slice_began_s is not None:
             return

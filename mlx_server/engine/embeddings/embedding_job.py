@@ -21,8 +21,10 @@ any context. A limit is needed because a tokenizer takes up to 7 s for a megabyt
 class EmbeddingJob:
     """The texts of one `Embed` operation, which are first tokenized in slices, then encoded in batches.
 
-    The constructor raises RequestError if there are no texts (`empty_prompt`), or if the requested context
-    only has room for the special tokens (`context_exceeded`). Times are in seconds on the caller's clock.
+    The constructor raises RequestError if there are no texts (`empty_prompt`), or if the context that `op`
+    requests only has room for the special tokens (`context_exceeded`). `now` is when the job begins; this
+    time and the `now` of `answer` are in seconds on the caller's clock. `load_s` is for how many seconds the
+    operation waited for the model's load, which the answer reports.
     """
 
     def __init__(self, op: Embed, encoder: Encoder, now: float, load_s: float) -> None:

@@ -15,11 +15,12 @@ from mlx_server.model_store.files import sentence_files
 
 @dataclass(frozen=True)
 class TextTokenizer:
-    """A tokenizer, and the `prompt` that goes before each text.
+    """A tokenizer, and the `prompt` that is put before each text; "" for no prompt.
 
-    The tokenizer adds `special_tokens` tokens to each text, of which the last `closing_tokens` come behind
-    it. `prompt_tokens` counts the special tokens before a text and the tokens of the prompt; 0 without a
-    prompt.
+    The tokenizer adds `special_tokens` tokens to each text: the last `closing_tokens` of them after the text,
+    the others before it. With a prompt, `prompt_tokens` is how many tokens precede the text itself: the
+    special tokens before it and the tokens of the prompt. Pooling may leave these tokens out. Without a
+    prompt it is 0, because pooling then leaves out no token.
     """
 
     tokenizer: Tokenizer
@@ -29,7 +30,9 @@ class TextTokenizer:
     closing_tokens: int
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return the token ids of each text, with prompt and special tokens, without truncating any text."""
+        """Return the token ids of each text, with the tokens of this object's `prompt` before it and with the
+        special tokens. No text is truncated.
+        """
         prompted = [self.prompt + text for text in texts] if self.prompt else list(texts)
         return [encoding.ids for encoding in self.tokenizer.encode_batch(prompted)]
 

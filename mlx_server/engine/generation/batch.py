@@ -186,8 +186,9 @@ class Batch:
 
     @property
     def kv_bytes(self) -> int:
-        """Return the bytes that all keys and values take, including their room to grow and the
-        draft model's.
+        """Return how many bytes the keys and values of all requests that are being processed take, in the
+        model's caches and in the draft model's. The room that the caches have allocated for further tokens
+        counts, too.
         """
         batches = (self._generator._generation_batch, self._generator._prompt_batch)
         caches = [*(cache for batch in batches for cache in batch.prompt_cache), *self._slices.caches]
@@ -201,12 +202,16 @@ class Batch:
         return self._slices.has(uid)
 
     def finish_slice(self) -> None:
-        """If a slice of prompts is paused, process the rest of it. Its progress is not reported as events."""
+        """If a slice of prompts is paused, process the rest of it. A slice is the next tokens of one or more
+        prompts, which are processed together. While answers run, `step` may pause it and continue it in the
+        next step. The progress made here is not reported as an event.
+        """
         self._slices.finish()
 
     def remove(self, uid: int) -> None:
-        """End a request, and free its keys and values. If its slice has been processed only in part, the rest
-        is processed first.
+        """End request `uid`, and free its keys and values. If a slice of prompts that includes the request's
+        is paused, the rest of the slice is processed first, because a request cannot be taken out of it
+        before.
         """
         if self.is_incomplete(uid):
             self.finish_slice()
@@ -219,9 +224,10 @@ class Batch:
             self._threads.rest()
 
     def step(self) -> Iterator[Prefilled | Sampled]:
-        """Generate the next token of each request whose prompt has been processed completely (several, if
-        drafted tokens are accepted), and process the next slice of the other prompts, or a part of it. Yield
-        the new tokens, and the progress of the prompts.
+        """Generate the next token of each request whose prompt has been processed completely, or several
+        tokens if drafted ones are accepted. Also process the next slice of the other prompts, which is the
+        next tokens of one or more of them; while answers run, a step may process only a part of a slice.
+        Yield the new tokens, and the progress of the prompts.
         """
         prompts, tokens = self._next()
         for prompt in prompts:

@@ -27,10 +27,11 @@ _JSON_WORDS: dict[str, Any] = {"true": True, "false": False, "null": None}
 
 
 def parse_deepseek(text: str, tools: Any = None) -> list[Call]:
-    """Parse the tool calls of DeepSeek's models.
+    """Return the tool calls in `text`, as DeepSeek's models write them. Raises ValueError if a call has no
+    DEEPSEEK_SEPARATOR.
 
     V3 and R1 write the call's type, the separator, the tool's name, and JSON within a code fence. V3.1 writes
-    the name, the separator and JSON.
+    the name, the separator and JSON. `tools` has no effect; every parser has this parameter.
     """
     begin, end = DEEPSEEK_CALL
     calls = []
@@ -48,8 +49,11 @@ def parse_deepseek(text: str, tools: Any = None) -> list[Call]:
 
 
 def parse_dsml(text: str, tools: Any = None) -> list[Call]:
-    """Parse the tool calls of DeepSeek V3.2, which writes a tag for each call and each argument. An
-    argument's tag says whether its value is plain text or JSON.
+    """Return the tool calls in `text`, as DeepSeek V3.2 writes them: a tag for each call and each argument.
+    Raises ValueError if there is other text next to the calls, or if an argument is not valid JSON.
+
+    An argument's tag says whether its value is plain text or JSON, so `tools` has no effect; every parser has
+    this parameter.
     """
     calls = []
     for name, body in _DSML_CALL.findall(text):
@@ -100,7 +104,10 @@ def _value_of(text: str, is_text: bool) -> Any:
 
 
 def parse_json_lines(text: str, tools: Any = None) -> list[Call]:
-    """Parse the tool calls of Apriel and MiniMax M1: a JSON list, or one JSON object on each line."""
+    """Return the tool calls in `text`, as Apriel and MiniMax M1 write them: a JSON list, or one JSON object
+    on each line. Raises ValueError if neither the whole text nor each line is JSON. `tools` has no effect;
+    every parser has this parameter.
+    """
     try:
         found = json.loads(text)
     except ValueError:
@@ -116,14 +123,18 @@ def without_call_ids(text: str) -> str:
 
 
 def parse_cohere(text: str, tools: Any = None) -> list[Call]:
-    """Parse the tool calls of Command R7B and Command A: a JSON list of objects with `tool_name` and
-    `parameters`.
+    """Return the tool calls in `text`, as Command R7B and Command A write them: a JSON list of objects with
+    `tool_name` and `parameters`. Raises ValueError, KeyError or TypeError if the text is no such list.
+    `tools` has no effect; every parser has this parameter.
     """
     return [{"name": call["tool_name"], "arguments": call["parameters"]} for call in json.loads(text)]
 
 
 def parse_python_calls(text: str, tools: Any = None) -> list[Call]:
-    """Parse the tool calls of OLMo 3: one Python call with keyword arguments on each line."""
+    """Return the tool calls in `text`, as OLMo 3 writes them: one Python call with keyword arguments on each
+    line. Raises an exception, such as SyntaxError, ValueError or KeyError, if the text contains anything
+    else. `tools` has no effect; every parser has this parameter.
+    """
     return [_python_call(statement) for statement in ast.parse(text.strip()).body]
 
 

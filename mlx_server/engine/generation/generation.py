@@ -22,15 +22,17 @@ from mlx_server.protocol import Done, Event, Logprobs, PromptReport, Token, Usag
 class Generation:
     """The state of one answer while it is generated.
 
-    `prompt` does not contain the answer's tokens that an earlier engine sent. `limit_tokens` limits the whole
-    answer, including those tokens. `top_logprobs` is for how many alternatives to each token
-    log-probabilities are reported; None reports no log-probabilities. `cached_tokens` is how many tokens were
-    found in the prompt cache. `shared_prefix_tokens` is how many of the prompt's first tokens other prompts
-    may begin with, too; 0 if the prompt cache does not use this number. An answer whose last tokens are all
+    `prompt` does not contain the tokens of the answer that an earlier engine sent; the caller passes these to
+    `replay`. `limit_tokens` limits the whole answer, including those tokens. `top_logprobs` is for how many
+    alternatives to each token log-probabilities are reported; None reports no log-probabilities.
+    `cached_tokens` is how many tokens were found in the prompt cache. `shared_prefix_tokens` is how many
+    tokens at the start of the prompt may also start other prompts: in a chat, those before the last message;
+    0 if that number is unknown or the prompt cache does not use it. An answer whose last tokens are all
     equal, and more than `max_repeated_tokens`, ends as if it had reached its limit; 0 allows any number. With
     `returns_context`, `Done` holds all tokens of prompt and answer. `report` holds the prompt's token ids and
-    text, which `Done` returns to the client; None if the client did not ask for them. Times are in seconds on
-    the caller's clock.
+    text, which `Done` returns to the client; None if the client did not ask for them. `load_s` is for how
+    many seconds the request waited for the model's load. `started_s`, `first_token_s` and each `now` are
+    times in seconds on the caller's clock.
     """
 
     id: str
@@ -104,8 +106,12 @@ class Generation:
         return self.done
 
     def finish(self, reason: Literal["stop", "length"], now: float) -> Done:
-        """End the answer, and return its last event, with the text that was withheld. If that text completes
-        a stop string, it is cut before the stop string.
+        """End the answer, and return its last event, with the text that was withheld, for example because it
+        might begin a stop string. If that text completes a stop string, it is cut before the stop string.
+
+        `reason` is "length" if the answer has reached its limit, else "stop". The event's reason is also
+        "stop" if the text contained a stop string, and "tool_calls" in place of "stop" if the answer contains
+        tool calls.
         """
         piece = self.parser.push(self.detokenizer.flush()) + self.parser.flush()
         done_reason: Literal["stop", "length", "tool_calls"] = "length"

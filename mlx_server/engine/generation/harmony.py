@@ -41,10 +41,15 @@ class _Section(Enum):
 
 
 class HarmonyParser:
-    """Parses one answer in Harmony's or Muse Spark's format. It has the interface `AnswerParser`.
+    """Parses one answer in the format `tokens`, Harmony's or Muse Spark's. It has the interface
+    `AnswerParser`.
 
-    `push` takes the answer's text, and `push_control` its special tokens, which are `control_tokens`. Text
-    without any header is visible text. A call whose arguments are not a JSON object is released as text.
+    The caller passes the answer's text to `push`, and each token that is in the attribute `control_tokens` to
+    `push_control`. `tools` are the tools that the client offers. With `tool_choice` "none", calls remain
+    text; with "auto", a message to a tool is a call; with "required", messages of visible text can be calls,
+    too. `call_format` describes the calls of Muse Spark's format: the markers around a call, and the parser
+    of the text between them. Text without any header is visible text. A call that cannot be parsed, for
+    example because its arguments are not a JSON object, is released as text.
     """
 
     def __init__(

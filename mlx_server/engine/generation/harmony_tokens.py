@@ -1,5 +1,5 @@
-"""The special tokens of OpenAI's Harmony format and of Muse Spark's, and where in an answer its grammar
-begins. Pure.
+"""The special tokens of OpenAI's Harmony format and of Muse Spark's, and the place in an answer at which a
+request's grammar begins to apply: the first message that is not thinking. Pure.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ class HarmonyTokens:
 
     @property
     def ends_of_message(self) -> frozenset[int]:
-        """Return the tokens that end a message; NONE stands for a token that the format lacks."""
+        """Return the ids of the tokens that end a message. For a token that the format lacks, they include
+        NONE, which is the id of no token.
+        """
         return frozenset({self.end, self.call, self.return_})
 
     @property

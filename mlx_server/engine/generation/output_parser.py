@@ -137,7 +137,9 @@ class OutputParser:
         return self._section is _Section.THINKING
 
     def push(self, text: str) -> OutputPiece:
-        """Append `text` to the answer, and return the part of the answer that can be released."""
+        """Append `text` to the answer. Return what can be sent to the client now, without what earlier calls
+        returned. Text that may be part of a marker or of a tool call is withheld until that is decided.
+        """
         self._withheld += text
         released = OutputPiece()
         while True:

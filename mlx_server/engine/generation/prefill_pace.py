@@ -1,10 +1,12 @@
 """Decide how many prompt tokens a step processes while other answers run. Pure.
 
-The running answers get no tokens while a step processes a slice of a prompt, which takes seconds for 512
-tokens on a small machine. If a slice can be paused, each step processes a part of it; the size of slices then
-follows from the time between two points at which a slice can be paused. If slices cannot be paused, each step
-processes a whole slice, which is made so small that answers keep about a third of their own pace. Without
-running answers nothing waits, so slices are as large as the settings allow, which is fastest.
+A step computes the next tokens of the running answers. Prompts are processed in slices, each of some tokens
+of one or more prompts. While a step processes a slice, the running answers get no tokens; 512 prompt tokens
+take seconds on a small machine. If the model can pause within a slice, a step processes only a part of a
+slice. Slices are then made so small that the time between two points at which a slice can be paused is short.
+If the model cannot pause, each step processes a whole slice, which is made so small that answers keep about a
+third of the pace that they have without a prompt. Without running answers nothing waits, so slices are as
+large as the settings allow, which is fastest.
 """
 
 from __future__ import annotations
@@ -34,7 +36,9 @@ _WEIGHT = 0.2
 
 @dataclass
 class PrefillPace:
-    """Decides the size of slices. `most_tokens` is the largest size, in tokens of one prompt."""
+    """Decides how many tokens of each prompt a slice has, by the recorded durations of earlier slices and of
+    steps without a slice. `most_tokens` is the largest number of tokens.
+    """
 
     most_tokens: int
     _step_s: float | None = None
@@ -42,15 +46,15 @@ class PrefillPace:
 
     @property
     def knows_step(self) -> bool:
-        """Return True if a step without a slice has been recorded, whose duration determines the size of
-        slices.
+        """Return True if the duration of a step of the running answers, without a slice of a prompt, has been
+        recorded. The size of slices depends on it.
         """
         return self._step_s is not None
 
     @property
     def until_pause_s(self) -> float:
-        """Return for how many seconds a slice is processed in a step before it is paused; infinity while no
-        step has been recorded.
+        """Return for how many seconds a step of the running answers also processes a slice of a prompt before
+        it pauses the slice; infinity while no step's duration has been recorded.
         """
         return float("inf") if self._step_s is None else _STEPS_UNTIL_PAUSE * self._step_s
 
@@ -59,7 +63,10 @@ class PrefillPace:
         return self.most_tokens if not answers else max(min(int(self._tokens), self.most_tokens), 1)
 
     def record_step(self, seconds: float) -> None:
-        """Record how long a step of the running answers took that had neither a slice nor drafts."""
+        """Record that the running answers' part of a step took `seconds`: computing their next tokens,
+        without drafted tokens, and without the slice of a prompt that the step may also have processed. The
+        average of these durations determines the size of slices.
+        """
         known = self._step_s
         self._step_s = seconds if known is None else known + _WEIGHT * (seconds - known)
 

@@ -24,8 +24,9 @@ class PromptBatch(PromptProcessingBatch):
     """A PromptProcessingBatch that can compute several last tokens of a prompt in the step that samples the
     request's first token.
 
-    mlx-lm makes this step once the last segment of the request's prompt has a single element. So `short_rest`
-    puts these tokens into one tuple, which is a single element.
+    mlx-lm makes this step once a single element of the prompt is left, which usually is one token. The
+    function `short_rest` therefore packs the last tokens into one tuple, which counts as one element, and
+    `generate` unpacks it.
     """
 
     model: Any
@@ -52,8 +53,8 @@ class PromptBatch(PromptProcessingBatch):
 
 
 class _Preceded:
-    """Wraps a model so that a call computes, in each row, the given `tokens`, followed by the tokens of the
-    call.
+    """Wraps a model for a single call, which computes additional tokens: in each row, the row's list in
+    `tokens` is put before the tokens of the call. The call returns the logits of all these tokens.
     """
 
     def __init__(self, model: Any, tokens: list[list[int]]) -> None:

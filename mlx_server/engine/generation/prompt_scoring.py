@@ -36,8 +36,11 @@ class PromptScorer:
         self._scores: list[Logprobs] = []
 
     def compute(self) -> Array:
-        """Process the next slice of the prompt. Return the log-probabilities after each of its tokens, of
-        shape (tokens, vocabulary). For a prompt of one token, the array is empty.
+        """Process the next slice of the prompt. Return, for each token of the slice, the log-probabilities of
+        the token that follows it, in an array of shape (tokens, vocabulary).
+
+        The prompt's last token is in no slice, because no token of the prompt follows it. So for a prompt of
+        one token, the array is empty.
         """
         start = max(len(self._scores) - 1, 0)
         inputs = list(self._prompt[start : min(start + STEP_TOKENS, len(self._prompt) - 1)])
@@ -47,8 +50,12 @@ class PromptScorer:
         return to_numpy(logits - mx.logsumexp(logits, axis=-1, keepdims=True))
 
     def add(self, rows: Array, token_bytes: TokenBytes) -> int:
-        """Score the tokens that follow the slice whose log-probabilities are `rows`. Return how many tokens
-        of the prompt have a score.
+        """Score further tokens of the prompt with `rows`, the result of `compute` for the next slice: the row
+        of each token scores the token that follows it in the prompt. `token_bytes` returns the UTF-8 bytes of
+        a token.
+
+        Return how many tokens of the prompt have a score so far. The prompt's first token counts as scored,
+        too.
         """
         if not self._scores:
             self._scores.append(Logprobs(_unscored(token_bytes(self._prompt[0]))))

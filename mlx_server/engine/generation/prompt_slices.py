@@ -12,11 +12,16 @@ from mlx_server.engine.pausable_call import PausableCall
 
 
 class PromptSlices:
-    """Processes the prompts of a BatchGenerator in slices. At most one slice is paused.
+    """Processes the prompts of a BatchGenerator in slices. A slice has the next tokens of each prompt. While
+    answers run, a slice is paused when they are due for their next tokens, and continued after that step. At
+    most one slice is paused at any time.
 
-    BatchGenerator processes a slice in the same call that makes a step of the answers. While answers run,
-    this class calls it for the prompts alone, with an empty batch in place of the answers. Requests whose
-    prompts are complete gather in that batch, and join the answers once the slice has ended.
+    BatchGenerator makes a step of the answers and processes a slice in one call. So that the answers can go
+    on while that call is paused, this class replaces them by an empty batch for the call, which then
+    processes only prompts. Requests whose prompts are complete gather in that batch, and join the running
+    answers once the slice has ended.
+
+    `pace` decides how many tokens a slice has, and `threads` how many threads compute its matrix products.
     """
 
     def __init__(self, generator: BatchGenerator, pace: PrefillPace, threads: ThreadsForProducts) -> None:
@@ -27,12 +32,16 @@ class PromptSlices:
 
     @property
     def is_paused(self) -> bool:
-        """Return True if a slice has begun but not ended."""
+        """Return True if a slice was interrupted before its end, so that the running answers could get their
+        next tokens, and has not been finished since.
+        """
         return self._call is not None
 
     @property
     def caches(self) -> list[Any]:
-        """Return the caches of the requests that will join the answers once the slice has ended."""
+        """Return the key-value caches, one for each layer, of the requests whose prompts the paused slice has
+        completed; [] if there are none. These requests join the running answers once the slice has ended.
+        """
         return list(self._joining.prompt_cache)
 
     def has(self, uid: int) -> bool:
@@ -80,11 +89,14 @@ class PromptSlices:
         return self._end(call, answers) if has_ended else []
 
     def _begin(self) -> PausableCall[Any]:
-        """Return the pausable call that processes the next slice.
+        """Return the pausable call that processes the next slice of the prompts.
 
-        If a prompt is complete, so that its request only has to join the answers, the slice is empty, because
-        the request's first token shall not wait for another slice. A prompt that is shorter than a slice is
-        not padded to a slice's size.
+        If a prompt that was begun has only its last token left, the slice is empty. The call then only
+        samples the first token of each such request, so that they need not wait for a slice of the other
+        prompts.
+
+        Otherwise, the slice is no longer than the rest of the shortest prompt (but may always have
+        FEWEST_TOKENS), so that this prompt is not padded.
         """
         generator = self._generator
         size, left = self._pace.slice_tokens(len(generator._generation_batch)), self._left()
@@ -104,20 +116,23 @@ class PromptSlices:
         return begun + [sum(map(len, waiting[1])) - 1 for waiting in self._generator._unprocessed_sequences]
 
     def finish(self) -> list[Any]:
-        """Continue a paused slice to its end, and return the progress of the prompts; [] if no slice is
-        paused.
+        """Continue a paused slice to its end. Return mlx-lm's progress responses, one for each prompt that
+        the slice has processed or completed; [] if no slice is paused.
         """
         return self.go_on(float("inf")) if self.is_paused else []
 
     def close(self) -> None:
-        """Abandon a paused slice. The generator's prompts cannot be continued afterward."""
+        """Abandon the paused slice, if there is one. BatchGenerator has then computed its prompts only in
+        part and cannot continue them, so the caller must remove their requests from it.
+        """
         if self._call is not None:
             self._call.close()
             self._call, self._joining = None, self._nobody()
 
     def _end(self, call: PausableCall[Any], answers: Any) -> list[Any]:
-        """Add the requests whose prompts are complete to the batch of running answers, record how long the
-        slice took, and return the progress of the prompts.
+        """End the slice that `call` has processed. Add the requests whose prompts are complete to `answers`,
+        the batch of running answers, and record how long the slice took. Return mlx-lm's progress responses,
+        one for each prompt that the slice has processed or completed.
         """
         self._call = None
         if len(self._joining):

@@ -25,8 +25,11 @@ _CALL_KEYS = ('"name"', '"function"', '"type"', '"id"', '"arguments"', '"paramet
 def parse_tool_calls(
     text: str, tools: Sequence[dict[str, Any]], parser: ToolParser | None = None
 ) -> tuple[ToolCall, ...]:
-    """Return the calls in `text`, parsed by `parser` or, if that finds none, as JSON; () if the text contains
-    anything other than calls.
+    """Return the tool calls in `text`, parsed by `parser` or, if that raises or finds no calls, as JSON.
+    Return () if the text is not JSON either, or if the JSON contains anything other than calls.
+
+    `tools` are the tools that the request offers. `parser` may need them to convert arguments; calls of other
+    tools are returned, too.
     """
     if parser is not None:
         try:
@@ -83,10 +86,9 @@ def _to_call(found: Any) -> ToolCall | None:
 
 
 def _to_json_object(arguments: Any) -> dict[str, Any] | None:
-    """Return `arguments`, a dict or its JSON text, as a JSON object; None if it is neither.
-
-    Some of mlx-lm's parsers evaluate arguments as Python literals, so arguments can contain bytes, sets or
-    complex numbers, which cannot be sent to a client.
+    """Return `arguments`, a dict or its JSON text, as a JSON object. Return None if they are neither, or
+    contain a value that JSON cannot express: some of mlx-lm's parsers evaluate arguments as Python literals,
+    which can be bytes, sets or complex numbers.
     """
     try:
         text = arguments if isinstance(arguments, str) else json.dumps(arguments)

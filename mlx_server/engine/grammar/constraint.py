@@ -61,8 +61,8 @@ class _Step(NamedTuple):
 
 
 class Constraint:
-    """Constrains one answer by a grammar. Its user calls `advance` with each token, and `allowed_mask` before
-    the next token.
+    """Constrains one answer by the grammar of `matcher`. Its user calls `advance` with each token, and
+    `allowed_mask` before the next token. `end_tokens` are the tokens that end an answer.
 
     With a `gate`, the grammar does not apply before the gate has opened, so that a model that thinks first is
     not constrained until the end of its thinking.
@@ -88,8 +88,8 @@ class Constraint:
         return self._ended or self._matcher.is_stopped() or self._matcher.is_error()
 
     def advance(self, token: int) -> None:
-        """Advance the grammar by `token`, the next token of the answer. Until the gate has opened, only the
-        gate is advanced.
+        """Advance by `token`, the next token of the answer. As long as a gate delays the grammar, only the
+        gate advances. The token that opens the gate does not advance the grammar.
         """
         ended_before, was_consumed = self._ended, False
         if self._gate is not None:
@@ -120,10 +120,11 @@ class Constraint:
         return [] if not self.is_active or self.must_end else self._matcher.compute_ff_tokens()
 
     def allowed_prefix(self, tokens: Sequence[int]) -> list[int]:
-        """Return the tokens at the start of `tokens` that the grammar allows next, up to the first end token.
+        """Return the longest beginning of `tokens` that the grammar allows next, up to but without the first
+        end token. Return [] if the grammar does not apply yet, or if the answer must end.
 
-        The matcher only validates them, because a matcher that has consumed a token that is not allowed
-        cannot be rewound.
+        The matcher's state does not change. The tokens are only validated, because a matcher that has
+        consumed a token that is not allowed cannot be rewound.
         """
         if not self.is_active or self.must_end:
             return []
@@ -133,7 +134,8 @@ class Constraint:
     def allowed_mask(self) -> bytes | None:
         """Return the bitmask of the tokens that may come next.
 
-        Return None if the grammar is not active, so that any token may come next, or if the answer must end.
+        Return None in two cases. If `must_end` is True, only an end token may come next. Otherwise, the
+        grammar does not apply yet, and any token may come next.
         """
         if not self.is_active or self.must_end:
             return None

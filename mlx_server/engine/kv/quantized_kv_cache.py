@@ -83,8 +83,9 @@ class QuantizedBatchKV(BatchKV):
         return self._bits
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[Any, Any]:
-        """Append `keys` and `values` of shape (rows, heads, tokens, width), and return all keys and
-        values.
+        """Quantize and append `keys` and `values` of shape (rows, heads, tokens, width). Return all keys and
+        all values: each as a triple of packed numbers, scales and biases if one token was appended, and as a
+        single dequantized array if several were.
         """
         begin, end = self._idx, self._idx + keys.shape[2]
         new = self._quantized(keys), self._quantized(values)
@@ -103,7 +104,11 @@ class QuantizedBatchKV(BatchKV):
         return self.keys_and_values()
 
     def keys_and_values(self) -> tuple[Any, Any]:
-        """Return the stored keys and values: triples, or plain arrays after a step of several tokens."""
+        """Return all stored keys and all stored values. If the last step appended one token, each is a triple
+        of packed numbers, scales and biases, and the cache has the attribute `bits`. After a step of several
+        tokens, each is a single dequantized array, with which attention is faster or takes less memory for
+        such a step.
+        """
         keys, values = tree_map(lambda x: x[..., : self._idx, :], (self.keys, self.values))
         return (
             (keys, values) if self._returns_triples else (self._dequantized(keys), self._dequantized(values))
@@ -213,10 +218,11 @@ class QuantizedBatchKV(BatchKV):
         self._set_ends(ends)
 
     def _padded(self, like: tuple[Triple, Triple], end: int, capacity: int) -> tuple[Triple, Triple]:
-        """Return keys and values moved so that the longest row ends at column `end`, in arrays for `capacity`
-        tokens.
+        """Return the keys and values of this batch, moved so that the longest row ends at column `end`, in
+        arrays for `capacity` tokens.
 
-        `like` has arrays of the same shapes and types, for a batch that has no arrays yet.
+        If this batch has no arrays yet, return zeros for its rows. `like` has the keys and values of another
+        batch, from which the zeros take the heads, widths and types.
         """
         if self.keys is None:
             rows = self.offset.shape[0]

@@ -1,4 +1,6 @@
-"""Make the key-value caches of a new request, quantized or not, and find out whether a model can use them."""
+"""Make the key-value caches of a new request, quantized or not. Find out whether the caches of a model can be
+quantized, drop tokens, and be padded.
+"""
 
 from __future__ import annotations
 

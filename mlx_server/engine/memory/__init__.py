@@ -1,6 +1,6 @@
 """Decide, by forecasts (`memory_forecast`), whether a model to load or a request to start fits into memory.
 
-ledger                  decides, given the machine's memory, what each model holds, and what is needed. Pure
+ledger                  decides this, from the machine's memory, what each model holds, and the need. Pure
 guard                   keeps the reservations and makes the ledger; `readings` reads the machine's memory
 refusals, wait_policy   the errors that clients get; how long a request waits
 """

@@ -72,8 +72,15 @@ class Tenant:
 
 
 class MemoryGuard:
-    """Decides whether models and requests fit into memory, and reserves memory for them. If a request fits
-    only after caches are dropped or models are unloaded, `relieve` is called to do that.
+    """Decides whether models and requests fit into memory, and reserves memory for them. `limit_bytes` is how
+    much the whole engine may take.
+
+    Forecasts are made from `arithmetic` (how MLX computes on this machine), `step_tokens` (how many tokens of
+    a prompt a step processes), the model's files, which `files_of` reads, and the quantization of the model's
+    keys and values, which `kv_of` returns. `read` measures the memory of the machine and of the process.
+
+    The scheduler sets two attributes: `tenants` returns the loaded models, and `relieve` drops caches and
+    unloads models. The guard calls `relieve` if a request fits only after that.
     """
 
     def __init__(
@@ -99,8 +106,9 @@ class MemoryGuard:
     # --- models ---
 
     def before_load(self, entry: ModelEntry, leaving: Iterable[str] = ()) -> Fits:
-        """Return what must be freed so that `entry` can be loaded while the models `leaving` are unloaded.
-        Count `entry` as being loaded until `load_ended`.
+        """Return what must be freed so that `entry` can be loaded. From then until `load_ended`, `entry`
+        counts as a model in memory. The models `leaving` are to be unloaded in any case, so this method
+        neither counts nor returns them.
 
         Raises InsufficientMemory if the model can never fit, and MustWait if it does not fit at this time.
         """
@@ -131,14 +139,15 @@ class MemoryGuard:
         return fits
 
     def load_ended(self) -> None:
-        """Record that the load has ended, because the model has become a tenant, or because the
-        load failed.
+        """Record that the load has ended, so that its model no longer counts as being loaded. If the load
+        succeeded, `tenants` returns the model among the loaded ones from now on.
         """
         self._loading = None
 
     def forecast(self, entry: ModelEntry) -> Forecast:
-        """Return the forecast of `entry`'s memory, which is cached. If the model's files lack information,
-        the forecast covers only the weights. Raises LoadError if the files are unreadable.
+        """Return how much memory the model `entry` and its requests need. This forecast is made once, and
+        then cached. If the model's files lack a value from which it is made, it counts only the weights.
+        Raises LoadError if the files are unreadable.
         """
         kv = None if entry.digest in self._unquantizable else self._kv_of(entry.name)
         key = entry.digest, entry.draft.digest if entry.draft else "", kv
@@ -161,8 +170,9 @@ class MemoryGuard:
     # --- requests ---
 
     def admit(self, op: Generate, prompt_tokens: int, limit_tokens: int, images: ImageShapes = ()) -> None:
-        """Reserve memory for the keys and values of a request's prompt and answer and, until
-        `images_computed`, for the vision tower's work on its images.
+        """Reserve memory for the keys and values of a request's prompt and answer, after freeing memory if
+        that is necessary. `limit_tokens` is the most tokens that the answer may have, without the prompt.
+        Until `images_computed`, also reserve memory for the vision tower's work on the request's images.
 
         Raises InsufficientMemory if the request can never fit, and MustWait if it does not fit at this time.
         """
@@ -181,9 +191,11 @@ class MemoryGuard:
         self._towers.get(model, {}).pop(request, None)
 
     def check(self, model: str, prompt_tokens: int, answer_tokens: int, images: ImageShapes = ()) -> Fits:
-        """Return what must be freed so that a request fits at this time, without reserving memory.
+        """Return what must be freed before memory can be reserved for a request; nothing if `model` is not
+        loaded. This method itself frees and reserves nothing.
 
-        Raises InsufficientMemory if the request can never fit, and MustWait if it does not fit at this time.
+        Raises InsufficientMemory if the request can never fit, and MustWait if at this time it would not fit
+        even after all idle caches and models were freed.
         """
         ledger = self._ledger()
         entry = self._entry(model)
@@ -202,9 +214,10 @@ class MemoryGuard:
         images: ImageShapes = (),
     ) -> None:
         """Raise InsufficientMemory if the request could not be served even if nothing else needed memory.
+        `limit_tokens` is the most tokens that the answer may have, without the prompt.
 
         Any thread may call this, because it changes nothing and uses the last reading of the machine's
-        memory.
+        memory. Before the first reading, it does nothing.
         """
         if self._last_reading is None:
             return

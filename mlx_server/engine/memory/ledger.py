@@ -45,9 +45,11 @@ class MemoryReading:
 class Holding:
     """The memory of a model that is loaded or being loaded.
 
-    `reserved_bytes` are reserved for its requests. `busy` is True if it has requests. `shared_bytes` of its
-    `bytes` are shared with the other holdings that have the same `shared`, an id of weights ("" if nothing is
-    shared); the rest belongs to this model alone.
+    `reserved_bytes` are reserved for its requests. `busy` is True if it has requests, and `awaited` if the
+    next request to start needs it; in both cases it must not be unloaded. `last_used_s` is when it was last
+    used, in seconds on the scheduler's clock. `shared_bytes` of its `bytes` are shared with the other
+    holdings that have the same `shared`, an id of weights ("" if nothing is shared); the rest belongs to this
+    model alone.
     """
 
     name: str
@@ -95,9 +97,10 @@ class Fits:
 
 @dataclass(frozen=True)
 class Wait:
-    """The need does not fit at this time, and must wait.
+    """The decision that a need does not fit at this time, and must wait.
 
-    `busy` names the models whose requests hold the lacking memory. It is empty if other programs hold it.
+    `free_bytes` is how much memory can be reserved at this time. `busy` names the models whose requests hold
+    the lacking memory. It is empty if other programs hold it.
     """
 
     free_bytes: int
@@ -106,7 +109,11 @@ class Wait:
 
 @dataclass(frozen=True)
 class Never:
-    """The need can never be met on this machine within the engine's limit."""
+    """The decision that a need can never be met on this machine within the engine's limit.
+
+    `needs_bytes` is what the engine would take if it held nothing but what this need requires. `free_bytes`
+    is how much memory can be reserved at this time.
+    """
 
     needs_bytes: int
     free_bytes: int
@@ -122,8 +129,11 @@ def kept_free_bytes(total_bytes: int) -> int:
 
 @dataclass(frozen=True)
 class Ledger:
-    """The figures on which `decide` bases a decision about memory. `overhead_bytes` is what the engine's
-    process takes without any model.
+    """The figures from which `decide` decides whether a need for memory can be met.
+
+    `limit_bytes` is how much the engine may take, and `overhead_bytes` what its process takes without any
+    model. `reading` is the measured memory of the machine and of the process. `holdings` are the models in
+    memory, with what they hold and what is reserved for their requests.
     """
 
     limit_bytes: int
@@ -149,10 +159,10 @@ class Ledger:
 
     @property
     def idle_caches_bytes(self) -> int:
-        """Return how many bytes can be reserved in addition if the idle caches of MLX and of prompts are
-        dropped.
+        """Return how many more bytes can be reserved if the idle caches of MLX and of prompts are dropped.
 
-        Only what the engine holds beyond its reservations counts, because reserved memory is taken again.
+        Only what the engine holds beyond the reserved total counts. To drop more would gain nothing, because
+        the models and requests with reservations would take that memory again.
         """
         caches = self.reading.cached_bytes + self.reading.prompt_cache_bytes
         return min(caches, max(self.reading.own_bytes - self.reserved_total_bytes, 0))

@@ -40,8 +40,9 @@ Floats = NDArray[np.float32]
 
 
 def attend_in_blocks(model: nn.Module) -> None:
-    """On a CPU, replace the attention of this model's layers by `attention`, in the modules of mlx-lm that
-    define them.
+    """On a CPU, make the layers of `model` compute attention by this module's `attention` instead of mlx-lm's
+    function. The function is replaced in the Python modules that define the layers, and thus for every model
+    whose layers come from these modules.
 
     On a GPU, nothing is replaced, because MLX has fused kernels there.
     """
@@ -87,8 +88,13 @@ def _is_large(q: mx.array, k: mx.array) -> bool:
 def _attend_in_blocks(
     q: mx.array, k: mx.array, v: mx.array, sinks: mx.array | None, visible: VisibleKeys
 ) -> mx.array:
-    """Return the attention of `q` (rows, heads, queries, width), which is already scaled. Several groups of
-    heads are computed at once if all their scores fit into one block.
+    """Return the output of attention, of shape (rows, heads, queries, width of the values).
+
+    The queries `q` (rows, heads, queries, width) are already scaled. The heads form groups, each of which
+    shares keys `k` and values `v` (rows, groups, keys, width). `sinks` has the score of each head's attention
+    sink; None if there are none. `visible` says which keys each query may see. A block has at most
+    SCORES_IN_BLOCK scores, unless one query in one group has more. Several groups are computed at once if all
+    their scores fit into one block.
     """
     rows, heads, queries, width = q.shape
     groups, of_group = k.shape[1], heads // k.shape[1]

@@ -73,8 +73,11 @@ def load_language_model(
 def _load_beside(
     templates: TemplateProcess, entry: ModelEntry, shared: SharedWeights | None
 ) -> Generator[float, None, LanguageModel]:
-    """Load the model while `templates` starts, the process that renders chat templates. Close that process if
-    the model does not need it. Yield the fraction done (0 to 1), and return the model.
+    """Load the model while `templates`, the process that renders chat templates, starts. If the model has no
+    chat template, close that process.
+
+    `shared` are the weights if another model in memory already holds them; else None. Yield the fraction done
+    (0 to 1) after each step, and return the model.
     """
     yield 0.0
     if shared is None:

@@ -28,9 +28,10 @@ Loader = Generator[float, None, Weights]
 def load(entry: ModelEntry, verification: Verification | None = None) -> Loader:
     """Load a model in steps. Yield the fraction done (0 to 1) after each step, and return the model.
 
-    Weights that another model holds when this function is called are shared, even if that model is unloaded
-    before the load ends. The files of weights that were read are passed to `verification`. Raises LoadError
-    if the model cannot be loaded.
+    If another model in memory holds the same weights when this function is called, the two share them, even
+    if that model is unloaded before the load ends. The files of weights are passed to `verification`, which
+    compares them with their digests after the model's first answer; if it is None, they are not compared
+    then. Raises LoadError if the model cannot be loaded.
     """
     return _load(entry, weights_in_memory(entry), verification or Verification())
 
@@ -53,8 +54,11 @@ def _load(entry: ModelEntry, shared: SharedWeights | None, verification: Verific
 
 def _check_files(entry: ModelEntry, digests: DigestFile) -> Generator[float, None, list[UsedFile]]:
     """Check the files of the model's weights and of its adapter's weights before they are used, and return
-    them. Files that have changed since they were installed or last read are read completely. Yield 0.0, the
-    fraction done, after each chunk.
+    them. Files that have changed since they were installed or last read are read completely. `digests` stores
+    the digests of earlier reads.
+
+    Yield 0.0 after each chunk: nothing has been loaded so far. Raises UnreadableModel if the content of a
+    file is not the recorded one.
     """
     folders = [entry.path, *([entry.adapter.path] if entry.adapter is not None else ())]
     used: list[UsedFile] = []
@@ -70,7 +74,10 @@ def _check_files(entry: ModelEntry, digests: DigestFile) -> Generator[float, Non
 
 
 def _load_kind(entry: ModelEntry, shared: SharedWeights | None) -> Loader:
-    """Load a model in steps with the loader for its kind: text generation, embedding or reranking."""
+    """Load the model `entry` in steps with the loader for its kind: text generation, embedding or reranking.
+    Yield the fraction done (0 to 1) after each step, and return the model. `shared` are the weights of a text
+    model if another model in memory already holds them; else None.
+    """
     if entry.kind == "embed":
         return (yield from _load_encoder(entry))
     if entry.kind == "rerank":

@@ -28,8 +28,11 @@ MOST_INPUT_ROWS = 8
 
 
 def multiply_in_parts(model: nn.Module) -> None:
-    """Make the model's large layers compute products of a few rows in parts, if that is faster on this
-    machine.
+    """Make the model's large layers multiply inputs of few rows (at most MOST_INPUT_ROWS) by parts of the
+    weight matrix, of PART_ROWS rows each, instead of by the whole matrix. The model is changed in place.
+
+    Do nothing where this would not be faster: on a GPU, and if OpenBLAS cannot multiply small matrices on
+    this processor without copying them.
     """
     if computes_on_gpu() or not blas.has_small_kernels():
         return

@@ -39,9 +39,10 @@ def next_expiry_s(residents: Sequence[Resident]) -> float:
 
 
 def victims(residents: Sequence[Resident], limit: int, weights: str = "") -> list[str] | None:
-    """Return the names of the models to unload so that another one, with the given `weights`, can be loaded
-    while at most `limit` models are in memory; None if too many models are busy.
+    """Return the names of the models to unload so that another model can be loaded and at most `limit` models
+    are then in memory. The list is empty if none must be unloaded. Return None if too many models are busy.
 
+    `weights` is the id of the weights that the other model shares with other models; "" if it shares none.
     Models that share weights count as one, and are unloaded together. Only idle models are unloaded, the
     least recently used first.
     """

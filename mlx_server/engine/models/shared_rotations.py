@@ -18,8 +18,10 @@ from mlx_server.engine.device import computes_on_gpu
 
 
 def share_rotations(model: nn.Module) -> None:
-    """Make the model's layers share the angles on a CPU. A GPU has a kernel for rotary positions, so nothing
-    changes there.
+    """Make the model's layers share the cosines and sines of the rotary positions on a CPU, so that they are
+    computed once in each step instead of in each layer. The model is changed in place.
+
+    On a GPU, do nothing, because MLX has a kernel for rotary positions there.
     """
     if computes_on_gpu():
         return
@@ -40,8 +42,9 @@ class _Angles:
     sin: mx.array
 
     def fit(self, offset: int | mx.array, key: tuple[int, int, float, float]) -> bool:
-        """Return whether these are the angles for the positions `offset` and the other parameters `key`. An
-        `offset` that is an array is only recognized if it is the same object.
+        """Return True if these cosines and sines were computed for the same parameters: `offset`, the
+        position of the first token, and `key`, the number of tokens, the dimensions of a head, and RoPE's
+        base and scale. An `offset` that is an array is only recognized if it is the same object.
         """
         if isinstance(self.offset, int) and isinstance(offset, int):
             return self.offset == offset and self.key == key
@@ -79,7 +82,12 @@ class SharedRotation(nn.RoPE):
 
 
 def _computed(offset: int | mx.array, key: tuple[int, int, float, float]) -> _Angles:
-    """Compute the angles as MLX's own operation does, in the same order and with the same precision."""
+    """Compute the cosines and signed sines of the rotary positions, with the same operations as
+    `mx.fast.rope` on a CPU, in the same order and with the same precision.
+
+    `offset` is the position of the first token: one number for all rows, or an array with one for each row.
+    `key` holds the number of tokens, the dimensions of a head, and RoPE's base and scale.
+    """
     tokens, dims, base, scale = key
     half = dims // 2
     positions = mx.arange(tokens, dtype=mx.float32)

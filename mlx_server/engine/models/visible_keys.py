@@ -31,10 +31,12 @@ class Block:
 
 
 class VisibleKeys:
-    """Holds which keys each query of each row may see, and divides the queries into blocks.
+    """Holds which keys each query of a batch may see. Divides the queries of a row into blocks of consecutive
+    queries, so that attention can be computed for one block after another, without the keys that no query of
+    the block may see.
 
     A query may see the keys for which `mask` (rows, queries, keys) is True. If `mask` has only one row, it
-    applies to all rows.
+    applies to all rows of the batch.
     """
 
     def __init__(self, mask: Mask) -> None:
@@ -42,7 +44,9 @@ class VisibleKeys:
         self._blocks: dict[tuple[int, int], list[Block]] = {}
 
     def blocks(self, row: int, at_once: int) -> list[Block]:
-        """Return the blocks of a row, each of at most `at_once` queries."""
+        """Divide the queries of one row of the batch into blocks of `at_once` consecutive queries (fewer in
+        the last block). Return the blocks. Each of them says which keys its queries may see.
+        """
         key = (min(row, len(self._mask) - 1), at_once)
         if key not in self._blocks:
             queries = self._mask.shape[1]
@@ -54,7 +58,9 @@ class VisibleKeys:
 
 
 def _block(mask: Mask, first: int, last: int) -> Block:
-    """Return the block of the queries first…last - 1. `mask` (queries, keys) is the mask of one row."""
+    """Return the block of the queries first…last - 1 of one row of the batch: these queries and the keys that
+    they may see. `mask` (queries, keys) is True for the keys that each query of the row may see.
+    """
     seen = mask[first:last]
     by_any = np.flatnonzero(seen.any(axis=0))
     first_key, last_key = (int(by_any[0]), int(by_any[-1]) + 1) if by_any.size else (0, mask.shape[1])

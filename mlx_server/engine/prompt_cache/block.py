@@ -25,11 +25,13 @@ RAW = {
 
 @dataclass(frozen=True)
 class Block:
-    """The keys and values of consecutive tokens. Each group is an array of shape (arrays, heads, tokens,
-    width).
+    """The keys and values of the consecutive tokens `ids`. Each layer has an array of keys and an array of
+    values, or three of each if they are quantized. Arrays with the same number of heads, width and type are
+    stacked to a group, which is an array of shape (arrays, heads, tokens, width).
 
-    `order` holds the group's number for each array (keys, then values), layer by layer. `dtypes` are
-    safetensors' types of the groups, and `ids` the tokens.
+    `order` has one number for each array, layer by layer, keys before values: the index of the array's group
+    in `groups`. The arrays in a group have the same order. `dtypes` are safetensors' names of the groups'
+    types.
     """
 
     ids: tuple[int, ...]
@@ -55,8 +57,8 @@ class Block:
         return [group.shape[:2] + group.shape[3:] for group in self.groups]
 
     def parts(self) -> list[Array]:
-        """Return the arrays of all layers, (heads, tokens, width) each, in the order of `order`, as views of
-        the groups.
+        """Return the arrays of keys and values, of shape (heads, tokens, width), layer by layer, keys before
+        values. They are views of the arrays in `groups`.
         """
         parts = [iter(group) for group in self.groups]
         return [next(parts[number]) for number in self.order]

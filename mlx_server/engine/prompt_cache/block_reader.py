@@ -38,12 +38,13 @@ class BlockReader:
         self._ahead = ReadAhead()
 
     def get(self, key: str, tags: Tags, missing: list[str], broken: list[str]) -> Value | None:
-        """Return the block or snapshot that is stored under `key`, for a request. It is read from its file
-        unless it was read since the last `take`. The next `take` returns it with `tags`, whose model identity
-        must be the one in the file.
+        """Return the block or snapshot that is stored under `key`, which a request needs. It is read from its
+        file, unless it has already been read since the last call of `take`. It is kept, together with `tags`,
+        until the next call of `take`, which returns all that was read.
 
-        If the file does not exist, append the key to `missing`; if it is unreadable or damaged, append it to
-        `broken`. Return None in both cases.
+        The file must contain the model identity that is in `tags`; else it counts as damaged. If the file
+        does not exist, append the key to `missing`; if it is unreadable or damaged, append it to `broken`.
+        Return None in both cases.
         """
         with self._lock:  # it may just have been read
             entry = self._ahead.restored.get(key) or self._ahead.preloaded.get(key)
@@ -56,7 +57,10 @@ class BlockReader:
         return entry.value
 
     def preload(self, keys: list[str], tags: Tags) -> None:
-        """Read the files of `keys`. The next `take` returns their contents, with `tags`, as `preloaded`."""
+        """Read the files of `keys` on the calling thread. The next call of `take` returns their blocks and
+        snapshots, with `tags`, in `preloaded`, and the keys of files that could not be read in `missing` or
+        `broken`. A file must contain the model identity that is in `tags`; else it counts as damaged.
+        """
         for key in keys:
             missing, broken = list[str](), list[str]()
             entry = self._read(key, tags, missing, broken)

@@ -73,8 +73,9 @@ class DiskTier:
         return self._index.limit_bytes
 
     def group(self, name: str) -> list[str]:
-        """Return the keys of the blocks whose keys have the PARENT part `name` (see `keys.py`), the most
-        recently added first.
+        """Return the keys whose first part is `name` (PARENT in `keys.py`), the most recently added first.
+        They belong to the blocks that directly follow the same block, to the first blocks of one model's
+        prompts, or to one model's snapshots.
         """
         return self._index.group(name)
 
@@ -111,10 +112,11 @@ class DiskTier:
         return True
 
     def unwritten(self) -> list[str]:
-        """Return the keys that were put but could not be queued or written.
+        """Return the keys of the entries that were passed to `put` but could not be queued or written, so
+        that the caller can pass these entries to `put` again.
 
-        Evicted blocks are not included, because they would be written again and again if RAM holds more than
-        the disk may.
+        Entries that were evicted from the disk are not included. If RAM may hold more than the disk, they
+        would be written and evicted again and again.
         """
         self._collect_results()
         return list(self._unwritten)

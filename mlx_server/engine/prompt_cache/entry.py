@@ -1,4 +1,6 @@
-"""Convert the value of a key, which is a block or a snapshot, to and from the bytes of a file. Pure."""
+"""Convert an entry of the prompt cache to and from the bytes of its file. An entry is a block (the attention
+keys and values of consecutive tokens) or a snapshot (a model's whole state after some tokens). Pure.
+"""
 
 from __future__ import annotations
 

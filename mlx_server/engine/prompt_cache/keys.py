@@ -1,9 +1,13 @@
-"""Keys of prefixes: a rolling hash over blocks of tokens. Pure.
+"""Compute the keys under which the prompt cache stores the beginnings of prompts: a rolling hash over blocks
+of tokens. Pure.
 
-A block's key is `PARENT-OWN`. PARENT is the beginning of the previous block's hash, and OWN is a hash over
-the previous block's key and the block's own tokens. So a key identifies all tokens from the first one to the
-block's last, and tells which block precedes. A snapshot's key is `PARENT-LENGTH-OWN`, where LENGTH is the
-number of its tokens, and OWN a hash over all of them.
+A block's key is `PARENT-OWN`. OWN is a hash over the previous block's key and the block's own tokens, and
+PARENT is the beginning of the previous block's OWN. So a key identifies all tokens from the first one to the
+block's last, and tells which block precedes. For the first block of a prompt, a hash that identifies the
+model takes the place of the previous block's key.
+
+A snapshot is a model's whole state after some tokens. Its key is `PARENT-LENGTH-OWN`, where PARENT is the
+same for all snapshots of one model, LENGTH is the number of the tokens, and OWN is a hash over all of them.
 """
 
 from __future__ import annotations
@@ -57,12 +61,16 @@ class PrefixKeys:
 
 
 def as_parent(key: str) -> str:
-    """Return the PARENT part for the keys of the blocks that follow the block `key`."""
+    """Return the first part (PARENT) of the keys of all blocks that directly follow the block with the key
+    `key`. It consists of the first digits of the hash at the end of `key`.
+    """
     return key.rpartition("-")[2][:_PARENT_DIGITS]
 
 
 def parent_of(key: str) -> str:
-    """Return the PARENT part of `key`, which tells which block precedes."""
+    """Return the first part (PARENT) of `key`. It identifies the block that precedes; for the first block of
+    a prompt and for a snapshot, it identifies the model.
+    """
     return key.partition("-")[0]
 
 

@@ -31,11 +31,13 @@ class Lru:
         return iter(list(self._sizes))
 
     def add(self, sizes: Mapping[str, int], chain: Iterable[str] = ()) -> list[str]:
-        """Add the keys of `sizes`, and mark them and the keys of `chain` as used. `chain` has the keys of
-        consecutive blocks, at its end those of `sizes`.
+        """Add the keys of `sizes`, which maps each key to its size in bytes, and mark them and the keys of
+        `chain` as used. `chain` has the keys of a prompt's consecutive blocks, including those of `sizes`; it
+        is empty if these keys do not belong to consecutive blocks.
 
-        Return the evicted keys. Keys outside the chain are evicted first, then keys at the chain's end. A key
-        whose size exceeds the limit is not added, but returned, too.
+        Return the evicted keys. The least recently used keys outside the chain are evicted first. If that is
+        not enough, keys are evicted from the end of the chain, even if they have just been added. A key whose
+        size exceeds the limit is not added, and is returned, too.
         """
         known = list(chain)
         refused = [key for key, size in sizes.items() if size > self.limit_bytes]

@@ -102,8 +102,11 @@ def _concatenated(run: BlockRun) -> list[mx.array]:
 
 
 def snapshot(caches: Sequence[Any], row: int, tokens: Sequence[int]) -> Snapshot | None:
-    """Return the whole state of the request in row `row` of a batch; None if it has no state, or the state
-    contains an unknown class.
+    """Return a copy of the whole state of the request in row `row` of a batch. `caches` are the batch's
+    caches, one for each layer, and `tokens` are the tokens that the request has processed.
+
+    Return None if a layer has no state yet, if one row cannot be extracted from a cache, or if a cache or a
+    value in it has an unknown class.
     """
     try:
         alone = [cache.extract(row) for cache in caches]
@@ -140,8 +143,9 @@ def _class_name(cache: Any) -> str:
 
 
 def _plain(state: Any, arrays: list[mx.array]) -> Any:
-    """Convert a state to JSON values, and append its arrays to `arrays`. Raises KeyError if it contains a
-    value of another type.
+    """Convert the state of a cache to JSON values. Each MLX array in it is appended to `arrays`, and is
+    represented by the object `{"array": N}`, where N is its index there. Raises KeyError if the state
+    contains a value that is neither an array nor a list, a tuple, a number, a string, a boolean or None.
     """
     if isinstance(state, mx.array):
         arrays.append(state)

@@ -78,9 +78,12 @@ class ModelCache:
         return restore
 
     def finish_restore(self, match: PrefixMatch, restored: RestoredPrefix) -> tuple[list[Any], int]:
-        """Convert what a restore job has read to a key-value cache for each of the model's layers, and count
-        its hits and misses. Return the caches and the number of tokens in them; ([], 0) if nothing could be
-        read.
+        """Convert `restored`, which a restore job has read of the match `match`, to a key-value cache for
+        each of the model's layers. Return the caches and the number of tokens in them; ([], 0) if nothing
+        could be read.
+
+        Count the restored blocks or the restored snapshot as hits, and the prompt's blocks that must be
+        computed as misses.
         """
         self._store.record_restore(match, restored)
         if restored.value is None:
@@ -90,10 +93,12 @@ class ModelCache:
     def store_computed(
         self, stored: StoredBlocks, tokens: Sequence[int], caches: Sequence[Any], row: int, *, whole: bool
     ) -> None:
-        """Store the whole blocks of `tokens`, whose keys and values are in row `row` of `caches`, unless they
-        are stored already.
+        """Store the keys and values that a request has computed for `tokens`, which are in row `row` of
+        `caches`. Only complete blocks are stored, and only if they are not stored already. `stored` has the
+        keys of the request's blocks from earlier calls, and is updated.
 
-        Caches that cannot be cut into blocks are stored as a snapshot, but only if `whole` is True.
+        If the caches cannot be cut into blocks, store their whole state as a snapshot if `whole` is True;
+        else store nothing.
         """
         if mlx_arrays.can_be_cut(caches):
             self._store_blocks(stored, tokens, caches, row)

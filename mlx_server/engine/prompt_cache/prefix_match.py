@@ -1,4 +1,6 @@
-"""What the prompt cache finds for the beginning of a prompt, and what is then restored of it. Pure."""
+"""What the prompt cache has stored for the beginning of a prompt, and the part of it that was read for a
+request. Pure.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +18,12 @@ Tags = Mapping[str, str]
 class PrefixMatch:
     """What the prompt cache holds for the beginning of `tokens`.
 
-    `keys` are the keys of consecutive blocks, of `block_tokens` tokens each, from the first token on. After
-    these blocks, the beginning of one of the blocks `next_keys` may match, too. `snapshots`, the longest
-    first, can be used instead of blocks; the key of each names a beginning of `tokens`. `held` has the blocks
-    and snapshots that are in memory; the others are on disk. `tags` are the tags of the model's files.
+    `keys` are the keys of consecutive blocks, of `block_tokens` tokens each, from the first token on.
+    `next_keys` are the keys of stored blocks that follow these, and whose first tokens may match, too.
+    `snapshots` are the keys of stored snapshots, the longest first. A snapshot is the model's whole state
+    after a beginning of `tokens`, and can be used instead of blocks. `held` has, by key, the blocks and
+    snapshots that are in memory; the others are on disk. `tags` are the model's identity, name and settings,
+    which are also stored in its files.
     """
 
     tokens: tuple[int, ...]
@@ -35,8 +39,9 @@ class PrefixMatch:
 class RestoredPrefix:
     """The result of `BlockStore.restore`.
 
-    `value` is None if nothing could be read. `used`, `missing` and `broken` are keys: of values that are part
-    of `value`, of files that do not exist, and of files that are unreadable or damaged.
+    `value` holds the restored beginning of the prompt; None if nothing could be read. The other fields have
+    keys of blocks or snapshots: `used` of those in `value`, `missing` of those whose file does not exist, and
+    `broken` of those whose file is unreadable or damaged.
     """
 
     value: BlockRun | Snapshot | None = None

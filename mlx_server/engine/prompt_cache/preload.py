@@ -42,18 +42,21 @@ def newest_of(prefixes: PrefixKeys, newest: Iterable[str]) -> list[str]:
 
 
 class PreloadQueue:
-    """The keys of one model that have yet to be read, in order."""
+    """The keys of one model's blocks and snapshots that have yet to be read from disk into RAM, in the order
+    in which they will be read. At first, the queue contains `keys`.
+    """
 
     def __init__(self, keys: Iterable[str] = ()) -> None:
         self._keys = deque(keys)
 
     def take(self, bytes_of: Callable[[str], int | None], budget_bytes: int) -> list[str]:
-        """Remove and return the next keys, whose files have at most SLICE_BYTES together, or one key with a
-        larger file.
+        """Remove the next keys from the queue and return them. Their files have at most SLICE_BYTES together,
+        unless the first file alone is larger, and at most `budget_bytes`.
 
-        `bytes_of` returns the size of a key's file; None if the key need not be read. If the next file
-        exceeds what is left of `budget_bytes`, the queue is cleared, because later keys were used even longer
-        ago, or cannot be used without this one.
+        `bytes_of` returns the size of a key's file; None if the key need not be read, so that it is removed
+        but not returned. If the next file exceeds what the returned keys leave of `budget_bytes`, the rest of
+        the queue is cleared, because later keys were used even longer ago, or cannot be used without this
+        one.
         """
         taken, total = list[str](), 0
         while self._keys:

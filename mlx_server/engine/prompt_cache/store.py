@@ -54,8 +54,9 @@ class BlockStore:
     # --- find and restore ---
 
     def find(self, prefixes: PrefixKeys, tokens: Sequence[int], tags: Tags) -> PrefixMatch | None:
-        """Return the beginning of `tokens` that is stored in either tier; None if there is none. `prefixes`
-        computes the model's keys, and `tags` are the tags of its files.
+        """Return what is stored in RAM or on disk for the beginning of `tokens`; None if nothing is.
+        `prefixes` computes the model's keys. `tags` has the model's identity, which each file that is read
+        later must contain.
         """
         self._apply_changes()
         keys = prefixes.of_blocks(tokens)
@@ -97,8 +98,9 @@ class BlockStore:
         return blocks
 
     def _partial_block(self, progress: RestoreProgress) -> Block | None:
-        """Compare the rest of the prompt with the stored blocks that may follow the matching ones. Return the
-        longest beginning of such a block that equals the rest's beginning; None if there is none.
+        """Compare the blocks `next_keys` of `progress.match` with the tokens of the prompt after its last
+        matching block. Return a copy of the longest beginning of such a block that equals the beginning of
+        these tokens; None if no block begins with the same token.
         """
         match = progress.match
         rest = match.tokens[len(match.keys) * match.block_tokens :]
@@ -130,8 +132,9 @@ class BlockStore:
         return value
 
     def record_restore(self, match: PrefixMatch, restored: RestoredPrefix) -> None:
-        """Count a restoration's hits and misses, mark its keys as recently used, and drop the blocks and
-        snapshots that could not be read.
+        """Record that `restored` was read of `match`, the stored beginning of a prompt. Count the blocks or
+        the snapshot in it as hits, and the prompt's blocks that must be computed as misses. Mark the keys
+        `restored.used` as recently used, and drop the blocks and snapshots that could not be read.
         """
         self._apply_changes()
         in_ram = sum(key in match.held for key in restored.used)
@@ -146,7 +149,10 @@ class BlockStore:
     # --- preload ---
 
     def preload(self, prefixes: PrefixKeys, tags: Tags) -> None:
-        """Queue one model's values on disk for `preload_job`, the most recently used first."""
+        """Queue the blocks and snapshots of one model on disk for `preload_job`, the most recently used
+        first. `prefixes` computes the model's keys. `tags` has the model's identity, which each file must
+        contain.
+        """
         if keys := newest_of(prefixes, self._disk.newest()):
             self._preloads.append((PreloadQueue(keys), tags))
 
@@ -156,11 +162,12 @@ class BlockStore:
         return bool(self._preloads)
 
     def preload_job(self, available_bytes: int) -> Callable[[], None] | None:
-        """Return a job for another thread that reads the next slice from disk; None if nothing is left.
+        """Return a job for another thread that reads the next queued blocks and snapshots from disk; None if
+        nothing is left. It reads at most `available_bytes`, and no more than fits until RAM_SHARE of the RAM
+        limit is in use.
 
-        The slice has at most `available_bytes`, and at most what is left of the share of RAM for preloading
-        (`RAM_SHARE`). The next call of this method, `find`, `insert` or `record_restore` moves it into RAM,
-        where it is evicted before everything that was used.
+        What it has read is moved into RAM by the next call of this method, `find`, `insert` or
+        `record_restore`, and is evicted before everything that was used.
         """
         self._apply_changes()
         while self._preloads:
@@ -188,8 +195,10 @@ class BlockStore:
         return count
 
     def insert(self, values: Mapping[str, Value], tags: Tags, chain: Sequence[str] = ()) -> None:
-        """Insert `values`, blocks or a snapshot by key, into both tiers. `chain` has the keys of all blocks
-        of the prompt so far, at its end those of `values`; it is empty for a snapshot.
+        """Insert `values`, blocks or one snapshot by key, into RAM, and queue them to be written to disk.
+        `chain` has the keys of all blocks of the prompt so far, the last of which are those of `values`; it
+        is empty for a snapshot. `tags` are the model's identity, name and settings, which are stored in each
+        file.
         """
         self._apply_changes()
         entries = {key: Entry(value, tags) for key, value in values.items()}
@@ -263,16 +272,16 @@ class BlockStore:
         self.set_ram_limit(limit_bytes)
 
     def set_ram_limit(self, limit_bytes: int) -> None:
-        """Set the limit for RAM. Values that are dropped for it are still on disk, or must be
-        computed again.
+        """Set the limit for RAM, and drop the least recently used blocks and snapshots that exceed it.
+        Dropped ones that are not on disk must be computed again when a prompt needs them.
         """
         self._drop_from_ram(self._ram.resize(limit_bytes))
 
     # --- internal ---
 
     def _apply_changes(self) -> None:
-        """Apply changes made elsewhere: the folder may have been deleted, and other threads may have read
-        blocks.
+        """Forget everything if the folder was deleted. Otherwise, move what other threads have read from disk
+        into RAM, and drop the blocks and snapshots whose files they could not read.
         """
         read = self._reader.take()
         if self._forget_cleared():

@@ -41,6 +41,10 @@ def load_cross_encoder(
 ) -> Reranker:
     """Return the cross-encoder in `folder`. Its weights are read from the disk when they are evaluated.
 
+    `config` is the content of its config.json, and `sentence_config` that of its
+    config_sentence_transformers.json; {} if there is no such file. A pair of texts may have at most
+    `context_tokens` tokens, or fewer if the model's files have a lower limit.
+
     Raises OSError, ValueError, KeyError, UnreadableModel or RequestError if the folder does not hold a
     supported model.
     """

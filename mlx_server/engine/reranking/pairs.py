@@ -76,7 +76,9 @@ class TwoTexts:
 
 
 def _pair(encoding: Any, has_types: bool) -> Pair:
-    """Convert an encoding of the library `tokenizers` to a Pair."""
+    """Convert `encoding`, which the library `tokenizers` has made from a query and a document, to a Pair. If
+    `has_types` is False, all tokens get type 0, because the model has no token types.
+    """
     ids, origins = encoding.ids, encoding.sequence_ids
     types = encoding.type_ids if has_types else [0] * len(ids)
     end = len(ids) - next((n for n, origin in enumerate(reversed(origins)) if origin == 1), len(ids))

@@ -95,7 +95,8 @@ class RerankJob:
         return not self._pending_batches
 
     def answer(self, now: float) -> Reranked:
-        """Return the event that answers the operation. It may be called once `step` has returned True.
+        """Return the event with the scores, which answers the `Rerank` operation. Call this only after `step`
+        has returned True. `now` is the current time: the event reports how long the job has taken until then.
 
         Raises EngineError if a computed score is infinite or NaN, which JSON cannot express.
         """

@@ -39,8 +39,9 @@ MakeRunner = Callable[[ModelEntry, Weights, EngineRequests], Runner]
 class Backend:
     """What the scheduler needs of MLX, the disk and the machine.
 
-    `load` loads a model in steps, and `make_runner` makes the object that serves a loaded model's requests.
-    `release_memory` returns unused memory to the system.
+    `guard` decides whether models and requests fit into memory. `load` loads a model in steps, and
+    `make_runner` makes the object that serves a loaded model's requests. `release_memory` returns unused
+    memory to the system. The other fields are described below.
     """
 
     prompt_cache: BlockStore
@@ -121,8 +122,9 @@ def release_memory() -> None:
 def _usable_quantization(
     entry: ModelEntry, weights: LanguageModel, settings: EngineSettings, guard: MemoryGuard
 ) -> KvQuantization | None:
-    """Return the configured quantization of keys and values; None if none is configured, or the model cannot
-    work with it, which is logged.
+    """Return the configured quantization of the model's keys and values; None if none is configured, or the
+    model cannot work with it. If the model cannot, log the reason, and record it in `guard`, which then
+    forecasts the memory for unquantized keys and values.
     """
     wanted = settings.kv_of(entry.name)
     if wanted is None or (reason := quantization_obstacle(weights.model, wanted)) is None:

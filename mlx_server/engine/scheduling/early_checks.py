@@ -3,7 +3,8 @@ memory.
 
 The checks run on a separate thread, independent of the scheduler's queues and the MLX thread, and do not use
 MLX. If the model is in memory, its own tokenizer thread renders and tokenizes the prompt. For any other
-model, everything except its weights is read, and cached while checks follow each other.
+model, the checking thread reads everything except the weights. It keeps what it has read for further checks
+of the same model, until it checks another unloaded model or has no checks for KEEP_READ_S seconds.
 """
 
 from __future__ import annotations
@@ -40,10 +41,12 @@ for its turn.
 
 
 class EarlyChecks:
-    """Answers each `Generate` operation that has `check_only` with one event, which is passed to `emit`.
+    """Checks each `Generate` operation that has `check_only`, and passes one event to `emit`: `Accepted`, or
+    `Failed` if the request can certainly not be served.
 
-    `loaded` returns a model that is in memory, or None. `read` reads everything of a model except its
-    weights.
+    `loaded` returns the model with a given name if it is in memory; else None. For a model that is not in
+    memory, `read` reads everything except the weights. `guard` decides whether the request can ever get
+    enough memory.
     """
 
     def __init__(

@@ -17,8 +17,9 @@ from mlx_server.protocol import Event, Load, Loaded, Loading
 
 
 class LoadOutcomes:
-    """Advances the load, and starts or fails the requests that wait for it. The events that this causes are
-    passed to `send`.
+    """Advances the load of a model, or begins the next load, and acts on the outcome: starts the requests
+    that wait for the model, fails them if it cannot be loaded, and unloads other models to make room. The
+    events that this causes are passed to `send`.
     """
 
     def __init__(

@@ -19,10 +19,12 @@ from mlx_server.protocol import LoadedModelReport
 
 @dataclass
 class LoadedModel:
-    """A model in memory. While it has no requests, it is unloaded at `expires_s`.
+    """A model in memory. `runner` processes its requests. While there are none, the model is unloaded at
+    `expires_s`, which is the time of its last use plus its keep-alive; infinity means never. Times are in
+    seconds on the scheduler's clock.
 
     `bytes` is the size of its weights. `shared_bytes` of them are shared with the other models whose entries
-    have the same `weights_id`.
+    have the same `weights_id`. The other fields are described below.
     """
 
     entry: ModelEntry
@@ -39,8 +41,11 @@ class LoadedModel:
 
 
 class LoadedModels:
-    """The models in memory, at most `limit`. `default_keep_alive_s` returns how many seconds an unused model
-    remains loaded by default; a negative number means forever.
+    """The models in memory, at most `limit`: the caller must unload the models that `evictions_for` returns
+    before it loads another one. `requests` are all requests in the engine, which show which models are busy.
+
+    `default_keep_alive_s`, called with a model's name, returns how many seconds that model remains loaded by
+    default while it is unused; a negative number means forever.
     """
 
     def __init__(
@@ -120,8 +125,9 @@ class LoadedModels:
     # --- reports ---
 
     def tenants(self, awaited: str | None) -> list[Tenant]:
-        """Return the models for the memory ledger. `awaited` is the model of the next request to start; None
-        if no request waits for memory.
+        """Return all loaded models with the memory that they take, for the memory ledger. `awaited` is the
+        name of the model whose request is the first that waits for memory, so that this model is not
+        unloaded; None if no request waits for memory.
         """
         return [
             Tenant(
@@ -145,8 +151,8 @@ class LoadedModels:
         return {name: model.runner.kv_bytes() for name, model in self._models.items()}
 
     def _counted_with(self) -> dict[str, str]:
-        """Return a dictionary from ids of shared weights to names of models. Only the report on the named
-        model counts these weights.
+        """Return, by the id of weights that models share, the name of the one model whose report counts these
+        weights. The reports on the other models leave them out, so that they are not counted twice.
         """
         found: dict[str, str] = {}
         for name, model in sorted(self._models.items(), key=lambda item: item[1].entry.adapter is not None):

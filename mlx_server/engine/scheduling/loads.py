@@ -122,8 +122,11 @@ class Loads:
             yield LoadAdvanced(entry.name, current.fraction)
 
     def _begin(self, clock: Callable[[], float]) -> Iterator[Outcome]:
-        """Begin to load the first model that requests wait for and that fits at this time. Yield the
-        outcomes.
+        """Begin to load the first model that requests wait for and that fits into memory at this time.
+
+        Yield the outcomes: LoadRefused for each model that cannot be loaded or has waited too long; then, if
+        a load begins, Evict for each model that must be unloaded for it, and LoadAdvanced. `clock` returns
+        the time in seconds.
         """
         waited_for, now = self._awaited(), clock()
         self._blocked_since_s = {m: s for m, s in self._blocked_since_s.items() if m in waited_for}

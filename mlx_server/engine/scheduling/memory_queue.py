@@ -13,6 +13,7 @@ from mlx_server.engine.scheduling.request_table import EngineRequests
 
 class MemoryQueue:
     """The requests with the status WAITING_FOR_MEMORY, first come, first served, whatever their model.
+    `policy` decides how long a request may wait.
 
     All wait behind the first request. If smaller requests overtook a large one, it might never start.
     """
@@ -22,8 +23,8 @@ class MemoryQueue:
 
     @property
     def awaited_model(self) -> str | None:
-        """Return the model of the first request, which must not be unloaded meanwhile; None if no request
-        waits.
+        """Return the name of the model of the first request in the queue; None if no request waits. This
+        model must not be unloaded while its request waits.
         """
         first = self._first()
         return first.model if first else None
@@ -36,8 +37,11 @@ class MemoryQueue:
         return first
 
     def postpone(self, request: Request, wait: MustWait, now: float) -> EngineError | None:
-        """Record that memory had no room for `request`, so that the request is tried again later. Return the
-        error for its client if it has waited long enough; else None.
+        """Record that memory had no room for `request`, so that the request is tried again later. `wait` is
+        the exception that says why.
+
+        Return None. If the request has waited as long as the policy allows, return the error for its client
+        instead; the caller must then fail the request.
         """
         since_s = request.memory_wait.since_s if request.memory_wait else now
         request.memory_wait = MemoryWait(since_s, now + RETRY_S)

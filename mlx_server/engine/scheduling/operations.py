@@ -32,7 +32,10 @@ from vestal.config import canonical
 
 
 class Operations:
-    """Carries out operations. The events that an operation causes at once are passed to `send`."""
+    """Carries out the operations that the gateway sends to the engine: accepts and cancels requests, has
+    models unloaded, and runs self-tests. `starter` starts the requests whose model is in memory. The events
+    that an operation causes at once are passed to `send`.
+    """
 
     def __init__(
         self,

@@ -34,8 +34,9 @@ class PromptPreloading:
         self._has_paused = False
 
     def advance(self) -> None:
-        """Begin to read the next part, unless a part is being read. Before the first part, the worker waits
-        for START_AFTER_S seconds, so that requests to be resumed go first.
+        """Begin to read the next part of the cached prompts from disk on the background thread. Do nothing if
+        the thread still reads a part, or nothing is left to read. Before the first part, the thread waits for
+        START_AFTER_S seconds, so that requests to be resumed go first.
         """
         if self._job is not None and not self._job.done():
             return

@@ -111,8 +111,8 @@ class BackgroundJobs:
 
     @property
     def can_read_images(self) -> bool:
-        """Return True if a part of the images can be computed at this time, because the cached beginning of
-        the prompt has been restored, and the vision tower's inputs are ready.
+        """Return True if `images` can do its next step at this time: it has not finished, the cached
+        beginning of the prompt has been restored, and the inputs for the vision tower are ready.
         """
         if self.images is None or self.images.done.done():
             return False
@@ -134,9 +134,10 @@ class PreparedPrompt:
     """What a background thread prepares for a `Generate` operation before the request waits for memory.
 
     It refers to the model's tokenizer but not to the model, which may be unloaded while the request waits.
-    `gate` opens at the end of the model's thinking, where the grammar begins to apply; with None, the grammar
-    applies at once. `answer` is the whole answer if the request need not run, because it only counts tokens,
-    or because an earlier engine has already sent the whole answer. `pictures` are the prompt's images.
+    `generation` holds the prompt's tokens and the state of the answer. `gate` opens at the end of the model's
+    thinking, where the grammar begins to apply; if `gate` is None, the grammar applies from the first token
+    of the answer. `answer` is the whole answer if the request need not run, because it only counts tokens, or
+    because an earlier engine has already sent the whole answer. `pictures` are the prompt's images.
     """
 
     generation: Generation
@@ -164,18 +165,20 @@ class BatchJob(Protocol):
         ...
 
     def answer(self, now: float) -> Embedding | Reranked:
-        """Return the event that answers the request. It may be called once `step` has returned True. Raises
-        EngineError if a computed number is infinite or NaN.
+        """Return the event that answers the request. Call this only after `step` has returned True. `now` is
+        the current time: the event reports how long the job has taken until then. Raises EngineError if a
+        computed number is infinite or NaN.
         """
         ...
 
 
 @dataclass(eq=False)
 class Request:
-    """A `Generate`, `Embed`, `Rerank` or `Load` operation and its state. `op.model` is canonical. Only
-    `EngineRequests` may change `status`.
+    """A `Generate`, `Embed`, `Rerank` or `Load` operation and its state. `op.model` is the model's name with
+    its tag, as `vestal.config.canonical` returns it. Only `EngineRequests` may change `status`.
 
-    The attributes without a default are set by the model's runner when the request reaches it.
+    `memory_wait` is set when memory has no room for the request. The attributes from `tokenization` on do not
+    exist at first: the model's runner sets them when the request reaches the statuses that the comments name.
     """
 
     op: Generate | Embed | Rerank | Load
@@ -210,7 +213,10 @@ class Request:
 
     @property
     def grammar(self) -> GrammarProcessor | None:
-        """Return the grammar that constrains a generation whose jobs are done; None if it has no grammar."""
+        """Return the logits processor that applies the grammar to the answer; None if the answer has no
+        grammar. Read this only when all `jobs` are done, because it waits for the job that compiles the
+        grammar, and raises the exception with which the job failed.
+        """
         return self.jobs.grammar.result() if self.jobs.grammar else None
 
     @property

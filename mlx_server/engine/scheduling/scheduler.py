@@ -131,7 +131,9 @@ class Scheduler:
     # --- serving ---
 
     def run(self) -> float:
-        """Serve until a shutdown is requested. Return how many seconds the drain may take."""
+        """Begin to load the configured models, and serve until a shutdown is requested. Return how many
+        seconds the caller may give `drain`, in which running requests can end.
+        """
         self.preload()
         while self._drain_until_s is None:
             self.turn()
@@ -143,8 +145,9 @@ class Scheduler:
             self._operations.carry_out(Load(PRELOAD + name, name, self._settings.keep_alive_of(name)))
 
     def turn(self) -> None:
-        """Carry out new operations, advance the load, start requests and advance them by one step, and unload
-        expired models.
+        """Carry out the operations that have arrived, after waiting for one if there is nothing else to do.
+        Advance the loading of a model, start waiting requests, advance all running requests by one step, and
+        unload damaged or expired models. Send the events that this causes.
         """
         self._announce_ready()
         self._receive()
@@ -168,8 +171,8 @@ class Scheduler:
         self._events.append(Ready(loaded, start_s))
 
     def _start_requests(self) -> None:
-        """Advance the requests that background threads have tokenized, and start the requests for which
-        memory has room.
+        """Move the requests that background threads have tokenized to the queue for memory or to RUNNING, and
+        start the generations in that queue for which memory has room.
         """
         if self._requests.any(RequestStatus.RUNNING):
             self._starter.wait_for_new_tokens(NEW_TOKENS_S)

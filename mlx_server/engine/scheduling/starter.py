@@ -72,8 +72,9 @@ class Starter:
         return bool(jobs)
 
     def start_tokenized(self) -> None:
-        """Advance the requests whose tokenization has ended, and start the generations for which memory has
-        room.
+        """Pass on the requests whose tokenization has ended: generations to the queue for memory (or to
+        FINISHED if the whole answer is known), other requests to RUNNING. Then start the generations in that
+        queue, in order, up to the first one for which memory has no room.
         """
         self._take_tokens()
         self._start_waiting()
@@ -122,8 +123,8 @@ class Starter:
         return True
 
     def join(self, request: Request, model: LoadedModel) -> None:
-        """Begin to run a request whose background jobs have ended. If its runner raises an EngineError, fail
-        only this request.
+        """Begin to run a request whose background jobs, such as compiling its grammar, have ended: have the
+        runner of `model` add it to the batch. If the runner raises an EngineError, fail only this request.
         """
 
         def join() -> Sequence[Event]:

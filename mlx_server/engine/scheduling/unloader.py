@@ -17,7 +17,13 @@ from mlx_server.protocol import Event, Unloaded
 
 
 class Unloader:
-    """Unloads models, and answers the `Unload` operations that name them."""
+    """Unloads models that have expired, that an `Unload` operation names, that have damaged weights, or whose
+    memory is needed. Passes the `Unloaded` events to `send`.
+
+    `unload_expired` spares the model of the first request in `queue`. If memory is needed, RAM of
+    `prompt_cache` may be freed, too. `verification` reports models with damaged weights, and is notified of
+    each unload. `release_memory` returns freed memory to the system.
+    """
 
     def __init__(
         self,
@@ -34,9 +40,9 @@ class Unloader:
         self._has_unreleased = False
 
     def unload(self, model: LoadedModel, cause: str, damage: str = "") -> None:
-        """Unload a model. Send an `Unloaded` event for each `Unload` operation that named the model, or one
-        without an id. The model's memory is free once no stack frame refers to the model (see
-        `release_freed_memory`).
+        """Unload a model. Send an `Unloaded` event, with the operation's id, for each `Unload` operation that
+        named the model. If there was no such operation, send one event without an id. The model's memory is
+        free once no stack frame refers to the model (see `release_freed_memory`).
 
         `cause` is written to the engine's log. `damage` is a sentence about the damage if the model's weights
         are damaged; else "".

@@ -36,7 +36,13 @@ class BothDirections:
         return getattr(self._cache, name)
 
     def make_mask(self, tokens: int, return_array: bool = False, window_size: int | None = None) -> Any:
-        """Return the mask for the `tokens` new tokens, of shape (new tokens, earlier and new tokens)."""
+        """Return the attention mask for the next `tokens` tokens, of shape (new tokens, earlier and new
+        tokens). It allows all that the wrapped cache's own mask allows, with a window of `window_size` tokens
+        (None: without a window), and the pairs in `allowed`. Return None for a single token that may attend
+        to all tokens before it.
+
+        mlx-lm passes `return_array`, which makes no difference here.
+        """
         mask = self._cache.make_mask(tokens, return_array=True, window_size=window_size)
         if not isinstance(mask, mx.array):
             return mask  # there is one token, which may attend to all tokens before it

@@ -24,12 +24,16 @@ LoadInputs = Callable[[int], "Future[dict[str, Any]]"]
 
 
 class ImagePrefill:
-    """Processes the images of one prompt, and the texts between them. Only the MLX thread may use an
-    ImagePrefill.
+    """Processes the images of one prompt, and the texts between them, with the text model `model` and its
+    vision part `vision`. Only the MLX thread may use an ImagePrefill.
 
-    `tokens` are the tokens of the prompt and of the answer so far. `done` is completed after the last image;
-    then `caches` hold the keys and values of the first `cached` tokens, and a batch can continue from there.
-    The first `restored` tokens came from the prompt cache.
+    `tokens` are the tokens of the prompt and of the answer so far, and `placed` are the images with their
+    places in `tokens`. A slice has at most `step_tokens` tokens, or more if an image must not be divided.
+    `load_inputs` is called for each image whose inputs for the vision tower are needed but were discarded.
+
+    The future `done` is completed, with None, after the last image; then `caches` hold the keys and values of
+    the first `cached` tokens, and a batch can continue from there. The first `restored` tokens came from the
+    prompt cache.
     """
 
     def __init__(
@@ -76,10 +80,12 @@ class ImagePrefill:
         self._finish_if_done()
 
     def compute(self, request: str) -> None:
-        """Compute either some of the tower's layers for one image, or one slice of the prompt with the text
-        model.
+        """Do one step. If the features of an image in the next slice of the prompt are missing, compute some
+        layers of the vision tower for this image; otherwise compute the slice with the text model. `begin`
+        must have been called, and `is_ready` must be True. Everything is computed once `done` is completed.
 
-        Raises EngineError if an error concerns only the request with the id `request`.
+        Raises EngineError if an error concerns only the request with the id `request`. Errors of MLX are
+        passed on, and must end the engine.
         """
         end = self._next_end()
         for one in self._placed:

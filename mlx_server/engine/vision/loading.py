@@ -83,10 +83,12 @@ def read_image_support(folder: Path, config: Mapping[str, Any], tokenizer: Any) 
 def load_vision_part(
     support: ImageSupport | str, text_model: Any
 ) -> tuple[ImageSupport | str, Vision | None]:
-    """Load the vision part that belongs to `text_model`. Its weights are read when they are evaluated. Return
-    `support` and the vision part.
+    """Load the vision part that belongs to `text_model`. Return `support` and the vision part, whose weights
+    are read only when they are evaluated.
 
-    If it cannot be loaded, return a text that says why, and None. The model is then served for text only.
+    If `support` is a text, which says why the model cannot read images, return this text and None. If the
+    vision part cannot be loaded, return a text that says why, and None. In both cases, the model is served
+    for text only.
     """
     if isinstance(support, str):
         return support, None

@@ -22,7 +22,8 @@ class MRope:
     width.
 
     `sections` holds how many frequencies rotate by the position in time, in height and in width. `base` is
-    the base of the frequencies.
+    the base of the frequencies. With `interleaved`, the frequencies belong to the three positions in turn;
+    otherwise, each position has a contiguous section of the frequencies.
     """
 
     def __init__(self, sections: Sequence[int], base: float, interleaved: bool) -> None:
@@ -51,8 +52,9 @@ class MRope:
             self._cos_sin = None
 
     def rotate(self, x: mx.array, own: Any, offset: Any) -> mx.array:
-        """Rotate `x`, of shape (rows, heads, tokens, width), by the positions set by `at`; outside of `at`,
-        by the model's `own` embedding from position `offset` on.
+        """Rotate `x`, of shape (rows, heads, tokens, width), and return the result. Within the `with` block
+        of the method `at`, the positions are those that `at` was given. Elsewhere, `own`, the model's
+        original rotary embedding, rotates by the positions from `offset` on.
         """
         if self._cos_sin is None:
             return own(x, offset=offset)
@@ -77,7 +79,11 @@ class _SwitchedRope:
 
 
 def _axes(sections: Sequence[int], interleaved: bool) -> list[int]:
-    """Return, for each frequency, which position it rotates by: 0 for time, 1 for height, 2 for width."""
+    """Return, for each frequency, the axis by whose position it rotates: 0 for time, 1 for height, 2 for
+    width. `sections` holds the number of frequencies of each axis. With `interleaved`, the axes take turns
+    until height and width have used up their numbers, and all remaining frequencies belong to time.
+    Otherwise, each axis has a contiguous section.
+    """
     if not interleaved:
         return [axis for axis, count in enumerate(sections) for _ in range(count)]
     axes = [0] * sum(sections)
@@ -87,8 +93,8 @@ def _axes(sections: Sequence[int], interleaved: bool) -> list[int]:
 
 
 def mrope_of(config: Mapping[str, Any], interleaved: bool) -> MRope:
-    """Return the MRope for the model with this configuration. Raises KeyError or TypeError if a setting is
-    missing.
+    """Return the MRope for the model with this configuration. `interleaved`, which depends on the model's
+    family, is as for MRope. Raises KeyError or TypeError if a setting is missing.
     """
     text = config.get("text_config") or config
     scaling = text.get("rope_scaling") or text.get("rope_parameters") or config["rope_scaling"]

@@ -19,10 +19,11 @@ class Picture:
     """An image as a model's processor has processed it.
 
     `digest` is a SHA-256 over its file, and over everything else on which its pixels depend. `ids` are the
-    tokens that represent it in a prompt, and `text` is their text. `image_tokens` of these tokens get their
-    embeddings from the vision tower. `grid` is the number of patches in time, height and width; None if the
-    model's positions do not need it. `pixels` is the shape of the tower's main input. `inputs` are all inputs
-    for the tower, by name (numpy arrays); None if they were discarded.
+    tokens that represent it in a prompt, and `text` is their text. `image_tokens` is the number of those
+    tokens whose embeddings come from the vision tower. `grid` is the number of patches in time, height and
+    width; None for a model in which an image's tokens have consecutive positions like other tokens. `pixels`
+    is the shape of the tower's main input. `inputs` are all inputs for the tower, by name (numpy arrays);
+    None if they were discarded.
     """
 
     digest: bytes
@@ -62,7 +63,9 @@ def place(
     image_token: int,
     begin: int = 0,
 ) -> tuple[PlacedPicture, ...]:
-    """Return where the pictures with these `numbers` are in `tokens`, searching from token `begin` on.
+    """Return where the images of a prompt are in its `tokens`, searching from token `begin` on. `numbers` are
+    the indices in `pictures` of these images, in the order of the prompt. `image_token` is the id of the
+    token that stands for a part of an image.
 
     Raises RequestError if the number of image tokens in `tokens` differs from what the pictures need. This
     happens if a text contains the name of the image token.
@@ -124,7 +127,9 @@ def number_images(messages: Sequence[dict[str, Any]], images: int) -> tuple[dict
 
 
 def image_order(messages: Sequence[dict[str, Any]]) -> list[int]:
-    """Return the `index` of each image part in the messages, in the order of the parts."""
+    """Return the `index` of each image part in the messages, in the order of the parts. The index is the
+    number of the part's image among the images of the request (`number_images`).
+    """
     contents = [message.get("content") for message in messages]
     parts = [part for content in contents if isinstance(content, list) for part in content]
     return [part["index"] for part in parts if is_image(part) and "index" in part]

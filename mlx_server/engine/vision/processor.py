@@ -36,7 +36,9 @@ _OF_TEXT = frozenset({"input_ids", "attention_mask", "token_type_ids"})
 class ImageReader:
     """Processes image files with one model's processor. Only one thread may use an ImageReader.
 
-    `versions` names the releases of the libraries, because another release may decode a file to other pixels.
+    `image_token` is the id of the token that stands for a part of an image in a prompt, and `decode` makes a
+    Pillow image of a file. `versions` names the releases of the libraries. Each Picture's `digest` depends on
+    it, because another release may decode a file to other pixels.
     """
 
     def __init__(

@@ -1,4 +1,6 @@
-"""Find the classes of text models that mlx-lm has under other names, or does not have."""
+"""Find the class of a text model for its `model_type`: usually mlx-lm's class of that name. For some vision
+models, mlx-lm has the class under another name, or has none, so that we use our own.
+"""
 
 from __future__ import annotations
 

@@ -23,11 +23,11 @@ SLICE_S = 0.1
 
 
 class TowerLayers:
-    """Records the outputs of the layers of the vision tower `model`, in the order in which the layers are
-    called.
+    """Records the outputs of the layers of the vision tower `model` during a forward pass in the `with` block
+    of `recording`, in the order in which the layers are called.
 
-    The members of each list of modules of one class count as layers. Recording does not change the names of
-    their weights.
+    A list of modules in `model` counts as a list of layers if it has at least two modules, all of the same
+    class. The constructor replaces the class of each layer; the names of its weights do not change.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -60,8 +60,9 @@ class TowerLayers:
 
 
 class TowerRun:
-    """Computes the features of one image, whose graph has been built. `outputs` are the outputs of the
-    tower's layers.
+    """Evaluates the features of one image layer by layer. `features` are lazy arrays: their graph has been
+    built, but nothing is computed yet. `outputs` are the lazy outputs of the tower's layers in this graph, in
+    the order of the layers.
     """
 
     def __init__(self, features: ImageFeatures, outputs: list[mx.array]) -> None:
@@ -99,7 +100,9 @@ def _is_stack(children: list[Any]) -> bool:
 
 
 def _recording_class(own: type[Any]) -> type[Any]:
-    """Return a subclass of the layer class `own` that also records its output."""
+    """Return a subclass of the layer class `own`. Each call of such a layer also passes its output to
+    `record` of the layer's `_recorder`, a TowerLayers.
+    """
 
     def call(self: Any, *arguments: Any, **named: Any) -> Any:
         output = own.__call__(self, *arguments, **named)

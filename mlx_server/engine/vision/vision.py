@@ -27,6 +27,12 @@ from mlx_server.engine.vision.tower import VisionTower, load_tower
 class Vision:
     """The vision part of a model: computes an image's features with `tower`, and calls the text model for
     prompts with images (`forward`). Only the MLX thread may use it.
+
+    `embed_tokens` converts token ids to the text model's embeddings. `mrope` rotates by positions in time,
+    height and width; None if tokens of images are numbered like other tokens. With `mrope`, a token of an
+    image represents `merge_size` by `merge_size` patches. `deepstack` adds features after the text model's
+    first layers; None if the model does not need that. With `both_directions`, the tokens of an image attend
+    to each other in both directions.
     """
 
     tower: VisionTower
@@ -62,11 +68,12 @@ class Vision:
         positions: Positions | None,
         same_image: Any,
     ) -> mx.array:
-        """Call the text model with the embeddings in `features` for `tokens`. Return logits (1, tokens,
-        vocabulary).
+        """Call the text model `model` for `tokens`, and return the logits, of shape (1, tokens, vocabulary).
 
-        `caches` hold the keys and values of earlier tokens, and `positions` are those of `tokens`.
-        `same_image` tells which pairs of tokens belong to the same image.
+        `features` holds the embeddings of all `tokens`, of text and of images, and what `deepstack` adds.
+        `caches` hold the keys and values of earlier tokens. `positions` are the positions of `tokens`, of
+        shape (3, tokens); None if the model numbers its tokens consecutively. `same_image` is a square matrix
+        of booleans: True for each pair of `tokens` that belong to the same image.
         """
         if self.both_directions:
             caches = [BothDirections(cache, mx.array(same_image)) for cache in caches]
@@ -93,9 +100,12 @@ def load_vision(
     image_token: int,
     processor: Any,
 ) -> Vision:
-    """Return the vision part of the model in `folder`. Its weights are read when they are evaluated.
+    """Return the vision part of the model in `folder`, and prepare `text_model` for it. The vision part's
+    weights are read when they are evaluated.
 
-    Any exception may be raised if the files do not match each other.
+    `family` says how the text model reads images, `image_token` is the id of the token that stands for a part
+    of an image, and `processor` is the model's image processor. Any exception may be raised if the files do
+    not match each other.
     """
     embed_tokens = _embedding_of(text_model)
     tower = load_tower(folder, config, embed_tokens, image_token)

@@ -28,12 +28,13 @@ class EarlierFile:
     suspended: bool = False
 
     def since_s(self, now: float, wall: float, keep_s: float) -> float:
-        """Return the monotonic time, in seconds, from which the answer's age counts: when the answer ended or
-        was suspended, or `now` if it is to be finished.
+        """Return the monotonic time, in seconds, from which the answer's age counts. For an answer that ended
+        or was suspended, this is when its file was last written, and the answer expires `keep_s` seconds
+        later. For an answer that was still running, which this gateway finishes, it is `now`.
 
-        `now` is the monotonic time and `wall` the time since 1970. An answer expires `keep_s` seconds after
-        the result. So that a wrong clock deletes nothing at once, the result is at most `keep_s` -
-        START_GRACE_S seconds before `now`, and never after `now`.
+        `now` is the monotonic time, and `wall` is the same moment in seconds since 1970, as in `written_s`.
+        So that a wrong clock deletes nothing at once, the result is at most `keep_s` - START_GRACE_S seconds
+        before `now`, and never after `now`.
         """
         if not (self.name.ended or self.suspended):
             return now
@@ -44,8 +45,10 @@ class EarlierFile:
 class Found:
     """The usable files of earlier gateways, in the order in which their answers were accepted.
 
-    `notes` are the events to emit about files that are skipped or cut, each with its name, its cause and its
-    fields. `error` is set if the folder cannot be used now.
+    `expired_ids` are the ids of answers that earlier gateways have deleted from the log. `notes` are the
+    events to emit about files that are skipped or cut, each with its name, its cause and its fields.
+    `last_number` is the highest number (`FileName.number`) of all files, including skipped ones; 0 if there
+    are none. `error` is set if the folder cannot be used now.
     """
 
     files: list[EarlierFile] = field(default_factory=list)

@@ -19,7 +19,9 @@ class FileName:
     file.
 
     `number` counts the answers in the order of their acceptance. It makes the name unique even on a file
-    system that ignores case. `key` is derived from the client's Idempotency-Key, and None without one.
+    system that ignores case. `id` is the answer's id. `key` is derived from the client's Idempotency-Key, and
+    None without one. `format` is the number of the format of the file's records. `ended` is True if the
+    answer has ended.
     """
 
     number: int

@@ -82,7 +82,9 @@ class Index:
             entry.suspended, entry.since_s = suspended, now
 
     def end(self, entry: Entry, now: float) -> None:
-        """Record that an answer has ended. The entry gets the name that the file of an ended answer has."""
+        """Record that the answer of `entry` has ended at `now`, and set `entry.name` to the name of an ended
+        answer's file. The file itself is not renamed here (see `Writer.end`).
+        """
         entry.name, entry.suspended, entry.since_s = entry.name.as_ended(), False, now
         self._ended[entry.name.id] = self._unfinished.pop(entry.name.id)
 
@@ -124,8 +126,10 @@ class Index:
         return list(self._expired)
 
     def expired(self, now: float) -> list[Entry]:
-        """Return the answers whose time in the log has run out: `keep_s` for an ended or suspended answer,
-        and at least UNFINISHED_KEEP_S for a running one.
+        """Return the answers whose time in the log has run out at the monotonic time `now`. An ended or
+        suspended answer is kept for `keep_s` seconds, and a running one for `keep_s` or UNFINISHED_KEEP_S
+        seconds, whichever is longer. The time counts from when the answer's current state began
+        (`Entry.since_s`).
         """
 
         def is_old(entry: Entry) -> bool:

@@ -1,4 +1,6 @@
-"""Records that the writing thread packs, because packing a large body would block the event loop."""
+"""Log records whose conversion to bytes (packing) is left to the thread that writes the log, because packing
+a large body would block the event loop.
+"""
 
 from __future__ import annotations
 

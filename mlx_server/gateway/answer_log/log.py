@@ -39,14 +39,16 @@ class AnswerLog:
     """The log of the answers of this gateway and of earlier ones.
 
     Only the event loop that opened the log may call its methods. Only `open` raises, and only the coroutines
-    wait for the disk. A call for an answer that is not in the log, or has ended, does nothing.
+    wait for the disk. A record for an answer that is not in the log, or has ended, is ignored. `open`
+    explains `max_waiting_bytes`.
     """
 
     def __init__(
         self, folder: AnswerFolder, index: Index, clock: Clock, emit: Emit, max_waiting_bytes: int
     ) -> None:
-        """Use a folder whose lock is held. The writing thread reports to the event loop that runs this
-        call.
+        """Use a folder on which `earlier_files.take_over` has been called. Start the log's thread, which
+        writes the files, and reports to the event loop that runs this call. `emit` is called with each event
+        about the log, and `max_waiting_bytes` is as for `open`.
         """
         self._folder, self._index, self._clock, self._emit = folder, index, clock, emit
         self._reports = WritingReports(folder.path, emit, self._lose)
@@ -71,7 +73,9 @@ class AnswerLog:
         LogInUse if another process uses the folder.
 
         An answer is deleted `keep_s` seconds after its end, or earlier if the log exceeds `max_bytes` or
-        `max_answers`.
+        `max_answers`; ended answers are deleted first, the oldest end first. At most `max_waiting_bytes` wait
+        in memory to be written to the disk. An answer whose next record exceeds this limit is deleted from
+        the log.
         """
         place = folder if isinstance(folder, AnswerFolder) else AnswerFolder(folder)
         found = await asyncio.to_thread(earlier_files.take_over, place)

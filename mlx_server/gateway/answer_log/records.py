@@ -86,8 +86,9 @@ class _StoredEvent(_Stored, frozen=True, tag="event"):
 
 
 class _EventFrame(_Stored, frozen=True, tag="frame"):
-    """An `Event` that MessagePack cannot hold because of unpaired surrogates. It is written as a frame of the
-    protocol between gateway and engine.
+    """An `Event` that MessagePack cannot hold, for example because its text has unpaired surrogates. `frame`
+    is the event of the engine, as a frame of the protocol between gateway and engine. `answer` is as for
+    `Event`: the number of the answer in its request.
     """
 
     answer: int

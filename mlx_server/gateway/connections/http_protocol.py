@@ -35,7 +35,9 @@ if they are HTTP chunks of one byte each."""
 
 
 class HttpProtocol(ReportedConnection, H11Protocol):
-    """One HTTP connection, which reports its phases (headers, body, answering, idle) to `table`."""
+    """One HTTP connection, which reports its phases (headers, body, answering, idle) to the ConnectionTable
+    that its constructor gets as `table`.
+    """
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport.max_size = READ_AT_ONCE_BYTES  # type: ignore[attr-defined]  # asyncio's own is 256 KiB
@@ -58,8 +60,8 @@ class HttpProtocol(ReportedConnection, H11Protocol):
         return Phase.HEADERS if begun or self.cycle is None else Phase.IDLE
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
-        """Remove the connection from the table, and hand it to the WebSocket protocol, which reports to the
-        table itself.
+        """Remove this connection from the table of open connections, and hand its transport to the WebSocket
+        protocol, which adds the connection to the table again.
         """
         self.leave()
         super().handle_websocket_upgrade(event)

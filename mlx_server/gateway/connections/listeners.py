@@ -99,7 +99,10 @@ class Listeners:
         return self._inherited.take(address, self._port) or bind(address, self._port)
 
     def host_names(self) -> frozenset[str]:
-        """Return the additional names that this machine may have in a `Host` header."""
+        """Return the names that a request's `Host` header may have for this machine, in addition to the fixed
+        ones such as `localhost` (`access.HOST_NAMES`): its host name, also with `.local`, the configured
+        addresses, and the address of the Docker bridge if there is one.
+        """
         bridge = [self.bridge] if self.bridge else []
         return frozenset({self._hostname, f"{self._hostname}.local", *self._addresses, *bridge})
 

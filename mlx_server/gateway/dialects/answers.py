@@ -34,10 +34,14 @@ httpx, on which the clients in Python are built, gives up after 5 s by default, 
 class Answers:
     """The answer to one HTTP request, or several answers if OpenAI's `n` or a list of prompts asks for them.
 
-    Items of all answers are read in the order in which they arrived. `earlier` are the items that an earlier
-    reader received; they are read again first, so that the same frames result. `record` is called with each
-    new item as it arrives. Keep-alives are sent only while `needs_keep_alives` returns True. Every method
-    that waits raises GatewayError if a request failed, and ClientDisconnected if the client is gone.
+    Items of all answers are read in the order in which they arrived; answers are numbered from 0. A stream
+    waits for its first event until about `begin_after_s` seconds after this object was created, and then
+    begins without one (see `wait_left_s`). `earlier` are pairs (number of the answer, item): the items that a
+    client received before the request was resumed. They are read again before any new item, so that the
+    stream repeats the frames that the client got. `record` is called with the number of the answer and the
+    item for each new item, when it arrives. Keep-alives are sent only while `needs_keep_alives` returns True.
+    Every method that waits raises GatewayError if a request failed, and ClientDisconnected if the client is
+    gone.
     """
 
     def __init__(
@@ -89,7 +93,10 @@ class Answers:
             ticket.cancel()
 
     async def whole(self) -> list[tuple[AnswerPart, protocol.Done]]:
-        """Wait until all answers have ended. Return each answer as one part, with its `Done` event."""
+        """Wait until all answers have ended. Return each answer as one part, with its `Done` event, in the
+        order of the requests. If a request fails, raise its error at once, without waiting for the other
+        answers.
+        """
         parts: list[list[AnswerPart]] = [[] for _ in self.tickets]
         async for number, part in self._parts():
             if part is not None:
@@ -108,8 +115,9 @@ class Answers:
         return max(0.0, left_s)
 
     async def wait_for_start(self) -> None:
-        """Wait for the first event of any answer, or until a stream must begin without one. If a request has
-        failed by then, raise its error.
+        """Wait until any answer has its first event, or until the time that a stream may wait for it has
+        passed (see `wait_left_s`). If a request has failed by then, raise its error, so that the client gets
+        the error's own HTTP status.
         """
         started = asyncio.Event()
         for ticket in self.tickets:
@@ -138,8 +146,10 @@ class Answers:
             self._put(0, Silence(0))
 
     async def _parts(self) -> AsyncIterator[tuple[int, AnswerPart | None]]:
-        """Yield each part that has content or is an end, with the number of its answer, until all answers
-        have ended. For a silence, the part is None.
+        """Yield (number of its answer, part) for the parts of all answers, in the order in which they
+        arrived, until all answers have ended. A part without content is left out unless it ends its answer.
+        Where the queue holds a `Silence`, which stands for a keep-alive, None is yielded in place of a part.
+        Raises the error of a request that failed.
         """
         assemblers = [AnswerAssembler(ticket.public_id) for ticket in self.tickets]
         unfinished = len(self.tickets)

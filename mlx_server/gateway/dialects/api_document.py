@@ -48,7 +48,9 @@ def takes(model: type[Body], *, stream: str | None = None) -> dict[str, Any]:
 
 
 class DocumentedApp(FastAPI):
-    """An application whose OpenAPI document is completed when it is first requested."""
+    """A FastAPI application whose OpenAPI document also describes the bodies that the routes read themselves,
+    and each dialect's errors. The document is made when it is first requested.
+    """
 
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:
@@ -58,8 +60,9 @@ class DocumentedApp(FastAPI):
 
 
 def complete(document: dict[str, Any]) -> None:
-    """Move the schemas of the bodies in `document` to its components, and add the errors of each path in the
-    envelope of the path's dialect.
+    """Complete the OpenAPI document `document` in place. The schemas that the request bodies refer to are
+    moved to the document's components. Each operation gets its error responses, with the JSON envelope that
+    the dialect of its path gives to errors.
     """
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
     for name in ("HTTPValidationError", "ValidationError"):  # FastAPI's own, which no route answers with

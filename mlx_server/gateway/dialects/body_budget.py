@@ -23,8 +23,10 @@ _SCOPE_KEY = "vestal.body_share"
 
 
 class BodyBudget:
-    """Shares `limit_bytes` of memory among requests, in the order of their arrival. A request waits up to
-    `wait_s` seconds for its share. The lock `parsing` is held while a large body is parsed.
+    """Shares `limit_bytes` of memory among the bodies of requests, in the order of their arrival. A share is
+    at most `limit_bytes`, even for a larger body. A request that gets no share within `wait_s` seconds is
+    refused (503). Only one large body at a time is parsed or translated: the code that does so must hold the
+    lock `parsing`.
     """
 
     def __init__(self, limit_bytes: int, wait_s: float = WAIT_S) -> None:

@@ -82,7 +82,10 @@ async def _next_part(http: Request, pace: _Pace, size_bytes: int) -> tuple[bytes
 
 
 class _Pace:
-    """Measures how fast one body arrives."""
+    """Measures how fast one body arrives, in order to refuse a body that arrives too slowly. `share` is the
+    body's share of the memory for all bodies: while it holds memory that other requests wait for, the body
+    must arrive faster.
+    """
 
     def __init__(self, share: BodyShare) -> None:
         self._share = share

@@ -55,7 +55,9 @@ class GatewayContext:
         return kept.random if kept else random.SystemRandom()
 
     def draw_seed(self, http: HTTPConnection) -> int:
-        """Return a random seed for the sampling of a request that specifies no seed."""
+        """Return a random seed for the sampling of the request `http`. The seed is used if the client
+        specifies none. If the gateway resumes the request, it draws the same seed again.
+        """
         return self.random_for(http).getrandbits(32)
 
     def created_s(self, http: HTTPConnection) -> float:
@@ -66,8 +68,10 @@ class GatewayContext:
         return kept.created_s if kept else self.clock.wall()
 
     def report_skipped(self, dialect: str, model: str, skipped: Mapping[str, Sequence[str]]) -> None:
-        """Write an event that names the requested features that this server leaves out. `skipped` maps the
-        event's field names to types of tools, parts and items.
+        """Write an event that names what a client requested and this server leaves out; `skipped` may be
+        `{"tools": ["web_search"]}`. The keys of `skipped` are `tools`, `parts`, `items` or `fields`, and
+        become fields of the event; the values are the types of the tools, content parts or items, or the
+        names of the body's fields. Without any value, no event is written.
         """
         named = {
             field: sorted({name[:80] for name in names})[:20] for field, names in skipped.items() if names

@@ -55,8 +55,9 @@ class Embeddings:
                 yield _unit_vector(row[:dimensions]) if is_cut else row
 
     def json_rows(self, dimensions: int | None = None) -> list[msgspec.Raw]:
-        """Return each vector of `rows` as JSON, which takes half the memory of the numbers. Raises BadRequest
-        if the vectors have fewer than `dimensions` numbers.
+        """Return each vector as JSON, which takes half the memory of the numbers. If `dimensions` is given, a
+        vector has only its first `dimensions` numbers, scaled to unit norm again. Raises BadRequest if the
+        vectors have fewer than `dimensions` numbers.
         """
         return [msgspec.Raw(json_bytes(row)) for row in self.rows(dimensions)]
 
@@ -73,11 +74,12 @@ class Embeddings:
 async def embed(
     context: GatewayContext, request: EmbeddingRequest, http: Request, dialect: str
 ) -> Embeddings:
-    """Return the vectors of all texts of `request`.
+    """Return the vectors of all texts of `request`. `dialect` names the client's API in metrics, events and
+    traces.
 
-    Raises ClientDisconnected if the client leaves, and GatewayError if the engine cannot embed a text or all
-    vectors together would be too large. A vector with NaN or Infinity, which damaged weights produce, raises
-    ServerFault, because JSON cannot express it.
+    Raises ClientDisconnected if the client leaves, and GatewayError if the engine cannot embed a text or the
+    vectors would have more than MAX_NUMBERS numbers together. Raises ServerFault, a subclass of GatewayError,
+    if a vector has NaN or Infinity, which damaged weights produce and JSON cannot express.
     """
     blocks: list[str] = []
     dim = tokens = 0

@@ -144,7 +144,10 @@ def request_id_headers(request_id: str) -> Mapping[str, str]:
 
 
 def error_response(error: HttpError, path: str, request_id: str | None = None) -> Response:
-    """Return the whole response to a request for `path` that fails with `error`."""
+    """Return the response, with status, headers and JSON body, to a request that fails with `error`. The
+    request's `path` decides which dialect's form of an error the body has. `request_id`, unless it is None,
+    is sent in headers.
+    """
     headers = error.headers()
     if request_id is not None:
         headers |= request_id_headers(request_id)

@@ -65,11 +65,13 @@ class AnswerRenderer(Protocol):
 async def stream_answers(
     http: Request, answers: Answers, renderer_for: Callable[[], AnswerRenderer], media_type: str
 ) -> Response:
-    """Wait for the first event, or until the stream must begin without one, and return the streamed response.
-    If a request has failed by then, raise its error.
+    """Wait until the first event of `answers` arrives or the time for this is over (`answers.wait_left_s()`
+    is 0), and return the streamed response. If a request fails during this wait, raise its error; if the
+    client leaves, raise ClientDisconnected.
 
-    `renderer_for` is called at the beginning of the stream. `answers.prompt_tokens` is known by then, unless
-    no engine could check the request.
+    `renderer_for` is called after the wait, and returns the renderer that writes the stream.
+    `answers.prompt_tokens` is then the length of the first prompt, or None if no engine could check the
+    request.
     """
     await cancel_on_disconnect(http, answers, answers.wait_for_start())
     try:

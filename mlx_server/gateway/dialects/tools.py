@@ -20,8 +20,10 @@ ANY_ARGUMENTS = {"type": "object"}
 def call_arguments(field: str, given: str | dict[str, Any] | None) -> dict[str, Any]:
     """Return the arguments of a past tool call as the object that chat templates expect.
 
-    OpenAI's clients send the arguments as JSON text, and Ollama's as an object. `field` is their path in the
-    body. An unpaired surrogate becomes U+FFFD. Raises BadRequest if the text is not a JSON object.
+    `given` are the arguments as the client sent them: JSON text from OpenAI's clients, an object from
+    Ollama's. None and an empty text become an empty object. `field` is the path of the arguments in the body,
+    which the error names. An unpaired surrogate in the text becomes U+FFFD. Raises BadRequest if the text is
+    neither a JSON object nor `null`.
     """
     if not given or isinstance(given, dict):
         return given or {}

@@ -14,12 +14,14 @@ T = TypeVar("T")
 
 
 async def translated(http: HTTPConnection, translate: Callable[[], T], *, added_bytes: int = 0) -> T:
-    """Return the result of `translate`, which translates the body of `http` to requests for the engine. Raise
-    the exceptions of `translate`.
+    """Call `translate`, which makes the requests for the engine from the body of `http`, and return its
+    result or raise its exception.
 
-    `translate` must be pure, because it runs in a thread if the body is large or `added_bytes` is. Only one
-    large body is parsed or translated at a time. The translation (messages and tools for the template, the
-    schema of a call, and the encoding for the engine) takes 0.5 s for a body with a million values.
+    `translate` must be pure, because it runs in a thread if the body or `added_bytes` exceeds SMALL_BYTES.
+    `added_bytes` is the size of what is translated in addition to the body, such as the earlier items of the
+    conversation. Only one large body is parsed or translated at a time. The translation (messages and tools
+    for the template, the schema of a call, and the encoding for the engine) takes 0.5 s for a body with a
+    million values.
     """
     share = share_of(http)
     if not share.held_bytes and added_bytes <= SMALL_BYTES:

@@ -132,7 +132,9 @@ class EngineLiveness:
             self._unanswered_probe_at = min(self._unanswered_probe_at + held_up_s, now)
 
     def _fault(self, running: int, now: float) -> str:
-        """Return why the engine must be replaced; an empty string if it need not be."""
+        """Return why the engine must be replaced; an empty string if it need not be. `running` is the number
+        of the gateway's requests that run in the engine, and `now` is in monotonic seconds.
+        """
         silent_s = now - self._last_event_at
         if silent_s > self._timeout_s:
             return f"wedged: no sign of life for {silent_s:.0f} s"

@@ -15,8 +15,9 @@ POLL_S = 0.25
 
 
 class MemoryGate:
-    """Delays each launch of an engine while the machine is short of memory; the supervisor awaits the gate
-    before a launch. `read_headroom` returns the state of the machine's memory.
+    """Delays each launch of an engine while the machine is short of memory. If the shortage lasts longer than
+    `timeout_s` seconds, the launch fails. The supervisor awaits the gate before a launch. `read_headroom`
+    returns the state of the machine's memory.
     """
 
     def __init__(

@@ -34,12 +34,15 @@ class Recycler:
         self._replacement: asyncio.Task[None] | None = None
 
     def engine_launched(self) -> None:
-        """Create a new policy for an engine that was launched."""
+        """Create a recycle policy for an engine that has just been launched. It replaces the policy of the
+        previous engine.
+        """
         self._policy = self._new_policy(self._clock.now())
 
     def check(self, session: EngineSession, busy: bool) -> None:
-        """Replace the engine of `session` if that is due. `busy` says whether the engine has running
-        requests.
+        """Start to replace the engine of `session` if the recycle policy finds that the engine holds too much
+        memory or is too old. Do nothing if the engine is not ready, or is being replaced already. If the
+        engine has running requests (`busy`), the policy puts its replacement off for a limited time.
         """
         report = session.report
         cause = self._policy.due(report.footprint_bytes, report.limit_bytes, busy, self._clock.now())

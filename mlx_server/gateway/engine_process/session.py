@@ -84,10 +84,11 @@ class EngineSession:
         self.link.send_frame(frame)
 
     def _exit_at_once(self) -> None:
-        """Ask an engine that drains after a signal from outside to exit immediately.
+        """Ask the engine to exit immediately, unless it was asked to exit before.
 
-        The engine has returned the requests that it will not finish, and the next engine can serve them
-        sooner this way.
+        This is called when the engine gives a request back to the gateway because it is draining. If it was
+        not asked to exit, a signal from outside has made it drain. The sooner it exits, the sooner the next
+        engine can serve the request.
         """
         if not self.exit_is_planned:
             self.exit_is_planned = True

@@ -34,8 +34,8 @@ class StandbyEngine:
         return not self._exit.done()
 
     def take(self) -> bool:
-        """Hand the process over to the caller, who must then wait for its exit. Return False if the process
-        is dead.
+        """Leave `process` and `our_end` to the caller, who must then wait for the exit of the process, and
+        return True. If the process is dead, close `our_end` and return False.
         """
         if not self.alive:
             self.our_end.close()

@@ -24,8 +24,13 @@ accepts."""
 async def hand_over(
     parts: GatewayParts, keeper: AnswerKeeper, state: HandedOver, successor: Successor
 ) -> None:
-    """Hand over to `successor`, and wait until no client is left, but at most MAX_STAY_S. The call may be
-    cancelled at any point.
+    """Hand this gateway's requests and answers over to `successor`, in the steps that the module's docstring
+    lists, and wait until no connection is open, but at most MAX_STAY_S. The caller stops the gateway
+    afterwards, even if connections are still open.
+
+    `keeper` holds this gateway's stored answers. `state.successor` is set, so that the middleware
+    ForwardToSuccessor forwards new requests to the successor. The call may be cancelled at any point; what
+    was handed over until then is not taken back.
     """
     clock, dispatcher, listeners = parts.clock, parts.dispatcher, parts.listeners
     parts.telemetry.emit("handing_over", "a successor is ready")

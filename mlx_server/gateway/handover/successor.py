@@ -66,10 +66,12 @@ class Successor:
 
     async def copy_answer(self, answer_id: str, first_frame: int, send: Send, *, has_started: bool) -> None:
         """Read an answer from the other gateway, from frame number `first_frame` to its end, and send it to
-        the client. With `has_started`, the client has received the status and the headers already.
+        the client. With `has_started`, the client has received the status and the headers already; otherwise
+        they are sent too, even if they report an error.
 
-        Raises BrokenOff if the answer breaks off or is gone, and one of `connection_failures` if the
-        connection fails.
+        Raises BrokenOff if the answer breaks off, or if it is gone and `has_started` is True. If the
+        connection to the other gateway fails, raises one of the errors whose types `connection_failures()`
+        returns.
         """
         url = f"{self.base_url}/v1/streams/{answer_id}?from={first_frame}"
         async with self.client().get(url, headers=self.key_headers) as answer:
@@ -80,9 +82,13 @@ class Successor:
     async def copy_answer_from_next(
         self, answer_id: str, first_frame: int, send: Send, *, has_started: bool
     ) -> None:
-        """Do what `copy_answer` does. If the other gateway dies before it has sent anything, read from the
-        gateway that follows it at the same address. Raises BrokenOff if the answer breaks off, or if no
-        gateway is found in time.
+        """Read an answer from the other gateway, from frame number `first_frame` to its end, and send it to
+        the client. If the other gateway dies before it has sent anything, read the answer from the next
+        gateway that listens at the same address. With `has_started`, the client has received the status and
+        the headers already.
+
+        Raises BrokenOff if the answer breaks off, if it is gone and `has_started` is True, or if no next
+        gateway is found within MAX_RETRY_S seconds.
         """
         has_sent = False
 
@@ -111,7 +117,8 @@ class Successor:
         """Forward a whole HTTP request, and send its response to the client. With `own_key`, authenticate
         with this gateway's key instead of the client's.
 
-        Raises BrokenOff if the response breaks off, and one of `connection_failures` if the connection fails.
+        Raises BrokenOff if the response breaks off. If the connection to the other gateway fails, raises one
+        of the errors whose types `connection_failures()` returns.
         """
         from yarl import URL
 

@@ -52,6 +52,11 @@ async def resolve_name(host: str, port: int) -> list[str]:
 class ImageFetcher:
     """Fetches the images of one request: at most `max_bytes` for each, and `max_total_bytes` for all
     together.
+
+    Before each received part is stored, `reserve` is awaited with the total size of the images so far. It
+    reserves memory for them, or raises if there is none. `resolve` returns the addresses of a host name.
+    Connections are made only to addresses for which `is_allowed` returns True, and only to the port that
+    `ports` gives for the URL's scheme. `timeout_s` limits the time for all images together.
     """
 
     def __init__(
@@ -80,8 +85,8 @@ class ImageFetcher:
         URL.
 
         A URL that occurs several times is fetched once, but counts towards the limits each time. Raises
-        BadRequest, which names the path, if an image cannot or must not be fetched or is too large, and the
-        errors of `reserve`.
+        BadRequest, which names the path, if an image cannot or must not be fetched or is too large. If there
+        is no memory for the images, raises the exception of the constructor's argument `reserve`.
         """
         found: dict[str, bytes] = {}
         self._times = Counter(address for _, address in sources)
@@ -113,8 +118,12 @@ class ImageFetcher:
         return found
 
     async def _one(self, session: aiohttp.ClientSession, address: str, field: str) -> bytes:
-        """Return the file at a URL. Raises ForbiddenAddress if the URL or a redirect is not allowed,
-        BadRequest if the file cannot be used, and the errors of aiohttp.
+        """Return the content of the file at the URL `address`. `field` is the image's path in the body, which
+        errors name.
+
+        Raises ForbiddenAddress if the URL or a redirect is not allowed, and BadRequest if the file is too
+        large, is redirected too often, or does not come with status 200. Exceptions of aiohttp and of
+        `reserve` are passed on.
         """
         url = self._checked(address)
         for _ in range(MAX_REDIRECTS + 1):

@@ -19,7 +19,8 @@ _URL_SAFE = bytes.maketrans(b"-_", b"+/")
 class ImageLimits:
     """The limits on the images of one request, from the settings in the section `mlx`.
 
-    `reads_heic` is True if the optional decoder for HEIC is installed. `fetches_urls` is the setting
+    `max_images` limits the number of all images in the request; `max_bytes` and `max_pixels` limit each
+    image. `reads_heic` is True if the optional decoder for HEIC is installed. `fetches_urls` is the setting
     `mlx.image_urls`.
     """
 
@@ -66,7 +67,7 @@ def image_file(field: str, source: str, limits: ImageLimits) -> str:
 
 def check_file(field: str, data: bytes, limits: ImageLimits) -> str:
     """Return the format of an image file. Raises BadRequest if the file is not an image of a known format, or
-    exceeds the limits.
+    exceeds the limits. `field` is the image's path in the body, which the error names.
     """
     try:
         header = read_header(data)

@@ -1,4 +1,5 @@
-"""Find the images that a body names by URL, and replace the URLs by the files. Pure.
+"""Find the images that a body names by URL, and put the contents of the images, as data URLs, in the place of
+these URLs. Pure: the caller fetches the images in between.
 
 A body is either the received JSON, or the Pydantic object that was validated from it.
 """
@@ -44,8 +45,11 @@ def _addresses(value: Any, path: str) -> Iterator[tuple[str, str]]:
 
 
 def _inside(value: Any) -> Iterator[tuple[str | int, Any]]:
-    """Yield (name, value) for each part of `value` that may contain URLs of images, and for each such URL
-    itself.
+    """Yield the direct parts of `value` that are URLs of images or may contain some.
+
+    If `value` is a list, yield (index, element) for each element. Otherwise `value` is an object: yield
+    (name, list) for each field with a list of items, messages or parts, and (name, URL) for a field that
+    names an image by URL. The name of a URL in an inner object is a path, such as `image_url.url`.
     """
     if isinstance(value, list | tuple):
         yield from enumerate(value)

@@ -66,7 +66,13 @@ class ImageReader:
         return IMAGE
 
     def refusal(self, field: str, part_type: str) -> BadRequest:
-        """Return the error for a part of the last user message that the model cannot read."""
+        """Return the error for a part of a message that the model cannot read. `field` is the path in the
+        body that the error names. `part_type` is the part's type, or `images` for Ollama's field of that
+        name.
+
+        A part that belongs to an earlier turn is not refused but replaced by a sentence, so that the
+        conversation can continue.
+        """
         remedy = (
             "leave out `images`"
             if part_type == "images"

@@ -29,8 +29,8 @@ _DIALECTS = {"/api/": "ollama", "/v1/messages": "anthropic", "/v1/responses": "r
 
 @dataclass(frozen=True)
 class PassedOn:
-    """A request for `path` that another machine continues, while its client reads the answer here. `machine`
-    is the machine's URL.
+    """A request that another machine continues, while its client reads the answer here. `origin` describes
+    the client's HTTP request, `path` is its path, and `machine` is the URL of the other machine.
     """
 
     origin: RequestOrigin
@@ -46,12 +46,13 @@ def in_flight(
     held: Collection[str] = (),
     passed_on: Iterable[PassedOn] = (),
 ) -> dict[str, Any]:
-    """Return the entries, the `counts` of all requests by phase, and how many requests are `omitted` from the
-    list.
+    """Return a dict of three fields: `requests`, a list with one entry for each HTTP request in flight;
+    `counts`, the number of all these requests by phase; and `omitted`, how many of them the list leaves out.
 
     Running requests come before waiting ones, and older requests before newer ones; at most MAX_ENTRIES are
     listed. `loaded` are the names of the models in memory. The requests whose ids are in `held` cannot be
-    cancelled now.
+    cancelled now. `passed_on` are requests that other machines continue; they are listed and counted as
+    running.
     """
     of_request: dict[RequestOrigin, list[TicketInPhase]] = {}
     for ticket, phase in tickets:
@@ -112,9 +113,10 @@ def _of_passed_on(request: PassedOn) -> dict[str, Any]:
 
 
 def _of_tickets(tickets: Sequence[TicketInPhase], now: float) -> dict[str, Any]:
-    """Return the fields that are derived from the tickets of a request.
+    """Return the fields of a request's entry that are computed from its tickets (its requests to the engine).
 
-    An engine's death affects all tickets of a request, so the largest of their crash counts is shown.
+    `crashes` is the largest of the tickets' counts, and not their sum, because one death of an engine counts
+    in every ticket that ran on that engine.
     """
     first = tickets[0][0]
     generates = first.request.lane is Lane.GENERATE

@@ -49,8 +49,9 @@ class Followers:
         self._closing.set()
 
     def response(self) -> StreamingResponse:
-        """Return the response for a new follower. Raises Unavailable if there are too many followers, or
-        after `close`.
+        """Return a response that streams the events of `frames` (the list of the requests in flight) to a new
+        client, until the client leaves or `close` is called. Raises Unavailable if MAX_FOLLOWERS clients
+        receive such a stream already, or after `close`.
         """
         if self._closing.is_set():
             raise Unavailable("draining", CLOSED, retry_after_s=1)
@@ -63,8 +64,9 @@ class Followers:
         self._count -= 1
 
     async def frames(self) -> AsyncIterator[bytes]:
-        """Yield a frame at once, and another one after each change. Changes are checked every LOOK_S seconds;
-        without a change, the frame is repeated after REPEAT_S.
+        """Yield the body of GET /requests as a server-sent event: at once, and again whenever the body has
+        changed, which is checked every LOOK_S seconds. An unchanged body is repeated after REPEAT_S seconds.
+        The iterator ends once `close` is called.
         """
         sent, sent_at = b"", -math.inf
         while not self._closing.is_set():

@@ -29,8 +29,8 @@ SECRET_HEADERS = frozenset({b"authorization", b"x-api-key", b"cookie", b"idempot
 
 
 class MirroredElsewhere(Protocol):
-    """Answers that run on other machines and are mirrored here. Each method continues such an answer on this
-    machine and returns it; None if the answer is not mirrored here.
+    """The answers that other machines generate and whose records are copied to this machine. Each method
+    continues such an answer on this machine and returns it; None if this machine has no copy of its records.
     """
 
     async def find(self, answer_id: str) -> KeptAnswer | None: ...
@@ -75,7 +75,7 @@ class AnswerKeeper:
 
     @property
     def has_unwritten(self) -> bool:
-        """Return whether any response that is still incomplete has no request in the answer log."""
+        """Return whether the answer log lacks the request of any response that is still incomplete."""
         return self._running.has_unwritten
 
     def use_app(self, app: ASGIApp) -> None:
@@ -151,8 +151,9 @@ class AnswerKeeper:
             self.log.forget(answer_id)
 
     async def find(self, answer_id: str) -> KeptAnswer:
-        """Return the answer with this id. If it does not run here, run it again from the log, or continue it
-        if it is mirrored here.
+        """Return the answer with this id. If its request runs neither here nor on another machine, run it
+        again: from its records in the answer log, or from the copy of them that another machine has mirrored
+        here. Only what the records lack is generated.
 
         Raises HttpError if the id is unknown (404) or the answer was deleted (410).
         """
@@ -206,8 +207,9 @@ class AnswerKeeper:
         return await self._running_elsewhere(records) or self._take_up(records)
 
     async def _running_elsewhere(self, records: Sequence[Record]) -> KeptAnswer | None:
-        """Return an answer that clients read from another machine, if one continues the unfinished request
-        with these `records` of the answer log; else None.
+        """Return an answer that clients read from another machine, if a machine continues this request; None
+        if no machine does, or if the request has ended. `records` are the request's records in the answer
+        log.
         """
         head = records[0]
         assert isinstance(head, Accepted)
@@ -241,11 +243,11 @@ class AnswerKeeper:
         return answer
 
     async def take_up_unfinished(self, application: Any) -> int:
-        """Resume every request that an earlier gateway left unfinished, and return their number.
+        """Resume the requests that an earlier gateway left unfinished, except those whose client had left and
+        those that another machine continues. Return how many requests were resumed.
 
-        A request whose client had left waits until somebody asks for it, and a request that another machine
-        continues is left to that machine. `application` is the object that the routes find under `app` in
-        their scope.
+        A request whose client had left is resumed by `find`, once a client asks for its answer. `application`
+        is the object that the routes find under `app` in their ASGI scope.
         """
         self._application = application
         taken_up = 0

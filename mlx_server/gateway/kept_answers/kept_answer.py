@@ -26,14 +26,15 @@ _SCOPE_KEY = "vestal.kept_answer"
 
 
 class KeptAnswer:
-    """A request from its arrival to the end of its answers. `head` is its first record in the log.
+    """A request from its arrival to the end of its answers. `head` is its first record in the answer log.
 
-    `history` holds the items that clients received in an earlier run. `random` is the source of every random
-    number that the request needs, and `created_s` is when the request was first accepted (seconds since
-    1970). Both are the same in each run, so that each run makes the same frames. `on_over` is called when no
-    part of the request runs any more. `offer` is called with an error before the response shows the error;
-    `offer` may call `begin_offer`, and must then call `settle` later. With `outlives_client`, the request
-    continues even if no client follows it.
+    `was_accepted` is True if the request is resumed from the log; `history` holds the items that clients
+    received before. `on_over` is called when no part of the request runs any more. `offer` is called with an
+    error before clients see it. If it asks another machine to continue the request, it calls `begin_offer`,
+    and `settle` after the reply. The attributes `random` (the source of the request's random numbers) and
+    `created_s` (when the request was first accepted, in seconds since 1970) are the same in a resumed
+    request, so that it makes the same frames. With the attribute `outlives_client`, the request continues
+    without clients.
     """
 
     def __init__(
@@ -97,15 +98,15 @@ class KeptAnswer:
 
     @property
     def is_over(self) -> bool:
-        """Return whether the route and all answers have ended, and no other machine is being asked to
-        continue them.
+        """Return whether the route's task and all answers have ended, and no other machine is being asked to
+        continue the request.
         """
         return (self.task is None or self.task.done()) and not (self._unfinished or self.is_offered)
 
     # --- the route, through `GatewayContext` ---
 
     def resumed(self, number: int) -> ResumedRequest:
-        """Return the state with which the dispatcher starts or resumes answer number `number`, from 0.
+        """Return the state with which the dispatcher starts or resumes an answer. Answer numbers begin at 0.
 
         A resumed answer gets a new request id, because the engine may still be cancelling the earlier one.
         """
@@ -115,8 +116,8 @@ class KeptAnswer:
         return ResumedRequest(request_id, public_id, events_of(self.history, number), self._was_accepted)
 
     def accept(self, count: int) -> None:
-        """Record that the `count` answers of the request were submitted. Begin the request's file in the log,
-        unless an earlier run has done so.
+        """Record that the request's `count` answers (OpenAI's `n`) were submitted to the dispatcher. Begin
+        the request's file in the answer log, unless the request was resumed from this file.
         """
         self._is_accepted = True
         ended = {number for number, item in self.history if isinstance(item, protocol.Done)}
@@ -137,12 +138,15 @@ class KeptAnswer:
 
     @property
     def whole_head(self) -> Accepted:
-        """Return `head` including the body. The body must have arrived, and must not be in the log yet."""
+        """Return `head` with the request's body, which must have arrived and must not have been moved to the
+        log yet.
+        """
         return msgspec.structs.replace(self.head, body=self.body.peek(), body_digest=self.body.digest)
 
     def record(self, number: int, item: TicketItem | Silence) -> None:
-        """Write to the log an item of answer number `number` that the client receives. An error ends the
-        request, which is then deleted from the log unless another machine is being asked to continue it.
+        """Write to the log an item of answer number `number` that the client receives. If `item` is a
+        GatewayError, the request has failed: its file in the log is deleted, unless another machine is being
+        asked to continue the request.
         """
         if self.is_detached:
             return
@@ -191,10 +195,10 @@ class KeptAnswer:
         """Wait until all items so far are written to the log, but at most MAX_WRITE_S.
 
         A frame is sent only after the items that it is made from are written. Otherwise, if the gateway died
-        in between, the next gateway could give a keep-alive the number of a frame that the client already
-        has. The client would then get the text of that frame twice, and the tokens of several answers in
-        another order. Once the disk has taken longer than MAX_WRITE_S, frames do not wait until the disk has
-        caught up.
+        in between, the client would have a frame that the next gateway does not know. That gateway could give
+        the frame's number to a keep-alive or to a token of another answer (OpenAI's `n`), and the client,
+        which reads on after this number, would get some text twice or not at all. If a write takes longer
+        than MAX_WRITE_S, this method returns at once until that write is done.
         """
         if self._written is not None and self._disk_is_slow and not self._written.done():
             return
@@ -263,8 +267,8 @@ class KeptAnswer:
             self._on_over(self)
 
     def _pass_to(self, elsewhere: CopyElsewhere) -> None:
-        """Stop the answer here. It stays in the log, so that it can continue here if the other machine loses
-        it.
+        """Stop the request here, and have clients read the rest through `elsewhere` from another machine. The
+        records stay in the log, so that the request can continue here if that machine is lost.
         """
         if not self.is_written_down:
             head = msgspec.structs.replace(self.head, body_digest=self.body.digest)
@@ -289,8 +293,6 @@ def keep(scope: Any, answer: KeptAnswer) -> None:
 
 
 def kept_answer_of(scope: Mapping[str, Any]) -> KeptAnswer | None:
-    """Return the answer that `keep` stored in the ASGI scope; None if the request is not run as a stored
-    answer.
-    """
+    """Return the KeptAnswer that `keep` stored in the ASGI scope; None if the answer is not stored."""
     answer = scope.get(_SCOPE_KEY)
     return answer if isinstance(answer, KeptAnswer) else None

@@ -33,8 +33,11 @@ REPEATED_BODY_S = 60.0
 
 class KeepAnswers:
     """ASGI middleware that runs each POST request to one of `paths` in a task of its own and stores the
-    answer, so that clients can reconnect to it. Every other request is passed to `app`. `respond` takes an
-    error and the request's path, and returns the ASGI application that sends the error.
+    answer, so that clients can reconnect to it. Every other request is passed to `app`.
+
+    If an Idempotency-Key was used before, the body of the repeated request is only compared with the earlier
+    body, and is refused if it exceeds `max_body_bytes`; for all other bodies, `app` checks the size.
+    `respond` takes an error and the request's path, and returns the ASGI application that sends the error.
     """
 
     def __init__(
@@ -67,8 +70,8 @@ class KeepAnswers:
             await self._respond(error, scope["path"])(scope, receive, send)
 
     async def _answer(self, scope: Scope, receive: Receive) -> KeptAnswer:
-        """Return the stored answer to this request. If an earlier request had the same Idempotency-Key, that
-        is its answer; otherwise the request is started.
+        """Return the answer to the earlier request that had the same Idempotency-Key. If there is none, start
+        this request and return its answer, which is stored while it is generated.
 
         Raises HttpError if the Idempotency-Key is too long or was used for another path or body, if the
         earlier answer can no longer be read, or if the repeated body is too large or arrives too slowly.
@@ -174,8 +177,9 @@ async def _copy_rest(
 
 
 async def _disconnection(answer: KeptAnswer, receive: Receive) -> None:
-    """Wait until the client of `receive` has disconnected. `receive` is not read before the body is complete,
-    because the route reads the body from it.
+    """Wait until the client has disconnected, which its connection's ASGI function `receive` reports.
+    `receive` is not called before the body of the request is complete, because the route reads the body from
+    it.
     """
     await answer.body.is_whole.wait()
     while (await receive())["type"] != "http.disconnect":

@@ -18,7 +18,9 @@ class OtherMachines(Protocol):
     """The interface to the gateways on other machines. No method raises."""
 
     def may_serve(self, head: Accepted, error: HttpError) -> bool:
-        """Return whether another machine might serve a request that fails here with `error`."""
+        """Return whether another machine might serve the request `head`, which fails here with `error`. This
+        is so if the cause of the error is this machine, and the request did not come from another machine.
+        """
 
     async def offer(self, records: Sequence[Record]) -> CopyElsewhere | None:
         """Ask the other machines to continue the answer that has these records in the answer log. Return a
@@ -42,8 +44,11 @@ class OtherMachines(Protocol):
 
 
 class Offers:
-    """Offers answers of this gateway to `others`, the gateways on other machines (None if there are none).
-    `tasks` are the asyncio tasks that wait for the reply of another machine.
+    """Asks the gateways on other machines to continue answers of this gateway, and to serve its new requests.
+    `answer_log` holds the records from which another machine continues an answer.
+
+    The attribute `others` is the interface to these gateways, None if there are none. `tasks` are the asyncio
+    tasks that wait for the reply of another machine.
     """
 
     def __init__(self, answer_log: AnswerLog) -> None:
@@ -57,16 +62,20 @@ class Offers:
         return bool(self.tasks)
 
     def offer_failed(self, answer: KeptAnswer, error: HttpError) -> None:
-        """Offer an answer that fails here with `error` to the other machines, if one of them might serve
-        it.
+        """Start to ask the other machines to continue an answer, if one of them might serve a request that
+        fails here with `error`. Do nothing if the request's body has not arrived, or its client has left.
+
+        Clients receive no further frames until the other machines have replied. If none accepts the answer,
+        clients receive the frames that are made here, including the error if the request has failed.
         """
         may_be_offered = answer.body.is_whole.is_set() and not answer.client_left.is_set()
         if self.others is not None and may_be_offered and self.others.may_serve(answer.head, error):
             self._offer(answer, self.others)
 
     def offer_running(self, answers: Iterable[KeptAnswer], error: HttpError) -> None:
-        """Offer those of `answers` that are unfinished to the other machines, if one of them might serve a
-        request that fails with `error`. An answer that no other machine accepts continues here.
+        """Start to ask the other machines to continue those of `answers` that are unfinished. `error` says
+        why this gateway cannot finish them now; the other machines are asked only if one of them might serve
+        a request that fails with this error. An answer that no other machine accepts continues here.
         """
         for answer in answers:
             is_movable = answer.is_accepted and not (answer.has_all_events or answer.is_offered)

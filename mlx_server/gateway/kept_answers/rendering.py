@@ -23,9 +23,10 @@ class BrokenOff(Exception):
 
 
 class CopyElsewhere(Protocol):
-    """A function that sends an answer of another gateway to a client, from frame number `first_frame` to its
-    end. It raises BrokenOff if that gateway does not deliver the rest. With `has_started`, the client already
-    has the status.
+    """A function that reads an answer from another gateway and sends it to a client, from frame number
+    `first_frame` to its end. With `has_started`, the client has received the HTTP status and the headers
+    already, so that only frames are sent. The function raises BrokenOff if that gateway does not deliver the
+    rest.
     """
 
     async def __call__(self, answer_id: str, first_frame: int, send: Send, *, has_started: bool) -> None: ...
@@ -55,7 +56,7 @@ class Rendering:
 
     @property
     def status(self) -> int | None:
-        """Return the HTTP status; None until the route has sent it."""
+        """Return the HTTP status of the response; None until the route has sent it."""
         return self._start["status"] if self._start else None
 
     async def take(self, message: Message) -> None:
@@ -87,12 +88,14 @@ class Rendering:
         self.wake()
 
     def hold(self) -> None:
-        """Hold back all further messages until `release` adds them or `freeze` drops them."""
+        """Hold back the further ASGI messages of the route, so that no client receives them, until `release`
+        adds them to the response or `freeze` drops them.
+        """
         if self._held is None and not self.is_complete:
             self._held = []
 
     def release(self) -> None:
-        """Add the messages that were held back."""
+        """Add to the response the messages of the route that were held back since `hold`."""
         held, self._held = self._held or [], None
         for step in held:
             step()
@@ -120,11 +123,13 @@ class Rendering:
         is_gone: Callable[[], bool],
         wait_until_written: Callable[[], Awaitable[None]],
     ) -> Copied | None:
-        """Send the response, from frame number `first_frame` on, as it is written. `wait_until_written` is
-        awaited before anything is sent.
+        """Send the response to a client, from frame number `first_frame` on, as the route writes it.
+        `wait_until_written` is awaited before anything is sent; it waits until the answer log holds what the
+        frames are made from.
 
-        Return None when the response ends, or when the client has gone (`is_gone`). If the response is frozen
-        before its end, return how much was sent. Raises `error` if the route failed.
+        Return None when the response ends, or when the client has gone (`is_gone`). If another gateway
+        continues the response (`freeze`), return how much was sent here. If the route failed, raise its
+        exception, which the attribute `error` holds.
         """
         position, has_started = first_frame, False
         while True:

@@ -16,7 +16,10 @@ MAX_GONE = 1000
 class RunningAnswers:
     """Runs requests whose answers are stored, and finds a running answer by its id or by the digest of its
     idempotency key. It also remembers the ids of the latest MAX_GONE answers that ended and are not in the
-    answer log. `app` is the ASGI application behind the middleware, which writes the responses.
+    answer log.
+
+    The attribute `app` must be set before the first request: the ASGI application inside the middleware
+    KeepAnswers, whose routes write the responses.
     """
 
     def __init__(self, answer_log: AnswerLog) -> None:
@@ -43,7 +46,9 @@ class RunningAnswers:
         return answer_id in self._gone
 
     def run(self, answer: KeptAnswer, scope: Scope, receive: Receive) -> None:
-        """Run the request of an answer in a task, in which `app` writes the response."""
+        """Start a task in which the ASGI application `self.app` serves the answer's request, with this
+        `scope` and `receive`. The messages that it sends are stored in `answer.rendering`.
+        """
         keep(scope, answer)
         self._by_id[answer.id] = answer
         if answer.head.key_digest:

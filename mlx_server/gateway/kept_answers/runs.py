@@ -1,5 +1,6 @@
-"""Make the ASGI `receive` function for a run of a request: the first run, from its connection, or a later
-run, from its records in the answer log, for which the ASGI scope is made too.
+"""Make the ASGI `receive` function with which a request runs. The first run reads the body from the client's
+connection. A later run has no connection, so its `receive` and its ASGI scope are made from the request's
+records in the answer log.
 """
 
 from __future__ import annotations
@@ -61,8 +62,10 @@ def history_of(records: Sequence[Record]) -> list[tuple[int, Item]]:
 def receiving(
     receive: Receive, answer: KeptAnswer, place: Callable[[KeptAnswer], Awaitable[bool]]
 ) -> Receive:
-    """Return the ASGI `receive` for the first run of a request. It delivers the body from the connection,
-    and, once the last client has left, the disconnection.
+    """Return the ASGI `receive` for the first run of a request, which began with a client's connection; the
+    argument `receive` is the one of that connection. The returned function delivers the body from the
+    connection. It delivers the disconnection once no client reads `answer` any more, because clients may read
+    the answer over other connections too.
 
     When the body is complete, `place` is asked to have another machine serve the request. If one does, the
     disconnection is delivered at once, which ends the run on this machine.

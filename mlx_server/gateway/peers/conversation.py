@@ -1,7 +1,8 @@
 """The beginnings of conversations, and the machines that have computed them. Pure.
 
 A machine that has served a turn has the turn's prompt in its prompt cache. The next turn begins with the same
-messages, so that their digest identifies the machine again.
+messages. A digest of these messages is remembered with the machine's URL, so that the machine can be found
+for the next turn.
 """
 
 from __future__ import annotations
@@ -95,8 +96,9 @@ class PrefixMemory:
         self._served: OrderedDict[tuple[str, bytes], None] = OrderedDict()
 
     def note(self, asked: Asked, url: str) -> None:
-        """Record that the machine at `url` serves the request, and so computes all beginnings of its
-        conversation.
+        """Record that the machine at `url` serves the request `asked`, and so computes the request's
+        conversation. If a later request begins with the same messages, `prefix_bytes` counts them as computed
+        by this machine.
         """
         for digest, _ in asked.beginnings:
             self._served[url, digest] = None

@@ -76,11 +76,12 @@ def order_of_offers(peers: Sequence[Machine]) -> list[str]:
 
 
 def _queue(machine: Machine) -> float:
-    """Return how many requests wait at a busy machine, less one for every LONGER_PREFIX_BYTES of this
-    request's conversation that the machine has already computed.
+    """Return how many requests wait at a busy machine, less one for every LONGER_PREFIX_BYTES that the
+    machine has already computed of the conversation for which a machine is chosen.
 
-    If the number of waiting requests alone decided, fully loaded machines would compute three times as many
-    tokens, and their queues would grow.
+    If the number of waiting requests alone decided, conversations would move to machines that have to compute
+    them anew. Fully loaded machines would then compute three times as many tokens, and their queues would
+    grow.
     """
     return machine.waiting - machine.prefix_bytes / LONGER_PREFIX_BYTES
 
@@ -93,10 +94,13 @@ def _rank(machine: Machine) -> tuple[bool, int, int, int]:
 def machine_for(here: Machine, peers: Sequence[Machine]) -> str:
     """Return the URL of the machine that should serve a new request, or HERE for this machine.
 
-    If machines can run the request at once, the one with the longest computed prefix is chosen; else the one
-    with the shortest queue, where a long prefix makes up for waiting requests. This machine wins ties. If
-    this machine is free, another one is chosen only for a much longer prefix. If this machine cannot serve,
-    the result is HERE too: the request then fails here, and is offered to the peers.
+    If this machine could run the request at once, it is chosen unless another free machine has computed at
+    least LONGER_PREFIX_BYTES more of the conversation. If this machine is busy, the free machine with the
+    longest computed prefix is chosen. If all are busy, the one with the shortest queue is chosen (`_queue`,
+    which counts a computed prefix in the machine's favor), and this machine wins a tie.
+
+    If this machine cannot serve requests, the result is HERE, because the peers are asked anyway: the request
+    fails here, and the gateway then offers it to them.
     """
     serving = [machine for machine in (here, *peers) if machine.serves]
     free = [machine for machine in serving if machine.is_free]

@@ -51,7 +51,10 @@ class _Origin:
 
 
 class MirroredAnswers:
-    """Stores the mirrored answers of all other machines. Times are monotonic seconds."""
+    """Stores copies of the unfinished answers of other machines, so that this machine can finish them if one
+    of those machines dies. All copies together take at most `max_bytes`; records beyond that are neither
+    requested nor stored. Times are monotonic seconds.
+    """
 
     def __init__(self, max_bytes: int = MAX_BYTES) -> None:
         self._max_bytes = max_bytes
@@ -64,8 +67,12 @@ class MirroredAnswers:
         return self._total_bytes
 
     def receive(self, batch: MirrorBatch, have: Container[str], now: float) -> MirrorReply:
-        """Store the records that a machine has sent, and return which ones it should send next. `have` are
-        the ids of the answers that this gateway has itself.
+        """Store the records that a machine has sent, and return which ones it should send next. Delete the
+        copies of answers that the machine does not list any more.
+
+        `have` are the ids of the answers that this gateway runs or has in its own log; copies of these are
+        deleted and not requested. `now` is the time of receipt, from which `take_of_dead` measures the
+        silence of the machine.
         """
         origin = self._origins.setdefault(batch.origin, _Origin(now))
         origin.heard_at = now

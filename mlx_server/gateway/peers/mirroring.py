@@ -43,7 +43,10 @@ async def mirror(keeper: AnswerKeeper, peer: Callable[[], Peer | None], origin: 
 
 
 def _sizes(keeper: AnswerKeeper) -> dict[str, int]:
-    """Return, by id, the size in bytes of the records of each answer that runs here and was begun here."""
+    """Return, by answer id, the size in bytes of an answer's records in this gateway's answer log, for each
+    unfinished answer that this gateway computes for a client of its own. Answers that another gateway has
+    passed on to this one or continues are left out, and so are those whose client has left.
+    """
     return {
         answer.id: keeper.log.size_bytes(answer.id)
         for answer in keeper.running
@@ -69,10 +72,11 @@ async def _parts(keeper: AnswerKeeper, wanted: Mapping[str, int]) -> list[tuple[
 
 async def copy_records(answer_log: AnswerLog, peer: Peer, answer_id: str, offset: int, clock: Clock) -> None:
     """Copy into this gateway's log the records that `peer` writes for an answer that was passed on to it,
-    until the answer has ended. If the peer is lost, the copied records let this gateway continue the answer.
+    until the answer has ended. If the peer is lost, this gateway can continue the answer from the copied
+    records. A peer that does not reply is asked again, without an error.
 
     `offset` is the size in bytes of the records that this gateway sent to the peer; the records that the peer
-    has written itself follow them.
+    has written itself follow them. `clock` times the pauses between two requests to the peer.
     """
     wait_s = COPY_S
     while answer_log.status(answer_id) == "open":
@@ -89,8 +93,10 @@ async def copy_records(answer_log: AnswerLog, peer: Peer, answer_id: str, offset
 
 
 class TakeOverMirrored:
-    """Continues mirrored answers on this machine: the answers of dead machines, and answers that a client
-    asks for here.
+    """Continues answers of other machines on this machine, from the copies of their records in `mirrored`:
+    the answers of dead machines, and answers that a client asks for here.
+
+    `keeper` runs the continued answers. `emit` writes an event about each of them.
     """
 
     def __init__(

@@ -71,8 +71,12 @@ def peers_of(
 
 
 class Peers:
-    """Passes answers and new requests to the peers of this gateway, and reads the answers there. `here`
-    returns the state of this machine.
+    """Passes unfinished answers and new requests on to the gateways of other machines (the peers), and sends
+    the peers' answers to the clients of this gateway.
+
+    `here` returns the state of this machine. `answer_log` is this gateway's log, into which the peers'
+    records are copied. `own_instance` is the `instance` that this gateway's /health shows, by which this
+    gateway is recognized among its own peers; an empty text is not compared.
     """
 
     def __init__(
@@ -117,7 +121,9 @@ class Peers:
             self._emit("peer_gone", "it does not answer any more", peer=url)
 
     def stop_writing(self) -> None:
-        """Stop copying the peers' records into the log, because the log is about to be closed."""
+        """Stop copying into this gateway's answer log the records of answers that peers continue, because the
+        log is about to be closed.
+        """
         for task in self._copies.values():
             task.cancel()
 
@@ -177,9 +183,13 @@ class Peers:
         return None
 
     async def place(self, head: Accepted) -> CopyElsewhere | None:
-        """Decide by `machine_for` which machine serves a new request. If it is a peer, ask that peer.
+        """Choose by `machine_for` the machine that serves the new request `head`, from the machines' loads
+        and from how much of the conversation each has computed. If it is a peer, ask the peer to serve the
+        request.
 
-        Return a function that reads the answer there; None if the request runs here.
+        Return a function that sends the peer's answer to a client. Return None if the request runs here:
+        because this machine was chosen, because the peer refused or did not reply, or because another machine
+        has passed the request on to this one.
         """
         if is_passed_on(head):
             return None
@@ -236,8 +246,11 @@ class Peers:
         self, url: str, head: Accepted, asked: Asked, event: str, size_bytes: int
     ) -> CopyElsewhere:
         """Record that the peer at `url` continues the answer to `head`, emit `event`, and start to copy the
-        peer's records. Return a function that reads the answer from the peer. `size_bytes` is the size of the
-        records that the peer was sent.
+        peer's records of the answer into this gateway's log. Return a function that sends the answer from the
+        peer to a client.
+
+        The peer is remembered as a machine that has computed the conversation `asked`. `size_bytes` is the
+        size of the records that the peer was sent.
         """
         self._emit(event, "a peer serves it", id=head.id, peer=url)
         self._states[url].sent += 1
@@ -277,11 +290,12 @@ class Peers:
         *,
         has_started: bool,
     ) -> None:
-        """Send the rest of an answer from a peer. If the peer is lost before the status was sent, send an
-        error.
+        """Send the client an answer that the peer continues, from frame number `first_frame` to its end.
+        `has_started` says whether the client has the HTTP status already. `request` describes the request for
+        the list of those in flight.
 
-        Raises PeerLost if the peer is lost later; the connection then breaks off, and the client can come
-        back.
+        If the peer is lost before the client has the status, send an error instead. If the peer is lost
+        later, raise PeerLost: the connection then breaks off, and the client can ask for the rest.
         """
         is_dead = wait_until_dead(self._states[peer.url], self._clock, DEAD_AFTER_S)
         self.read_here.append(request)

@@ -18,7 +18,7 @@ DIGEST = "x-vestal-model-digest"
 
 
 def is_passed_on(head: Accepted) -> bool:
-    """Return whether a request came from another machine."""
+    """Return whether the gateway of another machine, rather than a client, has sent this request."""
     return any(name.lower() == MARK for name, _ in head.headers)
 
 
@@ -69,7 +69,7 @@ _decoder = msgspec.json.Decoder(_Body)
 
 
 def model_of(body: bytes) -> str:
-    """Return the model that a request's body names; an empty text if it names none."""
+    """Return the model that a request's JSON body names; an empty text if it names none or is invalid."""
     try:
         return _decoder.decode(body).model
     except (msgspec.MsgspecError, RecursionError, UnicodeError):

@@ -130,8 +130,9 @@ class Peer:
     async def copy_answer(
         self, answer_id: str, first_frame: int, send: Send, *, has_started: bool, is_dead: Awaitable[None]
     ) -> None:
-        """Send an answer of the peer to the client, from frame number `first_frame` to its end. Raises
-        PeerLost if the peer breaks off, or once `is_dead` is done.
+        """Send the client an answer of the peer, from frame number `first_frame` to its end. With
+        `has_started`, the client has the status and the headers already, and is sent only the frames. Raises
+        PeerLost if the peer breaks off, or once `is_dead` is done, which means that the peer counts as dead.
         """
         self.readers += 1
         sending = _Sending(send, has_started)
@@ -170,7 +171,9 @@ class Peer:
 
 
 class _Sending:
-    """An ASGI `send` function that remembers whether anything was sent."""
+    """An ASGI `send` function that sets `has_started` to True once it sends anything. The initial
+    `has_started` says whether a part of the response was sent before.
+    """
 
     def __init__(self, send: Callable[[Message], Awaitable[None]], has_started: bool) -> None:
         self.has_started = has_started

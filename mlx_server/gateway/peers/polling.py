@@ -85,7 +85,9 @@ Heard = Callable[[dict[str, Any] | None], None]
 
 
 async def poll(peer: Peer, state: PeerState, heard: Heard, clock: Clock) -> None:
-    """Ask the peer for its health again and again, until cancelled, and call `heard` with each result."""
+    """Ask the peer for its /health again and again, until cancelled. Call `heard` with each result, also if
+    no body came. `state` determines the time until the next request; `heard` must record the result in it.
+    """
     while True:
         await clock.sleep(state.next_poll_s)
         heard(await peer.health())

@@ -100,8 +100,11 @@ def check_key(http: Request, peer_key: str | None) -> None:
 
 
 async def _check_model(context: GatewayContext, records: Sequence[Record], digest: str) -> None:
-    """Raise HttpError if the model that the request names is not installed here, or is not the model with
-    this `digest`, which generated the beginning of the answer. An empty `digest` is not compared.
+    """Raise HttpError if the model that a passed-on request names is not installed here, or is not the model
+    that generated the beginning of the answer.
+
+    `records` are the answer's log records from the other machine; the first one is the request. `digest` is
+    the digest of that machine's model. It is not compared if it is empty or nothing was generated yet.
     """
     head = records[0]
     assert isinstance(head, Accepted)

@@ -35,11 +35,13 @@ OVERLOADED_RETRY_S, NO_ENGINE_RETRY_S = 5, 60
 
 
 class Dispatcher:
-    """Accepts requests, and holds their tickets until they end.
+    """Accepts requests, and holds a ticket for each until it ends. A ticket is one request to the engine,
+    from which a handler reads the events.
 
-    `refusing` is the error for every new request while the gateway accepts none, because it drains or because
-    no engine will start; else None. `trial_at` returns the monotonic time at which a circuit breaker makes
-    its trial start of an engine, which may be past; it returns None if the breaker is closed.
+    The attribute `refusing` is the error for every new request while the gateway accepts none, because it
+    drains or because no engine will start; else None. The attribute `trial_at` is a function. It returns the
+    monotonic time, perhaps a past one, at which a circuit breaker lets the next engine start, or None if no
+    breaker is open. That time decides how long requests wait, and when refused clients should try again.
     """
 
     def __init__(
@@ -120,8 +122,9 @@ class Dispatcher:
         return ticket
 
     def _may_wait(self, ticket: Ticket) -> bool:
-        """Return whether a new generation may have to wait before it runs. Such a request is checked by an
-        engine beforehand.
+        """Return whether the ticket's request is a generation that may have to wait before the engine works
+        on it: it does not run yet, other generations run, or its model is not loaded. An engine then checks
+        the request beforehand, so that its client soon learns whether it can be served.
         """
         if ticket.request.lane is not Lane.GENERATE:
             return False
@@ -142,8 +145,9 @@ class Dispatcher:
         self._end_early(ticket, ClientDisconnected())
 
     def cancel(self, request_id: str) -> bool:
-        """Cancel the request with this x-request-id and all its tickets. Return False if there is no such
-        request. The client gets an error, unless it has disconnected.
+        """Cancel the HTTP request with this x-request-id. All its tickets (one for each request that it makes
+        to the engine) have ended when this method returns. The client gets an error, unless it has
+        disconnected. Return False if no such request is unfinished.
         """
         of_request = self._tickets.of_request(request_id)
         for ticket in of_request:
@@ -196,21 +200,23 @@ class Dispatcher:
     # --- engines that start and die ---
 
     def engine_connected(self, send: Send) -> None:
-        """Send the new engine the checks of waiting requests, which it can carry out before it is ready to
-        run requests.
+        """Have a new engine check whether it can serve the requests that wait. It can do so before it is
+        ready to run requests. `send` sends the engine one frame.
         """
         self._engine.engine_connected(send)
 
     def model_loaded_early(self, send: Send, model: str) -> None:
-        """Continue the parked requests for `model`, which a starting engine has loaded before it is ready for
-        other models.
+        """Continue the parked requests for `model` on a starting engine, which has loaded this model before
+        it is ready for others. Parked requests are those whose engine died or was replaced; those that may
+        run only alone stay parked. `send` sends the engine one frame.
         """
         self._engine.engine_takes_requests(send)
         self._actions.carry_out(self._table.model_loaded_early(model))
 
     def engine_ready(self, send: Send, loaded: Iterable[str]) -> None:
-        """Continue parked requests, start queued ones, and load the models that earlier engines had loaded.
-        `loaded` are the models that the new engine has loaded already.
+        """Use a new engine, which is ready for any model: continue the parked requests (those whose engine
+        died or was replaced), start queued ones, and load the models that earlier engines had loaded. `send`
+        sends the engine one frame. `loaded` are the models that the engine has loaded already.
         """
         self._engine.engine_takes_requests(send)
         if self.refusing and self.refusing.code == "engine_unavailable":

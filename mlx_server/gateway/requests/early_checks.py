@@ -26,7 +26,7 @@ class EarlyChecks:
         self._sent: dict[str, int] = {}
 
     def add(self, request_id: str) -> None:
-        """Add a request that is to be checked."""
+        """Add a waiting request, for an engine to check, before it runs, whether it can be served."""
         self._waiting[request_id] = 0
 
     def forget(self, request_id: str) -> None:

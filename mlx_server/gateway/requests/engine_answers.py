@@ -132,8 +132,8 @@ class EngineAnswers:
     def _count_end(
         self, ticket: Ticket, last: protocol.Done | protocol.Embedding | protocol.Reranked
     ) -> None:
-        """Count a complete answer. If the answer has no token (an embedding, scores, or `max_tokens: 0`),
-        also count the tokens of its prompt.
+        """Count a complete answer. If it has no token (an embedding, scores, or `max_tokens: 0`), count the
+        tokens of its prompt, too; otherwise they were counted with the answer's first token.
         """
         self._telemetry.delivered()
         if isinstance(last, protocol.Embedding | protocol.Reranked):

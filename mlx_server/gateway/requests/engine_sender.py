@@ -70,15 +70,21 @@ class EngineSender:
         self.send_checks()
 
     def answered(self, request_id: str) -> bool:
-        """Record that the engine has answered a check. Return False if no answer was expected."""
+        """Record that the engine has answered whether it can serve the waiting request `request_id`. Return
+        False if no such answer was expected.
+        """
         return self._checks.answered(request_id)
 
     def forget(self, request_id: str) -> None:
-        """Cancel the check of a request that has ended."""
+        """Drop the check of whether an engine can serve this request, because the request has ended. Do
+        nothing if the request has no such check.
+        """
         self._checks.forget(request_id)
 
     def send_checks(self) -> None:
-        """Send the checks that are due, if an engine accepts checks."""
+        """Send the engine waiting requests for a check of whether it can serve them, as many as it may check
+        at once. Do nothing if no engine is connected.
+        """
         while self._send_check is not None and (due := self._checks.take()):
             for request_id in due:
                 ticket = self._tickets[request_id]

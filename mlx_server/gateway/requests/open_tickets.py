@@ -1,4 +1,6 @@
-"""Hold the tickets of the requests that run or wait, until the requests end."""
+"""Hold the tickets of the requests that run or wait, until the requests end. A ticket is one request to the
+engine, from which a handler reads the events.
+"""
 
 from __future__ import annotations
 

@@ -40,14 +40,16 @@ class Pauses:
             self._telemetry.stream_paused(pause_s)
 
     def complete(self, request_id: str, emitted: int, now: float) -> None:
-        """Record that the request has ended without another token, as an embedding does. Its wait is not
-        counted as a pause of a stream, because the wait includes the computation by the next engine.
+        """Record that the request has ended, after `emitted` tokens. If it got no token since the loss of its
+        engine, as an embedding never does, end its pause. The pause is not counted as one of a stream,
+        because it includes the computation by the next engine.
         """
         self._take(request_id, emitted, now)
 
     def _take(self, request_id: str, emitted: int, now: float) -> float | None:
-        """Emit an event that the request continues, and return its pause in seconds; None if the request had
-        no pause.
+        """End the request's pause: emit the event `request_resumed`, and return the length of the pause in
+        seconds. Without a pause, emit nothing and return None. `emitted` is how many tokens the client
+        already has.
         """
         if (began_at := self._began_at.pop(request_id, None)) is None:
             return None

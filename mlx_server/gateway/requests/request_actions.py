@@ -36,7 +36,9 @@ class DispatcherParts:
 
 
 class RequestActions:
-    """Carries out actions on requests for the dispatcher. Times are monotonic seconds."""
+    """Carries out what the request table decides: sends requests to the engine, cancels them there, and fails
+    them. It also ends the requests' tickets. Times are monotonic seconds.
+    """
 
     def __init__(self, parts: DispatcherParts) -> None:
         self._table, self._tickets, self._engine = parts.table, parts.tickets, parts.engine
@@ -83,7 +85,10 @@ class RequestActions:
         self.end(ticket, error.code)
 
     def end(self, ticket: Ticket, outcome: str) -> None:
-        """Remove a ticket after its last item, and count its request under `outcome`."""
+        """Remove a ticket that has got its last event or its error, and count it in the metrics as one
+        request with this `outcome`: `done`, `cancelled` or an error code. If an HTTP request has several
+        tickets, each is counted.
+        """
         ticket.outcome = outcome
         self._tickets.pop(ticket.id, None)
         self._engine.forget(ticket.id)

@@ -69,7 +69,9 @@ class RequestSpans:
             known.span.event("crash", {"vestal.tokens": tokens})
 
     def ended(self, request_id: str, outcome: str, tokens: int, crashes: int) -> None:
-        """End the span of a request. `outcome` is `done`, `cancelled`, or an error code."""
+        """End the span of a request. `outcome` is `done`, `cancelled`, or an error code. `tokens` is how many
+        tokens of the answer the client has, and `crashes` how many engines died while they ran the request.
+        """
         if known := self._spans.pop(request_id, None):
             known.span.set({"vestal.outcome": outcome, "vestal.tokens": tokens, "vestal.crashes": crashes})
             known.span.end("" if outcome in ("done", "cancelled") else outcome)

@@ -1,4 +1,6 @@
-"""A request that continues after an earlier ticket for it has ended, perhaps in another gateway. Pure."""
+"""The state with which a new ticket continues a request after its earlier ticket has ended, perhaps together
+with the gateway that held it. A ticket is one request to the engine, as its handler sees it. Pure.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +12,11 @@ from mlx_server import protocol
 
 @dataclass(frozen=True)
 class ResumedRequest:
-    """The id of a request, and the events that its client has received already.
+    """The ids of a new or resumed request to the engine, and the events that its client has received already.
 
-    `public_id` is the id by which the client knows the request. `was_accepted` is False for a new request
-    that only brings an id of its own.
+    `public_id` is the id by which the client knows the request. `id` is the one that the gateway and the
+    engine use. A resumed request gets a new `id`, because the engine may still be cancelling the earlier one.
+    `was_accepted` is True if a gateway has accepted the request before, False if it is new.
     """
 
     id: str

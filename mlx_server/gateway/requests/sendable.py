@@ -28,7 +28,8 @@ _NAMES_FOR_CLIENTS = {
 @dataclass(frozen=True, slots=True)
 class SendableRequest:
     """An encoded model request, without the objects that it was made from. Several answers to one prompt
-    share the encoded form.
+    share the encoded form. `lane` is the class of requests, such as generations or embeddings, with which the
+    request shares slots and a queue.
     """
 
     model: str

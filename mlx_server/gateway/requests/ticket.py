@@ -43,14 +43,17 @@ TicketItem = TicketEvent | GatewayError | ClientDisconnected
 
 
 class Ticket:
-    """One submitted request, as its handler sees it. Times are monotonic seconds.
+    """One submitted request to the engine, as its handler sees it. Times are monotonic seconds.
 
     The dispatcher adds events with `put`, and records the course of the request in the attributes. The
-    handler reads the events with `next` or `last`, or has them delivered. `public_id` is the id by which the
-    client knows the request; it differs from `id` if this ticket resumes the request. `outcome` is None until
-    the request ends, then `done`, `cancelled` or an error code. `prompt_tokens` is the length of the prompt,
-    None while it is unknown. `origin` is None for the gateway's own requests. `is_read_for` is True while an
-    engine reads a model that is not in memory in order to check the request.
+    handler reads the events with `next` or `last`, or passes a function that receives them to `deliver_to`.
+    If the handler cancels the request, `on_cancel` is called with the ticket.
+
+    `public_id` is the id by which the client knows the request; it differs from `id` if this ticket resumes
+    the request. `outcome` is None until the request ends, then `done`, `cancelled` or an error code.
+    `prompt_tokens` is the length of the prompt, None while it is unknown. `origin` is the HTTP request that
+    the ticket belongs to, None for the gateway's own requests. `is_read_for` is True while an engine checks
+    whether the request can be served, and for that reads files of a model that is not loaded.
     """
 
     def __init__(

@@ -29,8 +29,9 @@ class TokenRate:
         self._samples.append((now, tokens))
 
     def per_s(self, now: float, tokens: int) -> float | None:
-        """Return the tokens per second up to `now`, at which the request has received `tokens` tokens; None
-        if no sample of the last WINDOW_S seconds is at least LEAST_S seconds old.
+        """Return the tokens per second since the oldest sample of the last WINDOW_S seconds. `tokens` is how
+        many tokens the request has received by `now`. Return None if there is no such sample, or if it is
+        less than LEAST_S seconds old.
         """
         since = next((sample for sample in self._samples if now - sample[0] <= WINDOW_S), None)
         if since is None or now - since[0] < LEAST_S:

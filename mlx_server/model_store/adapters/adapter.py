@@ -87,8 +87,11 @@ def _stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
 
 @functools.lru_cache(maxsize=256)
 def _read(folder: Path, stamp: tuple[tuple[str, int, int], ...], base: Path, base_digest: str) -> Adapter:
-    """Return the adapter in `folder`, checked against the model in `base`. The result is cached by all
-    arguments, so that the adapter is read again if its files (`stamp`) or the base have changed.
+    """Return the adapter in `folder`, checked against the model in `base`. Raises UnreadableModel, or another
+    error from reading the files, if they are missing, invalid or do not suit the base.
+
+    The result is cached by all arguments, so that the adapter is read again if its files (`stamp`) or those
+    of the base (`base_digest`) have changed.
     """
     if (size := (folder / CONFIG).stat().st_size) > MAX_CONFIG_BYTES:
         raise UnreadableModel(f"{folder / CONFIG}: it has {size} bytes, and may have {MAX_CONFIG_BYTES}")

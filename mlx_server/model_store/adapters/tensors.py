@@ -71,10 +71,12 @@ def short_name(layer: str) -> str:
 
 
 def layer_shapes(headers: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Shape]:
-    """Return the shape of each layer's weight in a model, by `short_name`. A quantized weight has the shape
-    that it would have unquantized.
+    """Return the shape of each layer's weight in a model, by the layer's name without the prefix before its
+    block (see `short_name`). Layers for images and audio, and weights with one dimension, are left out.
 
-    `headers` has the safetensors header entry of each tensor by its name.
+    `headers` has the safetensors header entry of each tensor by its name. A quantized weight has the shape
+    that it would have unquantized, which is computed with the group size in `config`, the content of
+    config.json.
     """
     shapes: dict[str, Shape] = {}
     for name, entry in headers.items():
@@ -99,11 +101,11 @@ def _group_size(layer: str, config: Mapping[str, Any]) -> int:
 
 
 def wrong_layer(layer: str, parts: Mapping[str, Shape], rank: int, known: Mapping[str, Shape]) -> str:
-    """Return why these `parts` of an adapter cannot be added to `layer` of a model with the layers `known`;
-    "" if they can.
+    """Return why an adapter of the rank `rank` cannot be added to `layer` of a model; "" if it can.
 
-    Expert layers are checked only when the model is loaded, because a file may hold each expert as a separate
-    tensor.
+    `parts` maps the parts that the adapter has for this layer (`lora_a`, `lora_b`, `m`) to their shapes in
+    mlx-lm's form. `known` is what `layer_shapes` returns for the model. The shapes for an expert layer are
+    checked only when the model is loaded, because a file may hold each expert as a separate tensor.
     """
     for part in ("lora_a", "lora_b"):
         if part not in parts:
@@ -123,8 +125,9 @@ def wrong_layer(layer: str, parts: Mapping[str, Shape], rank: int, known: Mappin
 
 
 def _wanted_shape(layer: str, part: str, weight: Shape, rank: int) -> Shape:
-    """Return the shape that `part` of an adapter must have for a layer whose weight has the shape
-    `weight`.
+    """Return the shape that `part` (`lora_a`, `lora_b` or `m`) of an adapter of the rank `rank` must have for
+    a layer whose weight has the shape `weight`. `layer` is the layer's short name, by which an embedding is
+    recognized.
     """
     *experts, outputs, inputs = weight
     if part == "m":

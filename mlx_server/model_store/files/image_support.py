@@ -49,7 +49,7 @@ class ImageSupport:
 def image_support(
     config: Mapping[str, Any], tensor_names: Collection[str], files: Collection[str]
 ) -> ImageSupport:
-    """Return whether a model reads images.
+    """Return whether a model reads images, and, if it was made for images but is served for text only, why.
 
     `config` is its config.json, `tensor_names` are the names of its tensors, and `files` the names of the
     files in its folder.

@@ -94,8 +94,8 @@ def read_facts(folder: Path) -> ModelFacts:
 
 
 def check_templates(folder: Path) -> None:
-    """Raise UnreadableModel, which names the file, if a chat template's file is larger than
-    MAX_TEMPLATE_BYTES, or tokenizer_config.json, which may contain a template, larger than _MAX_CONFIG_BYTES.
+    """Raise UnreadableModel, which names the file, if a file with a chat template is too large to be read:
+    over MAX_TEMPLATE_BYTES, or, for tokenizer_config.json, over _MAX_CONFIG_BYTES. Missing files are ignored.
     """
     own = [folder / "chat_template.jinja", *folder.glob("additional_chat_templates/*.jinja")]
     limits = {**dict.fromkeys(own, MAX_TEMPLATE_BYTES), folder / "tokenizer_config.json": _MAX_CONFIG_BYTES}
@@ -177,7 +177,7 @@ def _read_facts(folder: Path, stamp: tuple[tuple[str, int, int], ...]) -> ModelF
 
 
 def _texts_digest(folder: Path) -> str:
-    """Return the sha256 (hex) of the folder's small files, without the store's own manifest."""
+    """Return the sha256 (hex) of all files with a suffix in _TEXTS and their names, except the manifest."""
     digest = hashlib.sha256()
     for path in (*_files(folder), *sorted(folder.glob("*/*.jinja"))):
         if path.suffix in _TEXTS and path.name != MANIFEST:

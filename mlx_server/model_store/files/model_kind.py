@@ -190,11 +190,12 @@ def _unsupported(
 def _projection_fault(
     steps: SentenceSteps, modules: Sequence[Module], tensor_names: Collection[str]
 ) -> str | None:
-    """Return, as part of a sentence, which projection of an embedder has no weights, or that the weights
-    contain a projection that no module describes; None if neither is the case.
+    """Return what is wrong with an embedder's projections, as part of a sentence; None if nothing is. A
+    projection in `steps` may lack weights, or the model's weights may contain a projection although `steps`
+    has none.
 
-    A projection's weights are in the folder of its module, or named `dense.0` and so on in the model's own
-    weights.
+    `steps` was made from `modules`. A projection's weights are in the folder of its module, or named
+    `dense.0` and so on in the model's own weights, whose names are `tensor_names`.
     """
     own = {module.path: module.tensor_names for module in modules}
     for i, dense in enumerate(steps.projections):

@@ -45,11 +45,12 @@ class SentenceConfig:
 
 
 def read_modules(folder: Path, config: Mapping[str, Any]) -> tuple[Module, ...]:
-    """Return the modules that `modules.json` names; without that file, the modules whose folders exist.
+    """Return the modules that `modules.json` names; without that file, the modules whose folders exist. A
+    model without any sentence-transformers files has none.
 
-    If no Pooling folder exists, as in some conversions, the pooling is chosen by `config`. Return an
-    empty tuple for a model without any sentence-transformers files. Raises UnreadableModel if a file cannot
-    be read or is invalid.
+    If neither `modules.json` nor a Pooling folder exists, a Pooling module is added. Its mode follows from
+    the architecture in `config`, the content of config.json. Raises UnreadableModel if a file cannot be read
+    or is invalid.
     """
     index = folder / "modules.json"
     if index.is_file():
@@ -90,8 +91,12 @@ def settings_files(folder: Path) -> list[Path]:
 
 
 def _module(folder: Path, type_: str, path: str) -> Module:
-    """Return the module of the class `type_` with the content of its folder, which is `path` in the model's
-    `folder`. The content is empty if `path` is empty or leads out of `folder`.
+    """Return the module of the class `type_` whose files are in the folder `path`, relative to the model's
+    `folder`. The module has the content of that folder's config.json, and the names of the tensors in its
+    model.safetensors.
+
+    Each is empty if the file is missing, and both are if `path` is empty or leads out of `folder`. Raises
+    UnreadableModel if a file cannot be read or is invalid.
     """
     if not path or ".." in Path(path).parts or Path(path).is_absolute():
         return Module(type_, path, {})

@@ -119,8 +119,9 @@ def read_json(path: Path) -> Any:
 
 
 def read_header(path: Path) -> tuple[bytes, dict[str, Any]]:
-    """Return a safetensors file's header, raw and parsed, without its metadata. Raises UnreadableModel if the
-    file cannot be read, is damaged or is truncated.
+    """Return a safetensors file's header in two forms: the bytes of its JSON, without the length before them;
+    and parsed, without the entry `__metadata__`. Raises UnreadableModel if the file cannot be read, is
+    damaged or is truncated.
     """
     try:
         size = path.stat().st_size

@@ -139,6 +139,9 @@ def sentence_files(metadata: Mapping[str, Any], config: Mapping[str, Any]) -> di
 def _own_figures(read: _Metadata, config: Mapping[str, Any], header: Header) -> dict[str, Any]:
     """Return the fields of `config.json` that are particular to the model's family, such as the number of
     experts; empty if there are none. Raises UnsupportedGguf if the model has a feature that is not converted.
+
+    `read` reads the GGUF file's metadata, `config` has the fields that are converted already, and `header`
+    has the shapes of the tensors.
     """
     kind, head_dim, hidden = config["model_type"], config["head_dim"], config["hidden_size"]
     rotary = read.size("rope.dimension_count", head_dim)
@@ -214,6 +217,10 @@ def _rope_scaling(
 ) -> dict[str, Any] | None:
     """Return the scaling of rotary positions in mlx-lm's form, or None without scaling. Raises
     UnsupportedGguf if this kind of scaling is not converted.
+
+    `read` reads the GGUF file's metadata, and `config` has the fields of `config.json` that are converted
+    already. `factors` has the values of the tensors `rope_freqs`, `rope_factors_long` and
+    `rope_factors_short`, as far as the file has them.
     """
     kind = read.optional("rope.scaling.type", "none")
     longest = config["max_position_embeddings"]

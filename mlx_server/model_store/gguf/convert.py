@@ -87,8 +87,11 @@ def _require_space(need_bytes: int, folder: Path) -> None:
 def _converted(
     placed: Placed, family: Family, config: Mapping[str, Any], data: Any, kind: Any
 ) -> dict[str, Any]:
-    """Return the MLX arrays into which one GGUF tensor is converted, by their names in mlx-lm. `data` is the
-    content of the GGUF file in uint8; `kind` is the `Target`, which says how weights are stored.
+    """Return the MLX arrays into which one GGUF tensor is converted, by their names in mlx-lm.
+
+    `placed` is the tensor, and the name of its weight in mlx-lm. `family` says what llama.cpp has changed in
+    the tensor, which is undone here, and `config` (the model's config.json) has the number of heads. `data`
+    is the content of the GGUF file in uint8; `kind` is the `Target`, which says how weights are stored.
     """
     from mlx_server.model_store.gguf.weights import arrays
 

@@ -90,8 +90,10 @@ def _takes_space(metadata: Mapping[str, Any], token: int) -> bool:
 
 
 def adds_bos(metadata: Mapping[str, Any]) -> bool:
-    """Return True if the tokenizer puts the beginning-of-text token before every text. Raises UnsupportedGguf
-    if the file does not say so and the rule by which it splits text is unknown.
+    """Return True if the tokenizer puts the beginning-of-text token before every text.
+
+    If the metadata do not say whether it does, a SentencePiece tokenizer does, and for any other tokenizer
+    the rule by which it splits text decides. Raises UnsupportedGguf if that rule is unknown.
     """
     stated = metadata.get("tokenizer.ggml.add_bos_token")
     if stated is None:

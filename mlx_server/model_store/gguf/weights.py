@@ -28,10 +28,12 @@ class Target:
 def arrays(
     tensor: Tensor, data: Any, target: Target, heads: int = 0, offset: float = 0.0
 ) -> dict[str, mx.array]:
-    """Return the MLX arrays of one tensor by the last part of their names: `weight`, `scales`, `biases`.
+    """Return the MLX arrays of one tensor. The keys are the last parts of their names: `weight`, and, if the
+    tensor stays quantized, `scales` and `biases`.
 
-    `data` is the file's content in uint8. If `heads` is not 0, the tensor's rows belong to so many heads, and
-    llama.cpp's reordering of each head's rows is undone. `offset` is subtracted from the weights.
+    `data` is the file's content in uint8, and `target` says how weights are stored. If `heads` is not 0, the
+    tensor's rows are divided equally among that number of attention heads, and llama.cpp's reordering of each
+    head's rows is undone. `offset` is subtracted from the weights.
     """
     raw = data[tensor.offset : tensor.offset + tensor.bytes]
     columns = tensor.shape[-1]
@@ -58,8 +60,11 @@ def _row_order(rows: int, heads: int) -> np.ndarray:
 
 
 def _unpack(tensor: Tensor, rows: np.ndarray, target: Target, offset: float) -> dict[str, mx.array]:
-    """Return the MLX arrays of a part of a tensor by name: `weight`, and also `scales` and `biases` if it
-    stays quantized. `rows` are the tensor's rows as bytes of the GGUF file; each array has as many rows.
+    """Return the MLX arrays of some rows of a tensor by name: `weight`, and, if the tensor stays quantized,
+    `scales` and `biases`. Each array has as many rows as `rows`.
+
+    `rows` holds the bytes of these rows in the GGUF file. `target` says how weights are stored; `offset` is
+    subtracted from weights that become floats.
     """
     name = tensor.type.name
     if tensor.type.block_weights == 1:

@@ -125,8 +125,9 @@ def candidate(config: Config, model: OllamaModel) -> Candidate:
 
 
 def _state(config: Config, model: OllamaModel) -> tuple[State, str]:
-    """Return the state of a model whose weights can be converted, and the reason for it: `convertible` and
-    "", `installed` if it was imported before, or `refused` if its name is not valid or is taken.
+    """Return the state of a model whose weights can be converted, and a clause with the reason for the state.
+    The state is `installed` if this version of the model was imported before, and `refused` if its name is
+    not valid or is taken. Otherwise it is `convertible`, and the reason is empty.
     """
     name = canonical(model.name)
     if not is_valid_name(name):

@@ -87,8 +87,10 @@ def to_jinja(template: str) -> str:
 
 
 class _Translation:
-    """Translates one template. The argument `dot` of its methods is the Jinja name of what `.` means in Go at
-    the point that the translation has reached.
+    """Translates one template. With `one_turn`, the template renders a single turn of a conversation.
+
+    The argument `dot` of the methods is the Jinja name of what `.` means in Go at the point that the
+    translation has reached; "" where it is the outermost value.
     """
 
     def __init__(self, template: str, *, one_turn: bool) -> None:
@@ -189,10 +191,10 @@ def _expression(text: str, dot: str) -> str:
 
 
 def _pipeline(words: list[str], dot: str, text: str, depth: int) -> tuple[str, list[str]]:
-    """Return the Jinja translation of the Go pipeline at the beginning of `words`, and the words that follow
-    it.
+    """Return the Jinja translation of the Go pipeline at the beginning of `words`, and the words after it.
+    The pipeline ends before a closing parenthesis or after the last word.
 
-    The pipeline ends at a closing parenthesis or the last word, and stands in `depth` pairs of parentheses.
+    `dot` is the Jinja name of what `.` means in Go. The pipeline stands in `depth` pairs of parentheses.
     `text` is the whole action, for errors. Raises UntranslatableTemplate if there is no translation.
     """
     if depth > MAX_DEPTH:

@@ -89,8 +89,12 @@ def _converted_before(config: Config, weights: Layer) -> Path | None:
 
 
 def _install(config: Config, name: str, found: Candidate, weights: Layer, staged: Path) -> list[str]:
-    """Move the converted model into the store, with its preset, and return sentences about what was left out.
-    Raises ModelStoreError if the model or its preset cannot be read, or the preset is too large.
+    """Move the converted model from `staged` into the store as `name`, with the preset that it has at Ollama.
+    Return sentences about what of the preset was left out.
+
+    `found` is the model in Ollama's store, and `weights` its layer that was converted. Raises ModelStoreError
+    if the model or its preset is invalid, or the preset is too large, and OSError if a file cannot be read or
+    written.
     """
     try:
         model_folder.read_facts(staged)

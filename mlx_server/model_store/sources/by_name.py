@@ -2,7 +2,8 @@
 
 A name of Ollama's library is looked up in `ollama_names.yaml`. A name with an owner, such as
 `mlx-community/Qwen3-4B-4bit`, is a repository of the Hugging Face hub, and `@REVISION` after it is a branch,
-a tag or a commit. In a repository of GGUF files (`…-GGUF`), the tag chooses the file by its quantization.
+a Git tag or a commit. The quantization can follow a colon. In a repository of GGUF files (`…-GGUF`),
+`:Q4_K_M` chooses the file. Otherwise, `:4bit` chooses the repository whose name ends with `-4bit`.
 """
 
 from __future__ import annotations

@@ -115,11 +115,11 @@ def verify(
     step: ReportStep,
     checked: Collection[str] = (),
 ) -> None:
-    """Check each weight file in `folder` against the sha256 that the hub announced, unless that sha256 is in
-    `checked`.
+    """Check each weight file of the model `name` in `folder` against the sha256 that the hub announced,
+    unless that sha256 is in `checked`. `step` is called before each file is read.
 
-    In the hub's cache, this sha256 is the name of a large file, but the hub's library compares only the
-    file's size. If a file is damaged, it is deleted and ModelStoreError (`checksum_mismatch`) is raised.
+    The hub's library compares only the sizes of files. In its cache, the name of a large file is the
+    announced sha256. If a file is damaged, it is deleted and ModelStoreError (`checksum_mismatch`) is raised.
     """
     for path in [*weight_files(folder), *folder.glob("*.gguf"), *folder.glob("adapter*.safetensors")]:
         blob = path.resolve()

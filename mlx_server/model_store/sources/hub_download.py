@@ -38,8 +38,9 @@ class Blobs:
 
     @property
     def large(self) -> list[HubFile]:
-        """Return the files of the repository that `download` fetches: those with a known sha256, except files
-        over the size up to which the hub's library uses plain HTTP.
+        """Return the files of the repository that `download` fetches: those whose sha256 the hub announces,
+        as it does for large files. Files over MAX_HTTP_DOWNLOAD_SIZE (50 GB) are excluded: `http_get` refuses
+        them, and the hub's library fetches them in another way.
         """
         from huggingface_hub import constants
 
@@ -47,7 +48,9 @@ class Blobs:
         return [file for file in self._repository.files if file.sha256 and file.bytes <= most]
 
     def present_bytes(self) -> int:
-        """Return how many bytes of the large files are in the cache, including those of partial files."""
+        """Return how many bytes of the files in `large` are in the hub's cache, including the bytes of
+        partial files.
+        """
         return sum(min(self._size(file), file.bytes) for file in self.large)
 
     def missing(self) -> list[HubFile]:
@@ -83,11 +86,12 @@ class Blobs:
 
 
 def download(name: str, repository: Repository, blobs: Blobs) -> None:
-    """Download the large files that are missing.
+    """Download into the hub's cache those files in `blobs.large` that it lacks. `name` is the model's name,
+    for errors.
 
-    Raises ModelStoreError if a file is damaged, or the first error of the hub's library, without waiting for
-    the other downloads. They run in daemon threads, so a process that is terminated does not wait for them
-    either.
+    Raises ModelStoreError if a file is damaged, and otherwise the first error of the hub's library. An error
+    is raised at once, while other files are still being downloaded. The downloads run in daemon threads, so a
+    process that is terminated does not wait for them either.
     """
     waiting: queue.SimpleQueue[HubFile] = queue.SimpleQueue()
     missing = blobs.missing()
@@ -150,8 +154,8 @@ def _download(name: str, repository: Repository, file: HubFile, blobs: Blobs) ->
 
 @contextmanager
 def _locked(partial: Path) -> Iterator[int]:
-    """Open the partial file, lock it so that no other process appends to it, and yield its file
-    descriptor.
+    """Open the partial file, which is created if it is missing, lock it so that no other process appends to
+    it, and yield its file descriptor. If another process holds the lock, wait until it is released.
     """
     while True:
         descriptor = os.open(partial, os.O_RDWR | os.O_CREAT, 0o644)

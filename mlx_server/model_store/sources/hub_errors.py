@@ -78,7 +78,9 @@ def failed(name: str, repo: str, why: str) -> ModelStoreError:
 
 
 def _for(name: str, repo: str) -> str:
-    """Return a clause that names the model for which the hub was asked; empty for a search."""
+    """Return the end of a clause, " for `repo`, the source of model `name`"; "" for a search, which has no
+    `name`.
+    """
     return f" for {repo}, the source of model {name}" if name else ""
 
 
@@ -107,7 +109,10 @@ def _absent(name: str, repo: str) -> ModelStoreError:
 
 
 def _refused(name: str, repo: str, error: Exception) -> ModelStoreError:
-    """Return the error for an HTTP answer with an error status; 401 means that the token is not valid."""
+    """Return the error that explains `error`, which the hub's library raised for an HTTP answer with an error
+    status or for an invalid value. Status 401 means that the token is not valid. `name` is the model, `repo`
+    its repository; both are empty for a search.
+    """
     if getattr(getattr(error, "response", None), "status_code", 0) == 401:
         return ModelStoreError(
             "unauthorized",

@@ -97,8 +97,9 @@ def read(name: str, source: HubSource) -> Repository:
 
 
 def wanted(name: str, source: HubSource, files: list[HubFile]) -> list[HubFile]:
-    """Return those of `files` that are to be fetched: the one GGUF file if `source` has a quantization, else
-    all files whose names match the patterns for `source`.
+    """Return those of `files` that are to be fetched for the model `name`. If `source` has a quantization,
+    that is the one GGUF file with this quantization; else all files whose names match the patterns that
+    `patterns_of` returns.
 
     Raises ModelStoreError (`model_not_found`) if no GGUF file has that quantization.
     """
@@ -131,7 +132,9 @@ def gguf_of(quantization: str, files: Iterable[str]) -> str | None:
 
 
 def patterns_of(source: HubSource) -> tuple[str, ...]:
-    """Return the patterns of the file names that are fetched for a source without a quantization."""
+    """Return the patterns for the names of the files to fetch: those of an adapter, or those of a model. Use
+    it only if `source.quantization` is None; otherwise the one GGUF file that `gguf_of` returns is fetched.
+    """
     return ADAPTER_PATTERNS if source.adapter else PATTERNS
 
 

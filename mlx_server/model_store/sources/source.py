@@ -23,10 +23,11 @@ class PathSource:
 
 @dataclass(frozen=True)
 class HubSource:
-    """A repository of the Hugging Face hub; its files stay in the hub's own cache.
+    """A repository of the Hugging Face hub. Its files are fetched into the hub's own cache and used there.
 
-    `quantization` chooses the one GGUF file that is fetched, and converted into the store. If `adapter` is
-    True, only the files of an adapter are fetched.
+    If `quantization` is not None, only the GGUF file with this quantization is fetched, and the model
+    converted from it is in Vestal's store. If `adapter` is True, only the files of an adapter are fetched.
+    `revision` None means the main branch.
     """
 
     repo: str
@@ -57,8 +58,9 @@ _PYPI = re.compile(
 
 
 def parse_source(name: str, text: str) -> Source:
-    """Return the source that `text` describes for the model `name`. Raises ModelStoreError (`invalid_source`)
-    if it has none of the three forms.
+    """Return the source that `text` describes: a path, a repository of the hub or a package. Raises
+    ModelStoreError (`invalid_source`), which names the model `name`, if `text` has none of the forms
+    `path:…`, `hf:…` and `pypi:…`.
     """
     scheme, _, rest = text.partition(":")
     if scheme == "path" and rest:

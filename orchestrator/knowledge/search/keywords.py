@@ -20,7 +20,9 @@ STOP_WORDS = frozenset(
 
 
 def match_of(question: str) -> str:
-    """Return an expression such as `"breaker" OR "open"`, or "" for a question without words.
+    """Return the FTS5 expression that matches texts with any word of the question; "" for a question without
+    words. An example is `"breaker" OR "open"`. The expression has at most MAX_WORDS words, and stop words
+    only if the question has no others.
 
     Each word is quoted, so that none is read as an operator. `kv_bits` stays one quoted word, which FTS5
     reads as a phrase, so a search for a setting's name finds that setting.

@@ -13,7 +13,9 @@ from orchestrator.storage.database import Database
 
 
 class PostgresRanker:
-    """Implements `Ranker` on Postgres."""
+    """Implements `Ranker` on Postgres with pgvector. `model` is the embedding model whose vectors
+    `by_meaning` compares.
+    """
 
     def __init__(self, database: Database, model: str) -> None:
         self._database = database

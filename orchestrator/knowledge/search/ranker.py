@@ -26,7 +26,9 @@ class Ranker(Protocol):
         ...
 
     def release_idle_memory(self) -> None:
-        """Release the memory of vectors that no search has used for a while. Called after each cycle."""
+        """Release the memory of vectors that no search has used for ten minutes. The orchestrator calls this
+        at the end of each cycle, its periodic round of checks and work.
+        """
         ...
 
 

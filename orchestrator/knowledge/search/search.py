@@ -35,10 +35,12 @@ TRIM_EVERY = 1000  # new questions
 
 @dataclass(frozen=True)
 class Hit:
-    """A chunk that a search found. `score` is 1.0 if every ranking has the chunk first.
+    """A chunk that a search found.
 
-    `similarity` is the cosine of the chunk's and the question's vectors, and `relevance` the reranker's
-    score; each is None if unknown.
+    `score` is computed from the chunk's ranks in the rankings that the search used, by meaning and by words.
+    It is 1.0 if the chunk is the first in each of them, and decreases with every rank. `similarity` is the
+    cosine of the chunk's and the question's vectors, and `relevance` the reranker's score; each is None if
+    unknown.
     """
 
     agent: str
@@ -90,7 +92,9 @@ class KnowledgeSearch:
         self._new_questions = 0
 
     def release_idle_memory(self) -> None:
-        """Release the memory of vectors that no search has used for a while. Called after each cycle."""
+        """Release the memory of vectors that no search has used for ten minutes. The orchestrator calls this
+        at the end of each cycle, its periodic round of checks and work.
+        """
         self._ranker.release_idle_memory()
 
     async def has_knowledge(self, agents: Collection[str] | None) -> bool:
@@ -101,15 +105,16 @@ class KnowledgeSearch:
         return bool(known) if agents is None else not known.isdisjoint(agents)
 
     async def search(self, query: str, agents: Collection[str] | None, k: int) -> list[Hit]:
-        """Return the best `k` chunks in the folders of `agents`. Raises BackendError if the query cannot be
-        embedded.
+        """Return the best `k` chunks (at most MAX_RESULTS) in the knowledge folders of `agents` (None: of all
+        agents), the best first. Raises BackendError if the query cannot be embedded.
         """
         vector = await self._vector(query)
         return (await self._found(query, vector, Scope(agents), k)).hits
 
     async def find(self, query: str, scope: Scope, k: int) -> Findings:
-        """Return the best `k` chunks in the scope. If the query cannot be embedded in time, search by words
-        alone, and say so in the note.
+        """Return the best `k` chunks (at most MAX_RESULTS) in the scope, found by vectors and by words, the
+        best first. If the query cannot be embedded within QUERY_WAIT_S seconds, search by words alone; the
+        result's `note` then says so.
         """
         vector, note = None, ""
         try:

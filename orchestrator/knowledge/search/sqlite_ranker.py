@@ -21,7 +21,9 @@ class SqliteRanker:
         return self._index.get(len(vector)).nearest(vector, scope, limit)
 
     def release_idle_memory(self) -> None:
-        """Release the matrix if no search has used it for a while."""
+        """Release the matrix of all vectors if no search has used it for ten minutes. The next search by
+        meaning builds it again.
+        """
         self._index.release_if_idle()
 
     def by_words(self, match: str, scope: Scope, limit: int) -> list[int]:

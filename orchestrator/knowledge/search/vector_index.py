@@ -32,7 +32,8 @@ class Index:
     """A matrix of the chunks' vectors (chunks × dim, float32). Row n is the vector of the chunk `ids[n]`; the
     chunk's file is `paths[files[n]]`, a pair (agent, path).
 
-    `generation` is the store's generation from which the matrix was built.
+    `generation` is the value of the knowledge store's counter of changes (`KnowledgeStore.generation`) when
+    the matrix was built. An index is stale, and is rebuilt, if the counter has another value by now.
     """
 
     generation: int

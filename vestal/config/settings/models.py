@@ -42,7 +42,9 @@ class ModelSource(Section):
 
     @property
     def draft_source(self) -> str | None:
-        """Return the source of the draft model; None if there is none, or if `draft` is the name of one."""
+        """Return `draft` if it is a source, that is, begins with `path:`, `hf:` or `pypi:`. Return None if it
+        is the name of a model, or if there is no draft model.
+        """
         return self.draft if self.draft and self.draft.startswith(_SCHEMES) else None
 
     @property

@@ -21,7 +21,9 @@ MIN_MEMORY_BYTES = 64 * 1024 * 1024
 
 
 def _by_agent(value: object) -> object:
-    """Convert a single folder to the knowledge of the agent `docs`, and leave any other value as it is."""
+    """Return the setting `knowledge`, which maps each agent to the folder that it may search. A single folder
+    is converted to `{"docs": folder}`: it is that of the agent `docs`. Any other value is returned as it is.
+    """
     return {"docs": value} if isinstance(value, str | Path) else value
 
 
@@ -51,14 +53,15 @@ PostgresUrl = Annotated[str, AfterValidator(_check_postgres_url)]
 
 
 class OrchestratorSection(Section):
-    """The orchestrator and the nightly container.
+    """The orchestrator: its API service, the service `nightly`, which works on the agents' knowledge once a
+    night, and further workers.
 
     `mode`                        docker, native or off; auto: docker if a Docker engine answers, else native
     `mem_limit`                   the memory of each container, swap included
     `cycle_interval_s`            how often a cycle runs: LLM health first, then its other phases
     `health_monitor_interval_s`   how often the LLM hosts are checked between cycles
     `max_concurrent`              the most LLM calls at once
-    `knowledge`                   a folder for each agent; a single folder is that of the agent `docs`
+    `knowledge`                   a folder of text for each agent; a single folder is that of the agent `docs`
     `rerank_model`                the model that ranks what a search has found; None: no model does
     `agents`                      the file that describes the agents
     `max_answer_tokens`           the longest answer of one step of a task
@@ -71,7 +74,7 @@ class OrchestratorSection(Section):
     `recovery_webhook_url`        the agent's `POST /recover`; None: worked out from its port
     `database_url`                a Postgres with pgvector; None: SQLite
     `workers`                     more containers that only work on tasks; they need `database_url`
-    `tasks_at_once`               the tasks that all workers together work on
+    `tasks_at_once`               the most tasks that all workers together work on at once
     `max_unfinished_tasks`        the most tasks that are queued or running; further ones are refused
     """
 

@@ -134,8 +134,10 @@ class Config(Settings):
         return find_named(name, self.models, str)
 
     def adapter(self, name: str) -> ModelAdapter | None:
-        """Return the configured adapter that makes the model `name`, however that is spelled; None if there
-        is none.
+        """Return the configured LoRA adapter that is served as the model `name`; None if there is none.
+
+        Names are compared as Ollama compares them: upper and lower case are equal, and a missing tag means
+        `latest`.
         """
         return find_named(name, self.adapters(), lambda adapter: adapter.name)
 

@@ -24,7 +24,9 @@ class BrewService:
 
 
 def parse(text: str) -> dict[str, BrewService]:
-    """Return the services by name; empty for a text that is not such a list."""
+    """Return the services in `text`, the output of `brew services list --json`, by name. Return an empty
+    dictionary if `text` is anything else.
+    """
     try:
         listed = json.loads(text)
         return {

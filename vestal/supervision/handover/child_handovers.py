@@ -1,12 +1,16 @@
-"""All handovers of one child: at most one that is undecided, and those whose predecessor has not ended.
+"""All handovers of one child. In a handover, a new process, the successor, takes over from the process that
+serves, its predecessor.
 
-The PID files name every process at any time, for the next supervisor in case this one dies:
+A handover begins only after all earlier ones are decided: their successor took over, or did not. Their
+predecessors may still run. At every moment, PID files name all these processes, so that the next supervisor
+finds them if this one dies (here for the child `gateway`):
 
     gateway.json             the child's process
-    gateway.successor-*      a successor that starts while that process serves; the next supervisor kills it
-    gateway.predecessor-*    a process asked or about to be asked to hand over; the next supervisor asks again
+    gateway.successor-*      a successor that has not taken over; the next supervisor kills it
+    gateway.predecessor-*    a process that is to hand over; the next supervisor repeats the request to it
 
-If a predecessor's file names the child's process itself, the supervisor died just before it asked.
+If one of the last two names the same process as gateway.json, the supervisor died between writing two of
+these files. The next one only removes that file.
 """
 
 from __future__ import annotations
@@ -39,10 +43,12 @@ from vestal.supervision.processes.process_group import reap
 
 
 class ChildHandovers:
-    """Begins and follows the handovers of one child.
+    """Begins and follows the handovers of one child, in which a successor takes over from the process that
+    serves.
 
-    `make_child` makes a process the child's own, and returns the process that was the child's before. The
-    child reports each change of its state by `child_changed`.
+    `process` is the child's present process. `make_child` makes a successor the child's process in its place,
+    and returns the process that was replaced. `emit(event, cause)` publishes an event about the child. The
+    owner calls `child_changed` whenever the child's state may have changed.
     """
 
     def __init__(
@@ -95,19 +101,22 @@ class ChildHandovers:
         return [pid for pid in pids if pid is not None]
 
     def environment(self) -> Mapping[str, str]:
-        """Return the environment variables that an ordinary launch adds, such as a restart.
+        """Return the environment variables that are added at a launch outside a handover, such as a restart.
 
-        They hold the PID of a predecessor that is still handing over, so that the launched process can wait
-        for what that predecessor releases. They are empty if there is none.
+        If a predecessor is still handing over, they hold its PID, so that the launched process can wait for
+        what the predecessor releases. Otherwise there are none.
         """
         taking = [each for each in self._handovers if each.plan.stage is Stage.TAKING_OVER]
         pids = [each.predecessor_pid for each in taking if each.predecessor_pid is not None]
         return {SUCCEEDS_VARIABLE: str(pids[-1])} if pids else {}
 
     def resume(self, child: ChildState) -> None:
-        """Continue an earlier supervisor's handovers, which its PID files name.
+        """Continue the handovers that an earlier supervisor began; its PID files name the processes. `child`
+        is the child's state.
 
-        Kill the successors that had not taken over, and ask the predecessors again to hand over.
+        Kill each successor that had not become the child's process. Ask each predecessor that still runs
+        again to hand over, because the request may not have been sent; the child's present or next process
+        takes over from it.
         """
         if self._spec.handover is None:
             return
@@ -151,7 +160,9 @@ class ChildHandovers:
                 self._handovers.remove(each)
 
     async def wait_over(self) -> None:
-        """Wait until the child's own process is the only one left of all handovers."""
+        """Wait, without a time limit, until every predecessor has ended, and also every successor that did
+        not take over.
+        """
         for each in list(self._handovers):
             await each.over.wait()
 
@@ -178,8 +189,9 @@ class ChildHandovers:
         return handover
 
     def _make_child(self, successor: ProcessHandle) -> ProcessHandle:
-        """Write a predecessor's PID file for the child's present process; make `successor` the child's
-        process.
+        """Make `successor` the child's process, and return the process that it replaces.
+
+        Before that, write a PID file that records the present process as a predecessor.
         """
         present = self._process.handle
         assert present is not None

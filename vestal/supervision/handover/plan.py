@@ -74,9 +74,11 @@ Input = SuccessorReady | SuccessorServes | SuccessorEnded | PredecessorEnded | T
 
 @dataclass(frozen=True)
 class MakeSuccessorTheChild:
-    """Have the supervisor watch the successor as the child's process, and write the predecessor's PID file.
+    """Make the successor the child's process, which the supervisor watches, and record the predecessor in a
+    PID file of its own.
 
-    This comes before AskToHandOver, so that a supervisor which dies in between finds both again.
+    This comes before AskToHandOver. If the supervisor dies between the two actions, the next supervisor finds
+    both processes by their PID files.
     """
 
 

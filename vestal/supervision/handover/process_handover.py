@@ -42,9 +42,11 @@ _READ_BYTES = 4096
 
 
 class ProcessHandover:
-    """Carries out one handover as its plan decides.
+    """Carries out one handover of a child, in which a new process, the successor, takes over from the process
+    that serves, its predecessor. `plan.step` decides what to do.
 
-    `make_child` makes the successor the child's process and returns the process that was the child's before.
+    `name` is the child's, and `files` are the PID files of its handovers. `emit(event, cause)` publishes an
+    event about the child. `make_child` makes the successor the child's process and returns the predecessor.
     `last_words` returns the last line that the successor wrote to its log. `decided` is set once it is known
     whether the successor takes over; `over`, once nothing is left to do.
     """
@@ -82,9 +84,9 @@ class ProcessHandover:
         return None if self._predecessor is None else self._predecessor.pid
 
     def begin(self, started: Handover, launched: ProcessHandle, reports: int) -> None:
-        """Begin the handover to a successor that was launched, in the state `started`.
+        """Begin the handover to the successor `launched`. `started` is the first state of the handover.
 
-        The successor's reports are read from the descriptor `reports`.
+        The successor's reports are read from the file descriptor `reports`, which this object closes.
         """
         self._plan, self._successor, self._reports = started, launched, reports
         self._files.write("successor", _identity(launched))
@@ -94,7 +96,8 @@ class ProcessHandover:
         self._update()
 
     def resume(self, resumed: plans.Step, predecessor: ProcessHandle) -> None:
-        """Continue a handover of an earlier supervisor from a predecessor that still runs.
+        """Continue a handover that an earlier supervisor began. `predecessor` is the process that has to hand
+        over, and still runs.
 
         `resumed` is the handover's state and the actions to carry out now (see `plan.resume`).
         """

@@ -55,7 +55,9 @@ class Succession:
         self._write(READY)
 
     def report_serving(self) -> None:
-        """Report that this process serves, and close the pipe, because no other report follows."""
+        """Report to the supervisor that this process serves. Close the pipe for reports, because no other one
+        follows.
+        """
         self._write(SERVING)
         if self._descriptor is not None:
             os.close(self._descriptor)

@@ -20,10 +20,13 @@ AT_ONCE_S = 0.1
 
 
 class HealthCheck:
-    """Sends health probes (questions) to one process, and judges the process if it leaves them unanswered.
+    """Sends health probes (questions) to one process, and judges a process that does not answer: it is busy,
+    it hangs, or it is too early to say.
 
-    The supervisor, the monitor and recovery passes share this object. Their unanswered questions are counted
-    together, and simultaneous callers share one question.
+    `probe` and `activity` are called with the process's PID. `activity` returns what the kernel shows of the
+    process; without it, a process that does not answer never counts as busy. The supervisor, the monitor and
+    recovery passes share this object. Their unanswered questions are counted together, and simultaneous
+    callers share one question.
     """
 
     def __init__(
@@ -40,7 +43,9 @@ class HealthCheck:
         self._asking: asyncio.Task[ProbeResult] | None = None
 
     def forget(self) -> None:
-        """Forget the unanswered questions, as after the machine has slept."""
+        """Forget the unanswered health probes, so that they count no longer: the machine has slept since, or
+        the process was replaced.
+        """
         self._silence = UnansweredQuestions()
 
     async def ask(self, pid: int) -> ProbeResult:
@@ -94,11 +99,11 @@ class HealthCheck:
                 return ProbeResult(False, result.detail, answered=False, hung=False)
 
     async def _probe_and_look(self, pid: int) -> tuple[ProbeResult, ProcessActivity | None]:
-        """Return the probe's result, and the process's activity soon after the probe began.
+        """Probe the process, and return the result and the process's activity soon after the probe began.
 
-        The activity is None if the result came at once, as it does from a process at rest, because reading
-        the activity would take longer than the answer. If the previous question got no answer, the activity
-        is read before the probe begins.
+        The activity is None if the probe ended within AT_ONCE_S, as it does for a process at rest, because to
+        read the activity would take longer. If the previous probe got no answer, the activity is read before
+        this probe begins.
         """
         if self._silence.questions:
             before = await self._read_activity(pid)
@@ -112,8 +117,10 @@ class HealthCheck:
             probing.cancel()
 
     def _timeout_s(self, before: ProcessActivity) -> float:
-        """Return how long to wait for the answer, in seconds: only briefly if the process was suspended by
-        SIGSTOP before.
+        """Return how many seconds to wait for the answer to the next probe: the policy's `timeout_s`, but at
+        most SUSPENDED_TIMEOUT_S if the process is suspended (SIGSTOP) and did not answer the previous probe.
+
+        `before` is the process's activity, read just before the probe.
         """
         if before.suspended and self._silence.questions:
             return min(self._policy.timeout_s, SUSPENDED_TIMEOUT_S)

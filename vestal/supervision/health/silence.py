@@ -62,11 +62,12 @@ class ProcessActivity:
 
 @dataclass(frozen=True)
 class UnansweredQuestion:
-    """A question without an answer: when it was asked and given up, in monotonic seconds, and what the kernel
-    showed at both moments.
+    """A question (a health probe) that a process did not answer between `asked_at` and `given_up_at`. Times
+    are monotonic seconds.
 
-    `since` and `before` are the time and the activity at the end of the previous unanswered question, if
-    there is one, because a question that was refused at once spans almost no time.
+    `before` and `after` are the process's activity at `since` and at `given_up_at`. `since` is `asked_at`, or
+    the end of the previous question if that got no answer either: a question that was refused at once would
+    otherwise span almost no time.
     """
 
     asked_at: float
@@ -99,8 +100,8 @@ class ProcessJudgement:
 
 @dataclass(frozen=True)
 class UnansweredQuestions:
-    """The unanswered questions since the last answer, oldest first: the first one, and the latest
-    KEPT_QUESTIONS.
+    """The unanswered questions (health probes) since the last answer, oldest first. Of many questions, only
+    the first one and the latest ones are kept.
     """
 
     questions: tuple[UnansweredQuestion, ...] = ()
@@ -108,7 +109,12 @@ class UnansweredQuestions:
     def add(
         self, asked_at: float, given_up_at: float, before: ProcessActivity, after: ProcessActivity
     ) -> UnansweredQuestions:
-        """Return these questions with one more, asked at `asked_at` and given up at `given_up_at`."""
+        """Return these questions with one more, asked at `asked_at` and given up at `given_up_at` (monotonic
+        seconds). `before` and `after` are the process's activity at these two times.
+
+        If a question precedes the new one, its end and its `after` replace the new one's `since` and
+        `before`. Besides the new question, only the first one and KEPT_QUESTIONS others are kept.
+        """
         question = UnansweredQuestion(asked_at, given_up_at, before, after, since=asked_at)
         if not self.questions:
             return UnansweredQuestions((question,))
@@ -140,10 +146,11 @@ class UnansweredQuestions:
         return ProcessJudgement(ProcessVerdict.UNDECIDED, f"{unanswered}")
 
     def _idle_questions(self, policy: ProbePolicy) -> list[UnansweredQuestion]:
-        """Return the latest successive questions during which the process did not work.
+        """Return the questions since the last one during which the process worked (see `evidence_of_work`),
+        oldest first.
 
-        A question that was given up much later than at its timeout is left out: the process that asked was
-        itself held up, and may have missed the answer.
+        A question that was given up more than LATE_S after the policy's `timeout_s` is left out: this
+        process, which asked it, was itself held up and may have missed the answer.
         """
         idle: list[UnansweredQuestion] = []
         for question in reversed(self.questions):
@@ -155,7 +162,9 @@ class UnansweredQuestions:
 
 
 def evidence_of_work(question: UnansweredQuestion) -> str:
-    """Return in words how the process worked while it was asked; "" if it did not work."""
+    """Return in words what shows that the process worked while it left the question unanswered, such as "it
+    waits for the disk"; "" if nothing shows it.
+    """
     before, after = question.before, question.after
     if before.cpu_s is not None and after.cpu_s is not None:
         used_s = after.cpu_s - before.cpu_s
@@ -173,7 +182,9 @@ def evidence_of_work(question: UnansweredQuestion) -> str:
 
 
 def _turns(question: UnansweredQuestion) -> bool:
-    """Return whether the process wakes up now and then, as an event loop does."""
+    """Return whether the process woke up at least once, and at least TURNING_PER_S times per second, while it
+    left the question unanswered, as it does if its event loop turns. Return False if that is not known.
+    """
     before, after = question.before.wakeups, question.after.wakeups
     if before is None or after is None:
         return False

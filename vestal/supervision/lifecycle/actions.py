@@ -11,21 +11,31 @@ from vestal.supervision.lifecycle.child_state import ChildState
 
 @dataclass(frozen=True)
 class Launch:
-    """Launch the child's process number `run`, and report Launched or LaunchFailed with that number."""
+    """Launch a process of the child, and send Launched or LaunchFailed, with the same `run`, to the
+    lifecycle.
+
+    `run` is the number of the process among those that the child has had under this supervisor, from 1.
+    """
 
     run: int
 
 
 @dataclass(frozen=True)
 class Terminate:
-    """Send SIGTERM to the process group of the child's process number `run`."""
+    """Send SIGTERM to the process group of the child's process.
+
+    `run` is the number of the process among those that the child has had under this supervisor, from 1.
+    """
 
     run: int
 
 
 @dataclass(frozen=True)
 class Kill:
-    """Send SIGKILL to the process group of the child's process number `run`."""
+    """Send SIGKILL to the process group of the child's process.
+
+    `run` is the number of the process among those that the child has had under this supervisor, from 1.
+    """
 
     run: int
 
@@ -48,8 +58,8 @@ class SaveState:
 
 @dataclass(frozen=True)
 class RestartSiblings:
-    """Let the supervisor's strategy decide which siblings stop and start with this child, which died and is
-    on hold.
+    """Report the child's death to the supervisor. Its strategy decides which siblings are stopped, and when
+    they and this child are started again.
     """
 
 

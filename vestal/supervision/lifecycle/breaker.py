@@ -56,8 +56,8 @@ class Breaker:
     until: float = 0.0
 
     def allows_start(self, now: float) -> bool:
-        """Return whether a start is allowed now. If the breaker is not closed, the caller begins a trial
-        first.
+        """Return whether a start is allowed now. Before a start with a breaker that is not closed, the caller
+        must call `begin_trial`.
         """
         return self.state is BreakerState.CLOSED or now >= self.until
 

@@ -14,10 +14,11 @@ from vestal.supervision.lifecycle.states import UP, ExitStatus, RestartType, Sta
 class AfterStop(StrEnum):
     """The next step of the lifecycle once the process of a child in STOPPING has ended.
 
-    STAY_STOPPED     nothing
-    START_AGAIN      a start; a restart was requested, so it counts neither for backoff nor for intensity
-    RESTART_AS_DEAD  what follows a death: the child hung, or was not ready in time
-    STAY_ON_HOLD     a start, once its siblings have stopped or started as the strategy requires
+    STAY_STOPPED     none: the child stays stopped
+    START_AGAIN      a start; a restart was requested, so it counts neither for the delay before restarts
+                     (backoff) nor for the limit on restarts in a period (intensity)
+    RESTART_AS_DEAD  the same as after a process that died: the child hung, or was not ready in time
+    STAY_ON_HOLD     none before the input ReleaseHold, because siblings have to stop or start first
     """
 
     STAY_STOPPED = "stay_stopped"
@@ -130,7 +131,12 @@ def initial_state(
     has_health_probe: bool = True,
     coupled: bool = False,
 ) -> ChildState:
-    """Return the state of a child that has never run."""
+    """Return the state of a child that has never run.
+
+    A child that ends with one of `fatal_exit_codes` is not restarted. Without a ready probe, a child is ready
+    as soon as it is launched. Without a health probe, only the end of its process is noticed. `coupled` says
+    whether its death restarts siblings too.
+    """
     return ChildState(
         policy=policy,
         restart=restart,

@@ -28,7 +28,9 @@ class Start:
 
 @dataclass(frozen=True)
 class Stop:
-    """Stop the child. With `by_hand` it stays stopped until a Start."""
+    """Stop the child. With `by_hand`, a person asked for it: only a Start starts the child again, also under
+    the next supervisor. Without it, a Restart starts it too, and so does the next supervisor.
+    """
 
     cause: str = "asked to stop"
     by_hand: bool = True
@@ -78,8 +80,8 @@ class ProcessFound:
 
 @dataclass(frozen=True)
 class ProcessReplaced:
-    """A successor has taken the place of the child's process. Reports about the old process no longer concern
-    the child.
+    """In a handover, the process `pid` has become the child's process in place of its predecessor. Later
+    reports about the predecessor are ignored.
     """
 
     pid: int
@@ -87,7 +89,7 @@ class ProcessReplaced:
 
 @dataclass(frozen=True)
 class Launched:
-    """The launch has started a process."""
+    """The launch of the child's process number `run` has started the process `pid`."""
 
     run: int
     pid: int
@@ -95,7 +97,7 @@ class Launched:
 
 @dataclass(frozen=True)
 class LaunchFailed:
-    """The launch has started no process; `detail` says why."""
+    """The launch of the child's process number `run` has started no process; `detail` says why."""
 
     run: int
     detail: str
@@ -103,10 +105,10 @@ class LaunchFailed:
 
 @dataclass(frozen=True)
 class Exited:
-    """The process has ended, was reaped, and its group is gone.
+    """The child's process number `run` has ended and was reaped, and its process group is gone.
 
-    `last_line` is the last line of its log. `productive` is True if it has served requests since it started
-    (see `ChildSpec.productive`).
+    `status` is its exit code, or the signal that ended it. `last_line` is the last line of its log.
+    `productive` is True if it has served requests since it started (see `ChildSpec.productive`).
     """
 
     run: int

@@ -15,8 +15,8 @@ class ProbePolicy:
     """When a child that is up is probed, and when it is restarted. All times are in seconds.
 
     It is probed every `interval_s`. No answer within `timeout_s` is a failure, and `failures` failures in a
-    row restart the child. A child that works (see `health.silence`) is restarted only after `busy_limit_s`
-    without an answer.
+    row restart the child. A child that does not answer because it is busy, as its use of the CPU or the disk
+    shows (see `health.silence`), is restarted only after `busy_limit_s` without an answer.
     """
 
     interval_s: float = 10.0
@@ -27,12 +27,12 @@ class ProbePolicy:
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """What a probe found.
+    """What a probe found; `detail` says it in words.
 
-    `ok` says whether the probe succeeded. A child with `state` BUSY or STARTING (it loads something) is
-    alive even if it did not. `progress` is any number that grows while a child loads, such as a fraction
-    or a number of bytes. It distinguishes a child that loads from one that hangs: if it is given, it must
-    have grown for the child to get more time to start.
+    `ok` says whether the probe succeeded. A child whose `state` is BUSY or STARTING (it loads something)
+    counts as alive even if `ok` is False. `progress` is any number that grows while a child loads, such as a
+    fraction or a number of bytes. A child that loads at its start gets more time; if `progress` is given,
+    only while that number grows. This distinguishes a child that loads from one that hangs.
 
     `answered` is False if the child gave no answer at all. `hung` is None unless a child that gave no answer
     was judged by what the kernel shows of its process; it is then True if the child hangs, and False if the

@@ -69,7 +69,11 @@ def process_replaced(child: ChildState, report: ProcessReplaced, now: float) -> 
 
 
 def launched(child: ChildState, report: Launched, now: float) -> Transition:
-    """Wait for the new process to be ready; without a ready probe it is ready at once."""
+    """Return the transition after a launch: the child stays in STARTING until its ready probe succeeds.
+
+    Without a ready probe it is ready at once. If a stop was requested during the launch, the process is
+    terminated.
+    """
     child = replace(child, pid=report.pid)
     if child.state is State.STOPPING:  # the stop was requested while the process was being launched
         return child, (Terminate(child.run),)
@@ -101,10 +105,9 @@ def exited(child: ChildState, report: Exited, now: float) -> Transition:
 
 
 def _why_it_ended(child: ChildState, report: Exited) -> str:
-    """Return why the process ended, with the last line of its log.
+    """Return why the process ended: the cause of its stop if it was being stopped, else its exit status.
 
-    If the process was terminated, this is the reason for that. After SIGKILL the last line is left out,
-    because the process had no time to log a reason.
+    The last line of its log follows, except after SIGKILL, which leaves a process no time to log a reason.
     """
     why = child.cause if child.state is State.STOPPING else report.status.describe()
     if report.status.signal == SIGKILL:
@@ -113,7 +116,12 @@ def _why_it_ended(child: ChildState, report: Exited) -> str:
 
 
 def ready_probed(child: ChildState, report: ReadyProbed, now: float) -> Transition:
-    """Move a child out of STARTING if it has become ready; give it more time if it is loading."""
+    """Return the transition of a child in STARTING after its ready probe.
+
+    If it is ready, it enters READY, BUSY or DEGRADED. If it is loading, it gets more time (see
+    `_extend_start`). Otherwise it waits for the next probe, until its start timeout ends. In other states
+    nothing changes.
+    """
     if child.state is not State.STARTING:
         return child, ()
     if report.result.ready:

@@ -68,7 +68,10 @@ def stop_and_hold(child: ChildState, request: StopAndHold, now: float) -> Transi
 
 
 def release_hold(child: ChildState, _: ReleaseHold, now: float) -> Transition:
-    """Start the child if it is wanted. A child in BACKOFF or OPEN starts when its delay is over."""
+    """End the hold that StopAndHold began, and start the child if it is wanted and STOPPED.
+
+    A child in BACKOFF or OPEN starts when its restart delay, or its breaker's open time, is over.
+    """
     child = replace(child, on_hold=False)
     if child.wanted and child.state is State.STOPPED and not child.alive:
         return launch_if_allowed(child, now)

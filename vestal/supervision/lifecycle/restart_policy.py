@@ -31,12 +31,15 @@ restarts are allowed within 5 minutes, but only 5 others.
 
 @dataclass(frozen=True)
 class RestartPolicy:
-    """The limits of one child. All times are in seconds.
+    """The limits of one child's restarts, starts and stops. All times are in seconds.
 
-    A productive process (see `ChildSpec.productive`) that died is restarted without delay. With
-    `productive_weight` 0.1 its restart, and each before it, counts a tenth, so that at most
-    `10 * max_restarts` happen within the window of the restart intensity.
+    A process that was productive (see `ChildSpec.productive`) when it died is restarted without delay. This
+    restart, and each earlier one in the window of the restart intensity, then counts at most
+    `productive_weight`. With 0.1, up to `10 * max_restarts` such restarts fit into the window.
 
+    `backoff`                  the delays before restarts
+    `intensity`                how many restarts a window of time allows; one more opens the circuit breaker
+    `breaker`                  how many failed starts in a row open the circuit breaker, and for how long
     `start_timeout_s`          from the launch until the child must be ready
     `stop_timeout_s`           from SIGTERM to SIGKILL
     `planned_stop_timeout_s`   the same for a stop that was requested, in which the child may finish its work;
@@ -47,6 +50,7 @@ class RestartPolicy:
                                any other restart counts 1
     `settle_after_kill_s`      from a SIGKILL to the next launch: Metal returns memory late
     `wake_grace_s`             for this long after the machine has slept, failed probes do not count
+    `probe`                    how often a child that is up is probed, and when failed probes restart it
     """
 
     backoff: Backoff = field(default_factory=Backoff)
@@ -62,7 +66,9 @@ class RestartPolicy:
     planned_stop_timeout_s: float | None = None
 
     def stop_timeout(self, planned: bool) -> float:
-        """Return the seconds from SIGTERM to SIGKILL. `planned` says whether the stop was requested."""
+        """Return the seconds from SIGTERM to SIGKILL. `planned` is False if the child is stopped because it
+        hangs, fails its health probes or was not ready in time, and True for any other stop.
+        """
         if planned and self.planned_stop_timeout_s is not None:
             return self.planned_stop_timeout_s
         return self.stop_timeout_s
@@ -73,8 +79,8 @@ class HandoverPolicy:
     """How long each part of a handover to a successor may take. All times are in seconds.
 
     `ready_timeout_s`    from the successor's launch until it reports that it can take over
-    `release_timeout_s`  from the request to hand over until the successor serves; then the predecessor is
-                         killed
+    `release_timeout_s`  from the request to hand over until the successor serves; if this takes longer, the
+                         predecessor is killed
     `linger_s`           how long the predecessor may serve its last clients once the successor serves
     `stop_timeout_s`     from the predecessor's SIGTERM to its SIGKILL
     """

@@ -49,11 +49,19 @@ class SiblingGroup:
         return self.strategy is not Strategy.ONE_FOR_ONE
 
     def start_all(self) -> SiblingGroup:
-        """Return the group as it begins to start all children in order. The caller has put each on hold."""
+        """Return the group in the phase STARTING, in which `decide` starts the children in order, each when
+        the one before it is up. The caller has put each child that is to start on hold, so that none starts
+        before its turn.
+        """
         return replace(self, phase=GroupPhase.STARTING, first=0)
 
     def child_died(self, name: str) -> SiblingGroup:
-        """Return the group as it begins to stop the siblings of a child that died, to start them with it."""
+        """Return the group in the phase STOPPING, because the child `name` has died. In this phase, `decide`
+        stops the siblings that restart together with that child, and afterwards starts all of these children
+        in order.
+
+        If a joint stop or start is under way, its children are included.
+        """
         first = 0 if self.strategy is Strategy.ONE_FOR_ALL else self.names.index(name)
         if self.phase is not GroupPhase.STEADY:
             first = min(first, self.first)

@@ -54,8 +54,11 @@ def restore(child: ChildState, record: Mapping[str, Any] | None, now: float, wal
 def _restore_restarts(
     child: ChildState, record: Mapping[str, Any], now: float, wall: float
 ) -> tuple[tuple[float, float], ...]:
-    """Return the time and weight of each restart within the window. A restart without a weight, as in the
-    records of earlier versions, or with an invalid weight counts 1.
+    """Return the monotonic time and the weight of each restart in `record` that is within the window of the
+    restart intensity. `now` and `wall` are the monotonic and the wall time of one moment.
+
+    A restart without a weight, as in the records of earlier versions, or with an invalid weight counts 1.
+    Raises KeyError, TypeError, ValueError or OverflowError if the record is malformed.
     """
     times = [float(at) for at in record["restarts"]]
     weights = [float(weight) for weight in record.get("restart_weights", [1.0] * len(times))]

@@ -97,10 +97,12 @@ class ChildStatus:
     """The status of a child process, all of it from the same moment.
 
     `since` is when the child entered its state, in seconds since 1970; `uptime_s` is 0 without a process.
-    `detail` belongs to the state: what a probe found, or why there is no process. `cause` is why the child
-    does what it does, such as being stopped. `last_end` is why the previous process ended; it is "" once a
-    start was requested. `next_trial_in_s` is the seconds until the trial start of an open breaker; None if no
-    trial is due.
+    `detail` belongs to the state: what a probe found, or why there is no process. `cause` is the reason for
+    the child's last start, stop or restart, such as `asked to stop`. `last_exit` is the exit status of the
+    last process that ended; None if none has. `last_end` says in words why the last process ended or was not
+    created; it is "" if this end was requested, and after a later request that stops the child, or starts it
+    from STOPPED or FAILED. `next_trial_in_s` is the seconds until the trial start of an open breaker; None if
+    no trial is due.
     """
 
     state: State

@@ -22,7 +22,11 @@ KILL_AGAIN_S = 5.0
 
 
 def begin_stop(child: ChildState, after_stop: AfterStop, cause: str, now: float) -> Transition:
-    """Send SIGTERM, now or once the process has been launched, and set the timer for SIGKILL."""
+    """Return the transition to STOPPING of a child that has a process, or whose process is being launched.
+
+    SIGTERM is sent now, or once the process has been launched, and SIGKILL when the child's timer fires.
+    `after_stop` says what follows when the process has ended. `cause` appears in events and in the status.
+    """
     planned = after_stop is not AfterStop.RESTART_AS_DEAD
     timer_at = now + child.policy.stop_timeout(planned)
     child = replace(
@@ -69,7 +73,13 @@ def process_gone(
 
 
 def _died(child: ChildState, status: ExitStatus | None, now: float, productive: bool) -> Transition:
-    """Restart a child that ended by itself, hung or was never ready, unless its restart type forbids it."""
+    """Return the transition of a child that ended by itself, hung, was not ready in time or could not be
+    launched.
+
+    The child is restarted, at once or after a delay (BACKOFF), or waits in OPEN if its circuit breaker is
+    open. It becomes FAILED if it ended by itself with one of `fatal_exit_codes`, and STOPPED if its restart
+    type (see `RestartType`) forbids a restart. `status` and `productive` are as in `process_gone`.
+    """
     by_itself = child.state is not State.STOPPING
     child = replace(child, last_end=child.detail or child.cause)
     siblings = (RestartSiblings(),) if child.coupled else ()
@@ -89,12 +99,13 @@ def _died(child: ChildState, status: ExitStatus | None, now: float, productive: 
 
 
 def _charge(child: ChildState, now: float, productive: bool) -> tuple[ChildState, float]:
-    """Count the death for breaker, intensity and backoff, and return the delay before the restart in seconds.
+    """Count the death for the circuit breaker, the restart intensity and the backoff. Return the child with
+    the new counts, and the delay before its restart in seconds.
 
-    A child that was never ready counts as a failed start for the breaker. A child that was productive, or
-    ready for `stable_after_s`, is restarted without delay. After a productive process, the earlier restarts
-    also count less, because they were not a crash loop. A restart that exceeds the intensity opens the
-    breaker.
+    A process that was never ready, and served no requests, counts as a failed start for the breaker. A
+    process that served requests (`productive`), or was ready for `stable_after_s`, is restarted without
+    delay. If it served requests, its restart and all earlier ones count at most `productive_weight` for the
+    intensity, because they were not a crash loop. A restart that exceeds the intensity opens the breaker.
     """
     delay_s = child.policy.backoff.delay(child.backoff_attempt)
     attempt = child.backoff_attempt + 1

@@ -1,12 +1,16 @@
 """`step(child, received, now)`: the next state of a child, and the actions to carry out. Pure.
 
+`received` is an `inputs.Input`: a request, a report about the child's process, or the passing of time.
+
     STOPPED → STARTING       Start
     STARTING → READY         the ready probe succeeds; READY, BUSY and DEGRADED follow the health probe
-    STARTING, READY, … →     the process dies:
-        STARTING             at once, after a stable run
-        BACKOFF              until its delay is over, then STARTING
-        OPEN                 until the breaker allows a trial, then STARTING with a half-open breaker
+    STARTING, READY, … →     the process dies; the next state is
+        STARTING             if it ran stably or served requests: it is restarted at once
+        BACKOFF              otherwise: it is restarted after a delay
+        OPEN                 after too many failed starts in a row, or too many restarts within a window: it
+                             is restarted when the breaker allows a trial, with a half-open breaker
         FAILED               for an exit code after which a restart is useless
+        STOPPED              if its restart type forbids a restart, or its siblings have to stop first
     READY, BUSY, DEGRADED → STARTING
                              a successor has taken the place of the process (vestal.supervision.handover)
     STARTING, READY, … → STOPPING
@@ -81,8 +85,10 @@ def _start_timed_out(child: ChildState, now: float) -> Transition:
 
 
 def _machine_woke(child: ChildState, report: MachineWoke, now: float) -> Transition:
-    """Forget failures from before the machine slept, count the sleep as waiting time, and give a start its
-    full time again.
+    """Return the transition after the machine slept: failures from before are forgotten.
+
+    The seconds that it slept count towards the delays of BACKOFF and OPEN. A child in STARTING gets its whole
+    start timeout again.
     """
     start_timeout_s = child.policy.start_timeout_s
     child = replace(

@@ -48,16 +48,19 @@ class ChildProcess:
 
     @property
     def handle(self) -> ProcessHandle | None:
-        """Return the child's process, or None."""
+        """Return the child's process; None before one is launched or found, and after it has ended."""
         return self._handle
 
     def find_running(self, others: Container[int] = ()) -> tuple[int, float] | None:
-        """Find the running process that the PID file names, or else the one that the spec's `find` finds.
+        """Find the child's process that an earlier supervisor launched: the one that the PID file names, or
+        else the one that the spec's `find` finds.
 
-        Return its PID and its age in seconds; None if there is none. The spec's `find` ignores the PIDs in
-        `others`, which are the successors and predecessors in handovers. If the process in the PID file has
-        ended, what still runs of its process group is killed. If that process was a child of this process and
-        not reaped yet, it is reaped and returned all the same, and `wait` returns its exit status.
+        Return its PID and its age in seconds; None if there is none, or if the spec has no PID file. `others`
+        are PIDs that `find` ignores: those of successors and predecessors in handovers.
+
+        If the process in the PID file has ended, the rest of its process group is killed, and `find` is
+        called. But if that process is a child of the calling process that nobody has reaped, it is reaped and
+        returned as if it still ran; `wait` then returns its exit status.
         """
         path = self._spec.pid_file
         if path is None:
@@ -93,9 +96,12 @@ class ChildProcess:
     async def launch_run(
         self, run: int, more_env: Callable[[], Mapping[str, str]]
     ) -> Launched | LaunchFailed:
-        """Launch the process of this run, and return the input that reports it to the lifecycle.
+        """Launch the child's process number `run`. Return Launched; if anything fails, return LaunchFailed
+        with the reason instead of raising an exception. The caller passes the result to the child's
+        lifecycle.
 
-        `more_env` returns further variables; it is called once the spec's `before_launch` has returned.
+        `more_env` returns environment variables that are added to those of the spec. It is called once the
+        spec's `before_launch` has returned.
         """
         timeout_s = self._spec.policy.start_timeout_s
         try:
@@ -177,9 +183,9 @@ class ChildProcess:
     def last_words(self) -> str:
         """Return the last log line since the last launch that is not an event in JSON, or else the last line.
 
-        Return "" if there is no line.
-        A successor and its predecessor write to one log, and a program that cannot start says so in words
-        rather than in JSON.
+        Return "" if there is no line. A line that is not JSON is preferred, because a program that cannot
+        start says so in plain words. An event in JSON may come from its predecessor, which writes to the same
+        log.
         """
         if self._spec.log_path is None:
             return ""

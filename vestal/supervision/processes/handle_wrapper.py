@@ -19,7 +19,7 @@ class HandleWrapper:
 
     @property
     def start_time(self) -> float:
-        """Return when the process started."""
+        """Return when the process started: in seconds since boot on Linux, and since 1970 elsewhere."""
         return self._process.start_time
 
     async def wait(self) -> ExitStatus:
@@ -27,11 +27,11 @@ class HandleWrapper:
         return await self._process.wait()
 
     def terminate(self) -> None:
-        """Send SIGTERM to the group."""
+        """Send SIGTERM to the wrapped process and its process group."""
         self._process.terminate()
 
     def kill(self) -> None:
-        """Send SIGKILL to the group."""
+        """Send SIGKILL to the wrapped process and its process group."""
         self._process.kill()
 
     def detach(self) -> None:

@@ -43,9 +43,10 @@ def open_log(path: Path) -> int:
 
 
 def notice_if_writable(path: Path) -> None:
-    """Record that the failure to open the log is over, if the file can be written by now.
+    """If the log can be written, record in `FAILURES` that an earlier failure to open it is over.
 
-    A child that was launched without its log opens the file itself (see `vestal.best_effort.output`).
+    The supervisor itself does not open the log again before the next launch: a child that was launched
+    without its log opens the file itself once that is possible (see `vestal.best_effort.output`).
     """
     if os.access(path, os.W_OK):
         FAILURES.succeeded("log", target=path)

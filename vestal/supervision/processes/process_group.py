@@ -97,9 +97,11 @@ class ProcessGroup:
         return self._popen is not None or start_time(self.pid) in (None, self.start_time)
 
     def _reap(self) -> ExitStatus:
-        """Reap the leader if it is a child of this process.
+        """Reap the leader and return its exit status; return an unknown status if it is not a child of this
+        process.
 
-        An adopted leader may be one, because the supervisor that launched it may have run in this process.
+        An adopted leader is a child of this process if the supervisor that launched it ran in this process
+        too.
         """
         try:
             pid, wait_status = os.waitpid(self.pid, 0 if self._popen is not None else os.WNOHANG)
@@ -223,7 +225,9 @@ class DefaultLauncher:
     """Launches the processes of child specs that name no launcher."""
 
     async def launch(self, spec: ChildSpec) -> ProcessGroup:
-        """Run the spec's command."""
+        """Start the spec's command in its own session and process group, and return the group without waiting
+        for its end. Raises LaunchError, which says why the command cannot run.
+        """
         return await spawn(spec)
 
 

@@ -32,8 +32,8 @@ class _Sigmoid:
 
     @np.errstate(all="ignore")  # infinite numbers and NaN are refused with the vectors
     def weighted(self, x: mx.array) -> mx.array:
-        """Return x F(x) for float32 numbers. The result is computed at once instead of lazily, so `x` is
-        evaluated.
+        """Return x F(x) for each number of the float32 array `x`, where F is the function that this object
+        represents. The result is computed at once instead of lazily, which also evaluates `x`.
         """
         numbers = np.array(x, copy=False)
         flat = np.ascontiguousarray(numbers).reshape(-1)
@@ -44,8 +44,9 @@ class _Sigmoid:
         return mx.array(out.reshape(numbers.shape))
 
     def _fill(self, out: np.ndarray, x: np.ndarray, scratch: np.ndarray) -> None:
-        """Write x F(x) to `out`, using `scratch` (3 rows, as long as `x` at least) for intermediate
-        results.
+        """Write x F(x), where F is the function that this object represents, to `out` for each number of the
+        one-dimensional array `x`. Intermediate results go to `scratch`, which has 3 rows, each at least as
+        long as `x`.
         """
         z, square, below = scratch[:, : x.size]
         np.clip(x, -self.limit, self.limit, out=z)

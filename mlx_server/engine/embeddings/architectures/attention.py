@@ -93,7 +93,9 @@ class Padded:
     mask: mx.array | None
 
     def attend(self, heads: Heads, queries: mx.array, keys: mx.array, values: mx.array) -> mx.array:
-        """Return the attention within each text, in the shape of `queries`."""
+        """Return the attention of `queries` to `keys`, by the `heads` of a layer. A token attends only to
+        tokens of its own text. The arrays and the result are (texts, length, hidden).
+        """
         return heads.attend(queries, keys, values, self.mask)
 
 
@@ -106,7 +108,10 @@ class Packed:
     groups: tuple[tuple[int, int], ...]
 
     def attend(self, heads: Heads, queries: mx.array, keys: mx.array, values: mx.array) -> mx.array:
-        """Return the attention within each text, in the shape of `queries`."""
+        """Return the attention of `queries` to `keys`, by the `heads` of a layer. A token attends only to
+        tokens of its own text. The arrays and the result are (1, tokens, hidden), with all texts one after
+        the other.
+        """
         is_short = all(length <= QUERIES_AT_ONCE for _, length in self.groups)
         if heads.rope is None and heads.distance is None and is_short and queries.dtype == mx.float32:
             return mx.array(self._attend_by_numpy(heads.count, queries, keys, values))
@@ -135,8 +140,8 @@ class Packed:
         return out
 
     def split(self, x: mx.array) -> Iterator[mx.array]:
-        """Yield the part of `x` (1, tokens, hidden) that belongs to each group, as (texts, length,
-        hidden).
+        """Yield the part of `x` (1, tokens, hidden) that belongs to each run of texts of the same length,
+        with the shape (texts, length, hidden).
         """
         start = 0
         for texts, length in self.groups:
@@ -165,8 +170,12 @@ class LayeredEncoder(nn.Module):
     def padded(
         self, ids: mx.array, mask: mx.array | None, types: mx.array | None = None
     ) -> Iterator[mx.array]:
-        """Yield the hidden states of padded texts after each layer. The last states yielded are the encoder's
-        result.
+        """Yield the hidden states (batch, length, hidden) of padded texts after each layer. The last states
+        yielded are the encoder's result.
+
+        `ids` (batch, length) are token ids. `mask`, of the same shape, is True or 1 for the tokens of texts
+        and False or 0 for the padding behind them; None if there is no padding. `types`, of the same shape,
+        tell the two texts of a pair apart; None means that all types are 0.
         """
         raise NotImplementedError
 
@@ -177,8 +186,12 @@ class TextEncoder(LayeredEncoder):
     def padded(
         self, ids: mx.array, mask: mx.array | None, types: mx.array | None = None
     ) -> Iterator[mx.array]:
-        """Yield the hidden states of padded texts after each layer. The last states yielded are the encoder's
-        result.
+        """Yield the hidden states (batch, length, hidden) of padded texts after each layer. The last states
+        yielded are the encoder's result.
+
+        `ids` (batch, length) are token ids. `mask`, of the same shape, is True or 1 for the tokens of texts
+        and False or 0 for the padding behind them; None if there is no padding. `types`, of the same shape,
+        tell the two texts of a pair apart; None means that all types are 0.
         """
         return self.states(ids, mx.arange(ids.shape[1]), types, Padded(visible_keys(mask)))
 

@@ -33,8 +33,12 @@ class Decoder(LayeredEncoder):
     def padded(
         self, ids: mx.array, mask: mx.array | None, types: mx.array | None = None
     ) -> Iterator[mx.array]:
-        """Yield the hidden states of padded texts after each layer, and at last the normalized states (the
-        result).
+        """Yield the hidden states (batch, length, hidden) of padded texts after each layer, and then, as the
+        result, the last layer's states normalized.
+
+        `ids` (batch, length) are token ids. `mask`, which marks the padding, has no effect, because no token
+        attends to the padding behind it. `types` (token types) have no effect either, because a decoder has
+        none.
         """
         x = self.model.embed_tokens(ids)
         causal = create_attention_mask(x, None)

@@ -20,10 +20,12 @@ rename = decoder.rename
 
 
 class Gemma3(LayeredEncoder):
-    """Computes hidden states (batch, length, hidden) of token ids. `build_encoder` describes the parameters.
+    """Computes hidden states (batch, length, hidden) of token ids. `build_encoder` describes the parameters
+    of a call, of which `types` (token types) has no effect here.
 
-    `types` has no effect. In every n-th layer (n is `_pattern`), a token attends to all tokens; in the other
-    layers, it attends to the tokens that are at most half of the window away.
+    In every n-th layer, a token attends to all tokens of its text; `_pattern` reads n from the model's
+    config.json. In the other layers, a token attends to the tokens that are at most half of the config's
+    `sliding_window` away.
     """
 
     def __init__(self, args: ModelArgs) -> None:
@@ -33,8 +35,12 @@ class Gemma3(LayeredEncoder):
     def padded(
         self, ids: mx.array, mask: mx.array | None, types: mx.array | None = None
     ) -> Iterator[mx.array]:
-        """Yield the hidden states of padded texts after each layer, and at last the normalized states (the
-        result).
+        """Yield the hidden states (batch, length, hidden) of padded texts after each layer, and then, as the
+        result, the last layer's states normalized.
+
+        `ids` (batch, length) are token ids. `mask`, of the same shape, is True or 1 for the tokens of texts
+        and False or 0 for the padding behind them; None if there is no padding. `types` (token types) have no
+        effect, because Gemma 3 has none.
         """
         body = self.model
         x = body.embed_tokens(ids)

@@ -31,7 +31,10 @@ class DraftBatch(GenerationBatch):
     request's own sampler draws at that position, after its own logits processors. So answers are the same as
     in a batch without drafts, as far as the arithmetic of a longer step is the same. While `may_guess` is
     False, steps are plain: no tokens are drafted or verified. `last_was_plain` tells whether the last step
-    was plain. The caller of `next` records in `costs` how long plain steps take.
+    was plain. The caller of `next` records in `costs` how long plain steps take. `counts`, `begin_step` and
+    `draft_model` are the arguments of `over`: the numbers of drafted and of accepted tokens, a function that
+    is called before each step, and the model that drafts if a request's own text and grammar suggest no
+    tokens.
     """
 
     drafters: dict[int, Drafter]
@@ -169,10 +172,13 @@ class DraftBatch(GenerationBatch):
         return [part for part in self.logits_processors[row] or () if isinstance(part, DraftRules)]
 
     def _own_draft(self, row: int, drawn: int, length: int, by_model: int) -> Draft:
-        """Return a draft of at most `length` tokens from the request's own text and grammar.
+        """Return a draft from the own text and grammar of the request in `row`: at most `length` tokens, or
+        `by_model` tokens if `length` is 0. The draft follows `drawn`, the token that the request has drawn
+        last.
 
-        `by_model` is how many tokens the draft model may draft instead. The grammar is advanced by the token
-        `drawn` even if `length` is 0 and only the draft model may draft.
+        `by_model` is how many tokens the draft model may draft if the draft returned here is empty. Unless
+        both numbers are 0, the grammar is advanced by `drawn`, because it must also check the draft model's
+        draft.
         """
         if not (length or by_model):
             return Draft()
@@ -182,11 +188,12 @@ class DraftBatch(GenerationBatch):
         return Draft(tokens)
 
     def _add_model_drafts(self, drafts: list[Draft], drawn: Sequence[int], lengths: Sequence[int]) -> float:
-        """Replace the empty drafts in `drafts` by drafts of the draft model, and return how many seconds the
-        draft model took.
+        """Replace the empty drafts in the list `drafts` by drafts of the draft model, and return how many
+        seconds the draft model took.
 
-        `lengths` is how many tokens the draft model may draft for each request. It drafts nothing if fewer
-        than half of the requests would have a draft afterwards.
+        Each list has one element for each request: `drawn` has the token that the request has drawn last,
+        which its draft follows, and `lengths` how many tokens the draft model may draft. The draft model
+        drafts nothing if fewer than half of the requests would have a draft afterwards.
         """
         began_s = time.perf_counter()
         rows = [row for row, draft in enumerate(drafts) if lengths[row] and not draft.tokens]
@@ -212,8 +219,8 @@ class DraftBatch(GenerationBatch):
         return time.perf_counter() - began_s
 
     def _to_guess(self, plan: Plan) -> float:
-        """Return how much it cost, in tokens, to draft one token of `plan` with the draft model (see
-        `StepCosts.cost_of_a_guess`).
+        """Return the cost of each token of `plan` that the draft model has drafted: how many tokens steps
+        without a draft would have given in the time that drafting it took (see `StepCosts.cost_of_a_guess`).
         """
         guessed = sum(draft.guessed_by_model for draft in plan.drafts)
         return self.costs.cost_of_a_guess(len(plan.drafts), plan.guess_s, guessed)

@@ -13,12 +13,13 @@ _FIRST_PAUSE_TOKENS, _LONGEST_PAUSE_TOKENS = 16, 1024
 
 
 def cost_of_a_guess(requests: int, computed: int, guessed: int) -> float:
-    """Return what verifying one drafted token costs, in tokens that steps without drafts would give in the
-    same time.
+    """Return the cost of verifying one drafted token: how many tokens steps without drafts would give in the
+    time that verifying it takes.
 
-    The step gives one token to each of `requests` requests, and computes `computed` further tokens to verify
-    `guessed` drafted ones. `computed` may be larger, because the rows of a batch are as long as the longest
-    draft. The more requests run, the higher the cost, because a step without drafts would give more tokens.
+    A step with drafts gives one token to each of `requests` requests, and computes `computed` further tokens
+    to verify `guessed` drafted ones. `computed` may be larger than `guessed`, because all rows of a batch are
+    as long as the longest draft. The cost rises with `requests`, because a step without drafts gives each
+    request a token.
     """
     return computed / guessed * _TOKEN_MS * requests / (_STEP_MS + _TOKEN_MS * requests)
 
@@ -26,9 +27,11 @@ def cost_of_a_guess(requests: int, computed: int, guessed: int) -> float:
 class DraftLength:
     """Decides how many tokens the next draft of one request should have.
 
-    Drafts grow while they are accepted whole. A balance in tokens adds up the accepted tokens less the cost
-    of all drafted ones. When the balance falls too low, drafting pauses. Each further pause is twice as long
-    as the one before, until more than half of a draft is accepted.
+    A draft that is accepted whole makes the next one longer; any other draft makes it about as long as what
+    was accepted. A balance rises by 1 with each accepted token, and falls with each drafted token by its cost
+    (see `record`). When the balance falls below -2, drafting pauses until 16 tokens have been generated
+    without a draft. Each further pause is twice as long as the one before; once more than half of a draft has
+    been accepted, the next pause is one of 16 tokens again.
     """
 
     def __init__(self) -> None:

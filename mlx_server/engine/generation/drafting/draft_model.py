@@ -33,7 +33,9 @@ class Asked:
     sampler: Sampler
 
     def after(self, known: int) -> list[int]:
-        """Return the tokens after the first `known` ones, followed by the drawn token."""
+        """Return the request's tokens after the first `known` ones: the rest of `tokens`, and then the token
+        `drawn`. The draft model has the keys and values of the first `known` tokens already.
+        """
         return [*self.tokens[known:], self.drawn]
 
 

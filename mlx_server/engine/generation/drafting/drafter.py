@@ -27,10 +27,12 @@ class Drafter:
         self.model_length.record_plain()
 
     def record(self, draft: Draft, accepted: int, to_check: float, to_guess: float) -> None:
-        """Record that the first `accepted` tokens of `draft` were accepted.
+        """Record that the first `accepted` tokens of `draft` were accepted. The length of the next drafts
+        depends on it.
 
-        `to_check` is the cost of verifying one of its tokens, `to_guess` the cost of drafting one token with
-        the draft model. Both are in tokens, as in `DraftLength.record`.
+        `to_check` is the cost of verifying one token of the draft, and `to_guess` the cost of drafting one
+        token with the draft model. Each cost is how many tokens steps without drafts would give in the time
+        that this takes.
         """
         if guessed := draft.guessed_by_model:
             cost = to_guess + to_check * len(draft.tokens) / guessed

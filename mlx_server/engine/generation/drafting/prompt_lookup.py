@@ -27,8 +27,8 @@ class PromptLookup:
         self._size = 0
 
     def read(self, tokens: Sequence[int]) -> None:
-        """Append the new tokens of the request. `tokens` are all its tokens, in order, including those read
-        before.
+        """Add the request's new tokens to those from which drafts are made. `tokens` are all tokens of the
+        request so far, in order, including those of earlier calls.
         """
         if len(tokens) > len(self._tokens):
             grown = np.empty(2 * len(tokens), np.int32)
@@ -38,10 +38,11 @@ class PromptLookup:
         self._size = len(tokens)
 
     def guess(self, next_token: int | None, limit: int) -> list[int]:
-        """Return up to `limit` tokens that may follow; [] if the last `MATCH_TOKENS` tokens have not occurred
-        before.
+        """Return up to `limit` tokens that may come next, namely those that followed the request's last
+        `MATCH_TOKENS` tokens when these occurred before; [] if they have not occurred before.
 
-        `next_token` is the token after those that were read; None if it is unknown.
+        `next_token` is the token that follows those passed to `read`, and is then the last of the request's
+        tokens; None if it is not known yet.
         """
         known = self._tokens[: self._size]
         drawn = [] if next_token is None else [next_token]

@@ -16,20 +16,23 @@ class Rewindable(Protocol):
 
 @runtime_checkable
 class DraftRules(Protocol):
-    """A logits processor that allows only some tokens, and therefore removes tokens from drafts and adds
-    tokens to them.
+    """A logits processor that allows only some tokens, such as one that enforces a grammar. It removes from a
+    draft the tokens that it does not allow, and drafts tokens itself where it allows only one.
     """
 
     @property
     def can_draft(self) -> bool:
-        """Return True if the processor's calls can be undone at this time."""
+        """Return True if tokens may be drafted at this time, because this processor's calls can be undone.
+        They must be undone for drafted tokens that are rejected.
+        """
 
     def draft_after(self, token: int, guessed: Sequence[int]) -> list[int]:
-        """Advance the processor by `token`, the next token of the answer, and return a draft to follow it, in
-        place of `guessed`.
+        """Advance this processor by `token`, the next token of the answer, and return the draft to verify
+        after it: the tokens that must follow because this processor allows no others, or else the tokens at
+        the start of `guessed` that it allows. `guessed` is a draft from another source.
         """
 
     def allowed(self, guessed: Sequence[int]) -> list[int]:
-        """Return the tokens at the start of `guessed` that may follow the token last given to
-        `draft_after`.
+        """Return the tokens at the start of `guessed` that this processor allows after the token with which
+        `draft_after` was last called. The processor does not advance.
         """

@@ -23,11 +23,12 @@ class StepCosts:
         self._plain_s[requests] = average + _NEW_SHARE * (new - average)
 
     def cost_of_a_guess(self, requests: int, seconds: float, guessed: int) -> float:
-        """Return the cost of each of `guessed` drafted tokens, which together took `seconds` to draft.
+        """Return the cost of drafting one token with the draft model, which took `seconds` to draft `guessed`
+        tokens.
 
-        The cost is how many tokens `requests` requests would have got from steps without a draft in that
-        time, at most 1, because a drafted token can save no more than one token. It is 0 if no step without a
-        draft has been measured yet.
+        The cost is how many tokens steps without a draft would have given to all `requests` requests together
+        in the time that one drafted token took. It is at most 1, because a drafted token can save no more
+        than one token. It is 0 if `guessed` is 0, or if no step without a draft has been measured yet.
         """
         if not guessed or not self._plain_s:
             return 0.0

@@ -43,10 +43,10 @@ RESERVED_VARIABLES = _reserved_variables()
 class ChatTemplate:
     """The chat template of a model's tokenizer.
 
-    `process` renders the template. It is None if the model has no template, or if mlx-lm or the tokenizer's
-    class renders chats in Python code that does not come with the model. With `renders_to_tokens`, such a
-    class returns token ids instead of text. A request may bring another template, as `chat_template` in
-    `arguments`.
+    `process` renders the template. It is None if the model has no template, or if Python code of mlx-lm or of
+    the tokenizer's class renders chats instead. With `renders_to_tokens`, that code of the tokenizer's class
+    returns token ids instead of text. The methods that render have a parameter `arguments`; its key
+    `chat_template` may hold another template, which is rendered in place of the model's own.
     """
 
     tokenizer: Any

@@ -36,10 +36,11 @@ MAX_REASON_CHARS = 300
 
 @dataclass(frozen=True)
 class ChatTokens:
-    """Turns chats into token ids.
+    """Turns chats into token ids, with a model's chat template (`template`) and tokenizer (`texts`).
 
-    `needs_of` returns what a request's template requires of a conversation. `marker` is the text that a
-    template writes in place of an image; None if the model does not read images.
+    `context_tokens` is the length of the model's context. A chat that is far longer is refused. `needs_of`
+    returns what a request's template requires of a conversation, for example that roles alternate. `marker`
+    is the text that a template writes in place of an image; None if the model does not read images.
     """
 
     texts: TextTokens
@@ -96,12 +97,14 @@ class ChatTokens:
     def _tokens_of_chat(
         self, op: Generate, messages: list[dict[str, Any]], continues: bool, pictures: Sequence[Picture]
     ) -> list[int]:
-        """Return the token ids of a chat. If `continues`, the answer continues the last message.
+        """Return the token ids of a chat. If `continues`, the answer continues the last message. `pictures`
+        are the request's images, in the order of `op.images`.
 
-        If the template refuses the chat, the chat is rendered again in the form that any template accepts. If
-        `continues`, a third attempt marks the last message as complete. If all attempts fail, the exception
-        of the first is raised. An EngineError, TemplateLimitExceeded or TemplateProcessDied is raised at
-        once.
+        If the template refuses the chat, a second attempt renders it as alternating texts of user and
+        assistant, a form that any template accepts. If `continues`, a third attempt renders the last message
+        as a complete one, after which a new answer begins. If all attempts fail, the exception of the first
+        is raised. An EngineError, TemplateLimitExceeded or TemplateProcessDied is raised at once, without
+        further attempts.
         """
         options = {"add_generation_prompt": not continues, "continue_final_message": continues}
         own = self.needs_of(op)
@@ -126,10 +129,14 @@ class ChatTokens:
         options: dict[str, bool],
         pictures: Sequence[Picture],
     ) -> list[int]:
-        """Return the token ids of the chat, rendered in the form that `needs` describes.
+        """Return the token ids of the chat `messages`, converted to the form that `needs` describes and
+        rendered by the chat template.
 
-        `options` are passed to the tokenizer's `apply_chat_template`. Raises EngineError if the result is too
-        long or cannot be tokenized, and whatever the template raises.
+        `op` supplies the tools, the template's variables and, if the request brings one, the template.
+        `options` are passed to the tokenizer's `apply_chat_template`. `pictures` are the request's images, in
+        the order of `op.images`. Raises EngineError if the text is far longer than the context, if it cannot
+        be tokenized, or if the template has a wrong number of places for images, and whatever the template
+        raises.
         """
         tools = list(op.tools or ())
         if needs.plain_tools or (tools and not self.template.uses_tools(op.chat_template)):

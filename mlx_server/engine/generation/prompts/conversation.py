@@ -29,8 +29,8 @@ HARMONY_HEADER_END = "<|message|>"
 
 @dataclass(frozen=True)
 class TemplateNeeds:
-    """What a chat template requires of a conversation. The defaults stand for a template that requires
-    nothing.
+    """What a chat template requires of a conversation. The text below each field says what is required if the
+    field is set. The defaults stand for a template that requires nothing. "Calls" are tool calls.
     """
 
     system: Literal["anywhere", "first", "nowhere"] = "anywhere"
@@ -40,7 +40,7 @@ class TemplateNeeds:
     answer_after_tools: bool = False
     """An assistant message must come between a tool's result and the next user message."""
     user: bool = False
-    """There must be a user message."""
+    """The conversation must have a user message."""
     no_empty_answers: bool = False
     """No assistant message may be empty."""
     no_headers: bool = False
@@ -56,7 +56,8 @@ class TemplateNeeds:
     argument_texts: bool = False
     """A call's arguments must be JSON text instead of an object."""
     call_markers: tuple[str, str] | None = None
-    """The template drops calls, so they are written as text between these markers of the model; else None."""
+    """The texts with which the model begins and ends a call, if the template drops calls. Calls are then
+    written as text between these two. None if the template renders calls."""
     plain_tools: bool = False
     """The template has no place for tools, so tools, calls and results must be written as text."""
     whole_tools: bool = False
@@ -195,8 +196,9 @@ def _alternate(messages: Sequence[Message]) -> list[Message]:
 
 
 def _without_headers(message: Message) -> Message:
-    """Return an assistant message that contains headers of the Harmony format with only the text after the
-    last header as its content. Return any other message unchanged.
+    """Return a copy of an assistant message in which headers of the Harmony format are removed: the content
+    is only the text after the last header. Return a message without such headers, or of another role,
+    unchanged.
     """
     content = message.get("content")
     if (
@@ -210,7 +212,9 @@ def _without_headers(message: Message) -> Message:
 
 
 def _with_stray_results_as_text(messages: Sequence[Message]) -> list[Message]:
-    """Convert tool results that do not follow a message with calls to user messages."""
+    """Return `messages` with stray tool results converted to user messages. A tool result is stray if the
+    last message before it that is not a tool result has no tool calls.
+    """
     fitted: list[Message] = []
     follows_calls = False
     for message in messages:

@@ -67,8 +67,9 @@ class PromptMaker:
         return ChatTokens(self._texts, self._template, self.context_tokens, self._needs_of, marker)
 
     def with_needs(self) -> PromptMaker:
-        """Return a copy with the `needs` of the model's template, which are found out by rendering small
-        conversations.
+        """Return a copy whose `needs` are what the model's template requires of a conversation, for example
+        that roles alternate. This is found out by rendering small conversations. No exception of the template
+        is raised. Without a template, return this object itself.
         """
         if not self.tokenizer.has_chat_template:
             return self
@@ -128,8 +129,9 @@ class PromptMaker:
         return placed
 
     def tokens(self, op: Generate, pictures: Sequence[Picture] = ()) -> list[int]:
-        """Return the prompt's token ids, without the answer's tokens in `op.emitted`. `pictures` are the
-        request's images, in the order of their numbers.
+        """Return the prompt's token ids. The tokens in `op.emitted`, the part of the answer that a resumed
+        request already has, are not included. `pictures` are the request's images, in the order of
+        `op.images`.
 
         There may be more tokens than the context holds. Raises RequestError if the prompt is invalid, and
         EngineError if the template process fails.

@@ -36,8 +36,9 @@ of the prompt in English, and more in other scripts."""
 
 @dataclass(frozen=True)
 class Shortener:
-    """Shortens prompts. `tokens_of` returns the tokens of a request's prompt, and `count` the number of
-    tokens of a text.
+    """Shortens prompts that do not fit into the context: a chat loses its oldest turns, a text its oldest
+    tokens. The context is `model_context_tokens` long, or as the request says if that is less. `tokens_of`
+    returns the tokens of a request's prompt, and `count` the number of tokens of a text.
     """
 
     tokens_of: Callable[[Generate], list[int]]
@@ -169,8 +170,9 @@ class _Attempt:
 
     @classmethod
     def make(cls, tokens_of: Callable[[Generate], list[int]], op: Generate) -> _Attempt:
-        """Return the attempt for `op`, with the tokens of its prompt. Raises RequestError if they cannot be
-        made. If there are too many of them, the attempt has the error instead.
+        """Return the attempt for `op`, with the tokens that `tokens_of` makes of its prompt. If `tokens_of`
+        refuses the prompt as too long (RequestError `context_exceeded`), the attempt has that error and no
+        tokens. Any other RequestError is raised.
         """
         try:
             return cls(op, tokens_of(op))
@@ -214,11 +216,12 @@ class _Cut:
 
 
 def _cuts(messages: Sequence[Message], step_bytes: int) -> list[_Cut]:
-    """Return the cuts in order: before each turn except the first, then before each answer in the last turn
-    except the first. `is_step` is set for the first cut after each multiple of `step_bytes` bytes of text.
+    """Return the places where a chat can be cut, in order: before each turn except the first turn, then
+    before each assistant message in the last turn except its first one. The first cut after each multiple of
+    `step_bytes` bytes of text is marked as preferred (`is_step`).
 
-    A turn begins with a user message. The last turn may be an agent's long work, so it keeps its user
-    message, and tool calls are dropped together with their outputs.
+    A turn begins with a user message. The last turn may be an agent's long work. A cut within it keeps its
+    user message, and drops tool calls together with their results.
     """
     turns = [number for number, message in enumerate(messages) if message.get("role") == "user"]
     last_turn = turns[-1] if turns else 0
@@ -257,8 +260,9 @@ def _room_for_answer(op: Generate, context_tokens: int) -> int:
 
 
 def _without_first(ids: Sequence[int], excess: int, most: int) -> list[int]:
-    """Return `ids` without the first ones: `excess` of them, rounded up to a multiple of (`most` /
-    STEP_SHARE) unless no id would then remain. `most` is the length of the longest possible prompt in tokens.
+    """Return `ids` without at least the first `excess` ones. Their number is rounded up to a multiple of
+    (`most` / STEP_SHARE), so that later, longer prompts are cut at the same place; if no id would remain,
+    exactly `excess` are dropped. `most` is the length of the longest possible prompt in tokens.
     """
     step = max(most // STEP_SHARE, 1)
     drop = -(-excess // step) * step

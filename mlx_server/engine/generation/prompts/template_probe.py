@@ -29,8 +29,9 @@ SYSTEM, ASKED, ANSWERED, MORE, RESULT, OTHER = "Qsys", "Qask", "Qans", "Qmore", 
 
 
 class TemplateProbe:
-    """Renders probes with one template. `call_markers` are the texts that the model writes before and after
-    its calls.
+    """Finds out what one chat template requires of a conversation, by rendering small conversations with
+    `render` and looking for their texts in the results. `call_markers` are the texts that the model writes
+    before and after its tool calls.
     """
 
     def __init__(self, render: Render, call_markers: tuple[str, str] = ("", "")) -> None:
@@ -85,8 +86,9 @@ class TemplateProbe:
         return needs
 
     def _with_needs_of_tools(self, needs: TemplateNeeds) -> TemplateNeeds:
-        """Return `needs`, extended by what calls and their results need. This is found out by trying several
-        forms until the template renders a conversation with calls completely. If no form works, tools are to
+        """Return `needs`, extended by what the template needs for tools, tool calls and their results. This
+        is found out by rendering a conversation with tool calls in several forms (for example, with arguments
+        as an object and as JSON text), until all its texts are in the result. If no form works, tools are to
         be written as text (`plain_tools`).
         """
         bare = [{"type": "function", "function": {"name": "qtool"}}]

@@ -28,10 +28,11 @@ class TextTokens:
         return known if self.token_rows is None else min(known, self.token_rows)
 
     def of_prompt(self, op: Generate) -> list[int]:
-        """Return the tokens of a prompt that is not a chat.
+        """Return the tokens of a prompt that is not a chat. If `op.suffix` is given, the answer is to fill
+        the gap between the prompt's text and the suffix.
 
         Raises RequestError if token ids from the client are unknown, the tokenizer fails to tokenize the
-        text, or the model cannot fill a gap.
+        text, or there is a suffix and the tokenizer has no tokens that mark a gap.
         """
         if op.prompt_ids is not None:
             check_client_ids(op.prompt_ids, self.limit)

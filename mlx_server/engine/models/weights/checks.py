@@ -1,5 +1,8 @@
-"""Check that files of weights have the content with which they were installed or first read. Files that have
-changed are checked before use, others later.
+"""Check that files of weights have the content that they had when they were installed or last read.
+
+An installed file whose size or modification time has changed since then, and any file that was found damaged,
+is read completely and compared with its digest (sha256) before it is used. Other files are used at once, and
+compared later, while their model serves requests.
 """
 
 from __future__ import annotations
@@ -20,10 +23,11 @@ from mlx_server.model_store.files.weight_files import UnreadableModel
 
 @dataclass(frozen=True)
 class UsedFile:
-    """A file of weights, as it was when a load used it. It may be verified later.
+    """A file of weights, as it was when a load used it.
 
-    `sha256` is the digest that it must have; None if no digest is known. `was_read` is True if it was read
-    completely and compared before it was used.
+    `stamp` is the file's size, modification time and inode at that time. `sha256` is the digest (hex) that
+    the file must have; None if no digest is known. `was_read` is True if the file was read completely and
+    compared with `sha256` before it was used; otherwise, it can be verified later.
     """
 
     path: Path

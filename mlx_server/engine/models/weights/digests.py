@@ -24,9 +24,10 @@ class Stamp:
 
 @dataclass(frozen=True)
 class FileDigest:
-    """The sha256 (hex) of a file's content, and the file's stamp when it was read.
+    """The sha256 (hex) of a file's content, and the file's stamp (size, modification time and inode) when
+    that content was read.
 
-    `is_damaged` is True if the file, with the same stamp, was later found to have another content.
+    `is_damaged` is True if the file was later found to have another content, although its stamp was the same.
     """
 
     stamp: Stamp
@@ -64,11 +65,14 @@ class Judgement:
 
 
 def judge(stamp: Stamp, installed: Installed | None, earlier: FileDigest | None) -> Judgement:
-    """Decide how a file with the stamp `stamp` must be checked.
+    """Decide how a file with the stamp `stamp` (size, modification time and inode) must be checked.
+    `installed` is the file's entry in its model's manifest, and `earlier` the digest of an earlier read;
+    either may be None.
 
-    `installed` is the file's entry in the manifest, and `earlier` the digest of an earlier read; either may
-    be None. A file that has changed since it was installed or read must be compared with the manifest's
-    digest before use. Without a digest, there is nothing to compare.
+    A file that has not changed since it was installed or read is compared with its digest after it is used. A
+    file that has changed since then, or was found damaged, must be compared with the manifest's digest before
+    it is used. If the manifest has none, a damaged file is compared with the earlier digest; a new or changed
+    file cannot be compared.
     """
     if earlier is not None and earlier.stamp == stamp:
         if earlier.is_damaged:

@@ -1,8 +1,9 @@
-"""Evaluate the weights of a model, which reads them from the disk. Several slices are read at the same time.
+"""Evaluate the weights of a model, which reads them from the disk. The weights are divided into slices:
+groups of arrays that have at least SLICE_BYTES (16 MiB) together. Several slices are read at the same time.
 
-MLX reads each array with one of its four reading threads, or with all of them if the array has more than 32
-MB. Reading one slice after another would leave most threads idle, because a single tensor of common size
-fills a slice.
+MLX reads an array of up to 32 MB with one of its four reading threads, and a larger array with all of them. A
+slice often consists of a single array that one thread reads, so reading one slice after another would leave
+the other threads idle.
 """
 
 from __future__ import annotations
@@ -45,10 +46,12 @@ def read(
     begin: Callable[[list[Any]], None] = mx.async_eval,
     complete: Callable[[list[Any]], None] = mx.eval,
 ) -> Iterator[float]:
-    """Read the weights in slices of SLICE_BYTES. Yield the fraction done (0 to 1) after each slice.
+    """Read the weights `arrays` in slices of SLICE_BYTES or more. Yield the fraction done (0 to 1) after each
+    slice. `begin` starts to evaluate the arrays of a slice, and `complete` waits until they are evaluated.
 
-    Further slices are begun as long as less than IN_FLIGHT_BYTES are being read, so that the disk and the
-    conversion always have work. Raises MLX's exception if a file cannot be read.
+    Further slices are begun as long as less than IN_FLIGHT_BYTES are being read. So the disk always has work,
+    and so have the threads that convert the weights to float32 on a CPU. Raises MLX's exception if a file
+    cannot be read.
     """
     total = sum(array.nbytes for array in arrays) or 1
     done = in_flight = 0
@@ -75,7 +78,9 @@ def _complete(begun: deque[_Slice], complete: Callable[[list[Any]], None]) -> in
 
 
 def _slices(arrays: Sequence[Sized]) -> Iterator[_Slice]:
-    """Yield the arrays in slices of at least SLICE_BYTES each, except for the last."""
+    """Divide the arrays, in their order, into slices of at least SLICE_BYTES (the last slice may have fewer),
+    and yield the slices. No array is divided.
+    """
     piece = _Slice()
     for array in arrays:
         piece.arrays.append(array)

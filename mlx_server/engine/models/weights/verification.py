@@ -26,9 +26,12 @@ _DARWIN_THREAD, _DARWIN_BACKGROUND = 3, 0x1000  # of setpriority(2) on macOS
 
 
 class Verification:
-    """Verifies the files of loaded models in a thread of its own.
+    """Verifies the files of loaded models in a separate thread, which reads them completely and compares
+    their digests with the recorded ones.
 
-    That thread calls `wake` when a file is damaged. `rest` is called with the number of seconds to wait.
+    `digests` stores the results in a file; with None, they are only held in memory. The thread calls `wake`
+    when a file is damaged. After each chunk that it has read, it calls `rest` with the number of seconds to
+    wait.
     """
 
     def __init__(
@@ -48,7 +51,9 @@ class Verification:
         self._thread: threading.Thread | None = None
 
     def loaded(self, model: str, files: Sequence[UsedFile]) -> None:
-        """Register the files of a model that has just been loaded. `served` begins to verify them."""
+        """Register the files of a model that has just been loaded. Their verification begins when `served` is
+        called for this model, or when `served_all` is called.
+        """
         with self._lock:
             self._unserved[model] = self._files[model] = files
             self._verified.update(file for file in files if file.was_read)
@@ -74,7 +79,9 @@ class Verification:
                 self._thread.start()
 
     def served_all(self) -> None:
-        """Begin to verify every loaded model."""
+        """Begin to verify the files of all loaded models, including models that have not answered a request
+        yet. Models whose verification has already begun are skipped.
+        """
         for model in list(self._unserved):
             self.served(model)
 
@@ -124,9 +131,11 @@ class Verification:
             self._report_damage(file, found, str(file.sha256))
 
     def _report_damage(self, file: UsedFile, found: str, recorded: str) -> None:
-        """Record that the file is damaged, so that the next load reads it before use, and wake the scheduler.
+        """Record that the file's sha256 is `found` instead of `recorded`, so that the next load compares the
+        file before it uses it. Add all models that use the file to those that `take_damaged` returns, and
+        wake the scheduler, which unloads them.
 
-        All models that use the file are reported, because models with adapters use their base model's files.
+        Several models may use the file, because models with adapters use their base model's files.
         """
         self.digests.put(file.path, FileDigest(file.stamp, recorded, is_damaged=True))
         sentence = changed_content(file.path, found, recorded)

@@ -51,8 +51,10 @@ class BatchRunner(Runner):
         self._worker.submit(partial(self._tokenize_slice, job, request.tokenization))
 
     def _tokenize_slice(self, job: BatchJob, result: Future[BatchJob]) -> None:
-        """Tokenize a slice of a request's texts on the worker's thread, and queue the next slice behind the
-        jobs of other requests.
+        """Tokenize a slice of the texts of `job` on the worker's thread, and queue the next slice behind the
+        jobs of other requests. After the last slice, complete the future `result` with `job`. If a slice
+        fails, set its EngineError as the exception of `result`, and stop. Also stop if `result` was
+        cancelled.
 
         Tokenizing many megabytes takes minutes. Each slice wakes the MLX thread, so that the engine does not
         count as hanging.

@@ -43,8 +43,10 @@ class PromptSteps:
         return self._next_to_score() is not None or self._next_with_images() is not None
 
     def step(self) -> Iterator[Event]:
-        """Score some tokens of one prompt, and process a part of one prompt with images. For each of the two,
-        yield the progress (`Prefill`) or the failure of the request (`Failed`).
+        """Advance at most two requests that have not joined the batch yet. For the first request that asks
+        for the log-probabilities of its prompt's own tokens, compute those of some tokens. For the first
+        request with images, do one step of its prompt. Requests that wait for background jobs are passed
+        over. Yield for each of the two the progress (`Prefill`) or the failure of the request (`Failed`).
         """
         if request := self._next_to_score():
             yield self._score(request)
@@ -57,8 +59,9 @@ class PromptSteps:
         return next((request for request in preparing if request.jobs.can_score), None)
 
     def _score(self, request: Request) -> Event:
-        """Score some tokens of a request's prompt, and return the progress (`Prefill`). If an error concerns
-        only this request, finish the request and return `Failed`.
+        """Compute the log-probabilities of the next slice of a request's prompt tokens, and return the
+        progress (`Prefill`), also after the last slice. If an error concerns only this request, finish the
+        request and return `Failed`.
         """
         scorer = request.jobs.scorer
         assert scorer is not None
@@ -82,8 +85,9 @@ class PromptSteps:
         return next((request for request in preparing if request.jobs.can_read_images), None)
 
     def _read_images(self, request: Request) -> Event:
-        """Begin to process a request's images, or process the next part of its prompt. Return the progress
-        (`Prefill`). If an error concerns only this request, finish the request and return `Failed`.
+        """Do one step for a request with images, and return the progress (`Prefill`). The first step begins
+        the computation. Each later step computes some layers of the vision tower for one image, or processes
+        a slice of the prompt. If an error concerns only this request, finish the request and return `Failed`.
         """
         images = request.jobs.images
         assert images is not None
@@ -99,9 +103,9 @@ class PromptSteps:
             return error.failed(request.id)
 
     def _cache_images(self, request: Request) -> None:
-        """Store in the prompt cache the keys and values that have been computed of a prompt with images, so
-        that little must be computed again if the engine dies. Nothing is stored if they cannot be cut into
-        the prompt cache's blocks.
+        """Store in the prompt cache the keys and values that have been computed so far for a prompt with
+        images, so that little must be computed again if the engine dies. Nothing is stored for a model whose
+        caches cannot be cut into the prompt cache's blocks, for example because of a sliding window.
         """
         images = request.jobs.images
         if images is not None and (caches := images.batched()):

@@ -109,10 +109,11 @@ class Runner:
         """
 
     def close(self) -> None:
-        """Finish all requests without sending events, and free their resources.
+        """Finish the requests that are TOKENIZING, PREPARING or RUNNING, without sending events for them, and
+        free the runner's resources.
 
-        Requests that wait for memory remain unfinished until the model is loaded again, but lose their
-        prepared prompts.
+        Requests that are WAITING_FOR_MEMORY do not finish, but lose their prepared prompts. They then wait
+        for the model to be loaded again, and for a new runner to prepare them.
         """
         for request in self._requests.select(RequestStatus.TOKENIZING, model=self._model):
             request.tokenization.cancel()

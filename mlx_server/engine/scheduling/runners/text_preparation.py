@@ -53,11 +53,17 @@ class BatchInput:
 
 
 class TextPreparation:
-    """Prepares the requests of one language model. For each request, the runner calls `tokenize`, `begin`,
-    and `finish` when the jobs are done.
-
-    Work for one request that does not use MLX runs within `request_fence.confined`. The owner must call
+    """Prepares the requests of one language model. For each request, the runner calls `tokenize`, then
+    `begin`, then `finish` once the jobs are done that `begin` has begun: compiling the grammar, restoring the
+    cached prefix, and computing the images or the log-probabilities of the prompt. The owner must call
     `close`.
+
+    `begin` calls `reserve_memory`. An answer is ended when more than `max_repeated_tokens` tokens at its end
+    are equal; 0 allows any number. With `kv`, keys and values are quantized. A prompt with images is
+    processed in slices of `step_tokens` tokens.
+
+    All work for one request that does not use MLX runs within `request_fence.confined`, so that an error in
+    it fails only this request.
     """
 
     def __init__(
@@ -98,11 +104,11 @@ class TextPreparation:
             return self._prompts.prepare(op, now, load_s)
 
     def begin(self, request: Request, now: float) -> None:
-        """Reserve memory for a request whose prompt is prepared, begin its other jobs, and set its
-        `generation` and `jobs`.
+        """Reserve memory for a request whose prompt has been prepared, begin the jobs that must be done
+        before the request can run (`BackgroundJobs`), and set its `generation` and `jobs`.
 
         Raises EngineError if the request cannot be served, and MustWait if memory has no room at this time.
-        The request is then unchanged.
+        In both cases, the request is unchanged.
         """
         op, prepared = request.op, request.prompt
         assert isinstance(op, Generate) and prepared is not None
@@ -171,9 +177,12 @@ class TextPreparation:
         return self._cache.finish_restore(jobs.prefix_match, jobs.prefix.result())
 
     def _grammar_job(self, op: Generate, gate: Gate | None) -> Callable[[], GrammarProcessor | None] | None:
-        """Return the job that compiles the grammar for `op`, which applies once `gate` opens, or that only
-        reads the vocabulary, which log-probabilities need; None if neither is necessary. The job returns the
-        grammar's processor, or None if it only reads the vocabulary.
+        """Return the job that compiles the grammar for `op` and returns its logits processor. The grammar
+        applies once `gate` opens, or from the first token on if `gate` is None.
+
+        If `op` has no grammar but asks for log-probabilities, return a job that only reads the vocabulary,
+        which log-probabilities need, and returns None. Return None instead of a job if `op` needs neither, or
+        if only the vocabulary is needed and it has been read already.
         """
         grammars, schema = self._lm.grammars, op.json_schema
         if schema is None and (op.top_logprobs is None or grammars.has_vocabulary):

@@ -37,6 +37,11 @@ keys and values of at most this many tokens are lost if the engine dies."""
 class TextRunner(Runner):
     """Runs the requests of one language model. If more than `limits.max_running` requests run, the batch
     queues the others.
+
+    `cache` is the model's part of the prompt cache, and `guard` reserves memory for each request. `kv` says
+    how keys and values are quantized; None: not at all. An answer is ended when more than
+    `max_repeated_tokens` tokens at its end are equal; 0 allows any number. The drafted and the accepted
+    tokens are added to `draft_counts`, which several runners may share; with None, they are not reported.
     """
 
     def __init__(
@@ -192,10 +197,11 @@ class TextRunner(Runner):
     # --- the prompt cache ---
 
     def cache_pending_kv(self) -> None:
-        """Store the keys and values of the last step in the prompt cache, and remove finished requests from
-        the batch.
+        """Store in the prompt cache the keys and values of the requests that `step` and `cancel` have marked
+        for this, and remove the finished requests from the batch.
 
-        This waits for the step that MLX has already begun, so the events of the last step are sent first.
+        Call this only after the events of `step` have been sent. It waits for the next step, which MLX has
+        already begun, and would delay the events until then.
         """
         pending, self._pending_kv = self._pending_kv, {}
         if not self._running():
@@ -233,8 +239,9 @@ class TextRunner(Runner):
     # --- the rest ---
 
     def warm_up(self) -> None:
-        """Read the vocabulary, once, on the compiler's thread, so that the first grammar need not wait for
-        it.
+        """Have the thread that compiles grammars read the tokenizer's vocabulary, so that the first grammar
+        need not wait for it. Return at once. Do nothing if the vocabulary has been read, or if an earlier
+        call has done this.
         """
         if not self._lm.grammars.has_vocabulary and not self._warmed_up:
             self._warmed_up = True

@@ -158,7 +158,10 @@ def template_messages(
 
 
 def replaced_blocks(messages: Sequence[Message], images: ImageReader) -> list[str]:
-    """Return the types of the blocks that are left out or replaced by a sentence, for the log."""
+    """Return the types of the content blocks that `template_messages` leaves out of the prompt or replaces by
+    a sentence, because the model cannot read them: one entry for each block, also for blocks inside tool
+    results. `images` says whether the model reads images. The gateway logs the types.
+    """
     found = []
     for message in messages:
         for block in message.blocks:
@@ -172,8 +175,9 @@ def replaced_blocks(messages: Sequence[Message], images: ImageReader) -> list[st
 
 
 def system_text(content: str | list[Block] | None) -> str:
-    """Return the text of a system prompt without headers that change with each request. Such headers are
-    removed from the beginning of each block.
+    """Return the text of a system prompt; an empty text for None. Header lines at the beginning of each
+    block, such as Claude Code's `x-anthropic-billing-header: …`, are left out: they change with each
+    conversation, so that the prompt cache would find no common beginning.
     """
     if not isinstance(content, list):
         return without_volatile_headers(content or "")
@@ -218,9 +222,10 @@ def _is_lost(block: Block) -> bool:
 
 
 def _result(block: Block, field: str, images: ImageReader) -> Content:
-    """Return the content of a tool result. A failed result gets the prefix "Error: " unless its beginning
-    mentions an error, because templates have no field for failures. Raises BadRequest if an image cannot be
-    used.
+    """Return the content of the tool result in `block`. `field` is the block's path in the body, for error
+    messages, and `images` collects the result's images. A failed result gets the prefix "Error: " unless its
+    beginning mentions an error, because templates have no field for failures. Raises BadRequest if an image
+    cannot be used.
     """
     if isinstance(block.content, str):
         content: Content = block.content

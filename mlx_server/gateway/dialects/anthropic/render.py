@@ -101,7 +101,10 @@ class BlockEvents:
         return [("content_block_stop", {"index": self._index})]
 
     def _open(self, block_type: str, empty: dict[str, Any]) -> list[Event]:
-        """Return the events that open a block of this type; an empty list if such a block is open already."""
+        """Return the events that close the open block, if there is one, and open a new block of type
+        `block_type`; an empty list if a block of this type is open already. `empty` holds the new block's
+        other fields as they are before any content, such as `{"text": ""}`.
+        """
         if self._open_type == block_type:
             return []
         events = self.close()

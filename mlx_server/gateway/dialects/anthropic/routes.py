@@ -62,8 +62,10 @@ def router(context: GatewayContext) -> APIRouter:
 
 @dataclass(frozen=True)
 class _Asked:
-    """The parts of a body that are needed while its answer is generated. `model` is the name as the client
-    wrote it.
+    """The values of a body that are needed while its answer is generated. `model` is the name as the client
+    wrote it, and `user` the end user that the body names. `request` is the generation request, encoded for
+    the engine. `rules` say which tool calls of the answer are accepted. `skipped` holds, for the log, the
+    types of the tools (key `tools`) and of the content blocks (key `parts`) that the model does not get.
     """
 
     model: str

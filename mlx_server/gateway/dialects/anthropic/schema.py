@@ -64,8 +64,9 @@ class ToolChoice(Body):
 
 
 class Thinking(Body):
-    """Whether the client wants the model to think. `adaptive` and `between_tools` leave that to the model's
-    template. A model that cannot think answers without thinking.
+    """The client's choice whether the model thinks before it answers. If `type` is neither `enabled` nor
+    `disabled`, but for example `adaptive`, the model's chat template decides. A model that cannot think
+    answers without thinking.
     """
 
     type: str
@@ -204,8 +205,9 @@ class MessagesBody(CountBody):
         return self.metadata.user_id if self.metadata else None
 
     def to_request(self, model: str, drawn_seed: int, images: ImageReader | None = None) -> GenerationRequest:
-        """Return the generation request. `model` is the model's canonical name, and `drawn_seed` the random
-        seed of its sampling; `images` is as in `to_count`. Raises BadRequest as `to_count` does.
+        """Return the generation request. `model` is the model's canonical name. `drawn_seed` is the seed of
+        the sampling, because this API has no field for a seed. `images` collects the images; if it is None,
+        the model reads text only. Raises BadRequest if a message, a tool or the output format cannot be used.
         """
         return replace(
             self.to_count(model, images),

@@ -1,5 +1,9 @@
-"""Normalize the messages of every dialect for a chat template: roles, thoughts that are separate messages,
-and headers that change with each request. Pure.
+"""Normalize the messages of every dialect for a chat template. Pure.
+
+Roles get the names that templates use. Thoughts that a client sends as a message of their own become part of
+the assistant's message that follows. Images in tool results move to the next message of the user. From the
+beginning of a system message, header lines are removed that change with each conversation and would defeat
+the prompt cache.
 """
 
 from __future__ import annotations
@@ -46,10 +50,11 @@ def chat_history(messages: Iterable[Message]) -> tuple[Message, ...]:
     """Return the messages for the template, in their order.
 
     A system message stays where the client put it, because moving it to the front would change the beginning
-    of the prompt, so that the prompt cache would find nothing. A message of role `thinking` becomes the
-    thoughts of the assistant's message that follows it; without such a message it is dropped, since thoughts
-    alone are not a turn. A system message that consists only of volatile headers is dropped. Images in a tool
-    result move into the user's message after it. Raises BadRequest if there are only thoughts.
+    of the prompt, so that the prompt cache would find nothing. A system message loses the header lines at its
+    beginning that `without_volatile_headers` removes; if it consists only of such lines, it is dropped. A
+    message of role `thinking` becomes the thoughts of the assistant's message that follows it; without such a
+    message it is dropped, since thoughts alone are not a turn. Images in a tool result move into the user's
+    message after it. Raises BadRequest if there are only thoughts.
     """
     history: list[Message] = []
     thoughts, only_thoughts = "", False

@@ -1,5 +1,5 @@
-"""Prepare the images of a chat: create a reader for the model, and fetch the images that a body names by
-URL.
+"""Prepare the images of a chat: fetch those that a body names by URL, and create the request's `ImageReader`,
+which collects the images for the engine if the model can read them.
 """
 
 from __future__ import annotations
@@ -60,10 +60,14 @@ async def with_images(
     make_fetcher: Callable[[int, int, Reserve], ImageFetcher] | None = None,
 ) -> _BodyT:
     """Fetch the images that the body names by URL, and return the body with the files in place of the URLs.
-    Return the body unchanged if the settings forbid fetching or the model reads no images.
+    Return the body unchanged if the settings forbid fetching, the model reads no images, or the body names
+    none by URL.
 
-    The request in the answer log gets the files too, so that a resumed request fetches nothing again. Raises
-    GatewayError if there are too many images, if one cannot be fetched, or if there is no memory for them.
+    `make_fetcher` makes the `ImageFetcher` from the limit on the bytes of one image, the limit on the bytes
+    of all images together, and a function that reserves memory for them. None stands for the class itself.
+    Unless the answer log already has the request's body, it will store the body with the files, so that a
+    resumed request fetches nothing again. Raises GatewayError if there are too many images, if one cannot be
+    fetched, or if there is no memory for them.
     """
     mlx = context.config.mlx
     if not mlx.image_urls or not image_reader(context, model, model.name).reads_images:
@@ -96,5 +100,7 @@ def _fetcher_class() -> type[ImageFetcher]:
 
 
 def _written_anew(raw: bytes, files: dict[str, bytes]) -> bytes:
-    """Return the body `raw` as JSON in which the files replace their URLs."""
+    """Return the JSON body `raw` as JSON in which each image URL that is a key of `files` is replaced by a
+    data URL with that file in base64.
+    """
     return json_bytes(with_files(parse_object(raw, stepwise=True, replaces_surrogates=True), files))

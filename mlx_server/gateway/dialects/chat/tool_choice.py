@@ -64,11 +64,14 @@ def chosen_tools(
     *,
     name: str | None = None,
 ) -> ChosenTools:
-    """Return the tools to offer for a tool choice of this `mode`. If `name` is given, that function must be
-    called.
+    """Return which of `functions` the template describes to the model, and how the model may call them, for a
+    tool choice of this `mode`. With the mode `none`, no function is described. If `name` is given and the
+    mode is another one, that function must be called.
 
-    All functions stay in the prompt even if only some are `allowed`, so that the cached beginning of the
-    prompt can be used. Raises BadRequest if a call is required and no function that may be called is offered.
+    `rules` are returned in the result. Functions that `rules.allowed` excludes are described too, so that the
+    cached beginning of the prompt can be used. `skipped` are the types of the tools that the client offers
+    and this server does not support. Raises BadRequest if a call is required and no function that may be
+    called is offered.
     """
     skipped = tuple(dict.fromkeys(skipped))
     if mode == "none":
@@ -108,23 +111,28 @@ def custom_function(name: str, description: str | None, text_format: Any = None)
 
 
 def custom_input(call: AnswerToolCall) -> str:
-    """Return the input text of a call to a custom tool. If the argument is missing or not a text, all
-    arguments are returned as JSON.
+    """Return the input text of a call to a custom tool. The model was offered the tool as a function whose
+    only argument is the text `input`. If the call lacks this argument, or it is not a text, return all
+    arguments of the call as JSON.
     """
     given = call.arguments.get(TEXT_INPUT)
     return given if isinstance(given, str) else json_text(call.arguments)
 
 
 class CallFilter:
-    """Applies the call rules to the parts of one answer, which must be passed in order."""
+    """Applies `rules` to the tool calls of one answer. A call of a function that may not be called becomes
+    text of the answer, and calls beyond the permitted number are dropped. The parts of the answer must be
+    passed to `apply` in their order.
+    """
 
     def __init__(self, rules: CallRules) -> None:
         self._rules = rules
         self._calls = 0
 
     def apply(self, part: AnswerPart) -> AnswerPart:
-        """Return the part with only the calls that the rules accept. If the model called tools but none of
-        the answer's calls is accepted, the answer's `done` gets the reason `stop`.
+        """Return `part` with only the tool calls that the rules accept, numbered anew. If the part ends the
+        answer with the reason `tool_calls`, but no call of the answer was accepted, the reason becomes
+        `stop`.
         """
         if not part.tool_calls and part.done is None:
             return part

@@ -29,11 +29,12 @@ class TokenBody(Body):
         return False
 
     def to_request(self, model: str, images: ImageReader | None = None) -> GenerationRequest:
-        """Return a request for the engine's report on the prompt, which has the prompt's tokens and text.
-        `model` is the model's canonical name.
+        """Return a request that generates nothing: the engine only reports the tokens of the prompt and their
+        text. `model` is the model's canonical name.
 
         `images` collects the images; if it is None, the model reads text only. Raises BadRequest if the body
-        asks for something unsupported or cannot be used.
+        asks for something unsupported or cannot be used, and TooLarge if the arguments of past tool calls
+        have too many values.
         """
         raise NotImplementedError
 

@@ -41,7 +41,9 @@ class Creation:
         self._cancelled = False
 
     async def check(self) -> None:
-        """Raise GatewayError if the body has a mistake that can be found before the first step."""
+        """Raise GatewayError if the body has a mistake that can be found before the creation of the model
+        begins.
+        """
         body = self._body
         check_name("model", body.model)
         body.check()

@@ -27,11 +27,13 @@ log = logging.getLogger(__name__)
 
 
 class Download:
-    """Runs the program that fetches one model, once one of `slots` is free. With `force`, a model of the hub
-    is fetched even if it does not fit into memory.
+    """Fetches `model` in a child process, which begins once one of `slots` is free. Any number of clients
+    (`Follower`) wait for it. `source` is the origin of the files, such as `hf:OWNER/NAME`; it only identifies
+    the download in progress reports. With `force`, a model of the Hugging Face hub is fetched even if it does
+    not fit into memory.
 
-    `step` is the newest progress report, in Ollama's form. `on_end` is called once, when the program has
-    ended or the last follower has left; no follower can join afterwards.
+    `step` is the newest progress report, in Ollama's form. `on_end` is called once, when the child process
+    has ended or the last follower has left; no follower can join afterwards.
     """
 
     def __init__(
@@ -59,7 +61,7 @@ class Download:
         self._followers.add(follower)
 
     def leave(self, follower: Follower) -> None:
-        """Remove a follower. If it was the last one, stop the program."""
+        """Remove a follower. If it was the last one, end the download and terminate its child process."""
         self._followers.discard(follower)
         self._wake()
         if not self._followers and not self.ended:
@@ -141,8 +143,10 @@ class Follower:
 
 
 async def _reports(model: str, force: bool) -> AsyncGenerator[dict[str, Any], None]:
-    """Run the program and yield its progress reports. Raises GatewayError with the model store's message if
-    the program fails.
+    """Run the model store's program, which fetches `model`, in a child process. Yield its reports: JSON
+    objects for progress or errors, and an empty dict for a line that is no JSON object. With `force`, a model
+    of the hub is fetched even if it does not fit into memory. Raises GatewayError if the program fails, with
+    the model store's message if the program reported one.
     """
     process = await _start_program(model, force)
     assert process.stdout is not None
@@ -173,7 +177,10 @@ def _fault(code: str, message: str) -> GatewayError:
 
 
 async def _start_program(model: str, force: bool) -> asyncio.subprocess.Process:
-    """Start the program in a process group of its own, so that its children can be killed with it."""
+    """Start the model store's program, which fetches `model`, in a process group of its own, so that its
+    children can be killed with it. With `force`, a model of the hub is fetched even if it does not fit into
+    memory.
+    """
     forced = ["--force"] if force else []
     return await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "mlx_server.model_store", "pull", "--json", *forced, model),

@@ -141,11 +141,13 @@ def _expression(text: str) -> Expression:
 
 
 def _operands(words: Sequence[str], depth: int, text: str) -> tuple[Expression, Sequence[str]]:
-    """Parse the expression at the start of `words`, which ends before a closing parenthesis or with the last
-    word. Return the expression and the remaining words.
+    """Parse the expression at the start of `words`. The expression ends with the last word, or before the
+    first closing parenthesis that the expression did not open. Return the expression, and the remaining
+    words, which begin with that parenthesis; they are empty if there is none.
 
     `depth` is how many parentheses enclose the expression. `text` is the whole template action (the text
-    between `{{` and `}}`), for error messages. Raises BadRequest if the expression is not valid.
+    between `{{` and `}}`), for error messages. Raises BadRequest if the expression is not valid or `depth` is
+    greater than MAX_DEPTH.
     """
     if depth > MAX_DEPTH or not words:
         raise _not_read(text)

@@ -53,7 +53,11 @@ class CopyBody(Body):
 
 class CreateBody(ModelBody):
     """The body of /api/create. The model is made `from` another model, or of uploaded `files` (name →
-    digest). `adapters` names the uploaded files of one adapter.
+    digest). `adapters` names the uploaded files of one adapter in the same form.
+
+    Of the fields that ask for something unsupported, `quantize`, its older name `quantization`, `remote_host`
+    and `draft_files` (the files of a draft model) are refused. `modelfile` is ignored if `from` or `files` is
+    given, and refused otherwise.
     """
 
     from_: str | None = Field(default=None, alias="from", max_length=255)

@@ -45,8 +45,10 @@ def load_answer(model: str, wall_s: float, content: Content, *, unloaded: bool) 
 
 
 class AnswerLines:
-    """Writes the answer to one request (an `AnswerRenderer`). `arrived_at` is the monotonic time, in seconds,
-    at which the request arrived.
+    """Writes the answer to one request (an `AnswerRenderer`). `ticket` is the submitted request, from which
+    the durations are computed. `content` writes the content of a part as the route's clients read it:
+    `chat_content` or `generate_content`. `arrived_at` is the monotonic time, in seconds, at which the request
+    arrived.
     """
 
     def __init__(self, model: str, ticket: Ticket, clock: Clock, content: Content, arrived_at: float) -> None:

@@ -93,7 +93,8 @@ def shown(entry: ModelEntry, asked_as: str, *, with_tensors: bool) -> dict[str, 
 
 def _model_info(entry: ModelEntry, asked_as: str) -> dict[str, Any]:
     """Return the model's metadata (name, number of parameters, context length, sizes of its architecture,
-    adapter), under the names that GGUF files use.
+    adapter), under the names that GGUF files use. The name is `asked_as`, the model's name as the client
+    spelled it.
     """
     figures = {"context_length": entry.context_tokens, **entry.architecture}
     return {

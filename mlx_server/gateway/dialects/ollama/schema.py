@@ -121,8 +121,9 @@ class TextBody(ModelBody):
         return dict(ANY_OBJECT)
 
     def generation_request(self, model: str, drawn_seed: int, **prompt: Any) -> GenerationRequest:
-        """Return the generation request. `prompt` are the fields of `GenerationRequest` that hold the prompt.
-        Raises BadRequest if `format` is wrong.
+        """Return the generation request. `model` is the model's canonical name. `drawn_seed` is the seed of
+        the sampling if the `seed` in `options` is missing or -1. `prompt` are the fields of
+        `GenerationRequest` that hold the prompt. Raises BadRequest if `format` is wrong.
         """
         options = self.options or Options()
         effort = EFFORTS[self.think] if isinstance(self.think, str) else None
@@ -154,7 +155,8 @@ class ChatBody(TextBody):
         return bool(self.messages)
 
     def to_request(self, model: str, drawn_seed: int, images: ImageReader | None = None) -> GenerationRequest:
-        """Return the generation request. `model` is the model's canonical name.
+        """Return the generation request. `model` is the model's canonical name. `drawn_seed` is the seed of
+        the sampling if the `seed` in `options` is missing or -1.
 
         `images` collects the images; if it is None, the model reads text only. Raises BadRequest if a
         message, a tool or `format` cannot be used, and TooLarge if the arguments of past tool calls have too
@@ -186,13 +188,15 @@ class GenerateBody(TextBody):
         return bool(self.prompt or self.suffix or self.images)
 
     def to_request(self, model: str, drawn_seed: int, images: ImageReader | None = None) -> GenerationRequest:
-        """Return the generation request. `model` is the model's canonical name. Raises BadRequest if fields
-        exclude each other or cannot be used.
+        """Return the generation request. `model` is the model's canonical name. `drawn_seed` is the seed of
+        the sampling if the `seed` in `options` is missing or -1. Raises BadRequest if fields exclude each
+        other or cannot be used.
 
-        The prompt becomes a user's message after the tokens of `context`, rendered by the model's chat
-        template or by the body's `template` in Jinja. With `raw`, or with a `template` in Go's language, the
-        prompt is the text that the model continues. With `suffix`, it is the text before the gap that the
-        model fills. `images` collects the images; if it is None, the model reads text only.
+        The prompt becomes a user's message, rendered by the model's chat template or by the body's `template`
+        in Jinja. With `raw`, the model continues the prompt as a text; with a `template` in Go's language, it
+        continues the text that the template makes of the prompt. With `suffix` and no `template`, the model
+        fills the gap between the prompt and `suffix`. The tokens of `context`, an earlier conversation,
+        precede the prompt. `images` collects the images; if it is None, the model reads text only.
         """
         prompt = self.prompt or ""
         images = images or ImageReader(self.model)

@@ -25,8 +25,10 @@ _MODES: dict[str, Mode] = {"none": "none", "auto": "auto", "required": "required
 def offered_tools(
     tools: Sequence[dict[str, Any]] | None, choice: Choice, *, parallel: bool = True
 ) -> ChosenTools:
-    """Return the tools that the model is offered, and how it may call them. Without `parallel`, at most one
-    call per answer is accepted. Raises BadRequest if a tool or `choice` is wrong.
+    """Return which of a body's `tools` the model is offered, and how it may call them. `choice` is the body's
+    `tool_choice`; None means `auto`. Tools of unsupported types are not offered. Without `parallel`, at most
+    one call per answer is accepted. Raises BadRequest if a tool or `choice` is malformed, or if `choice`
+    requires a call that no offered tool can serve.
     """
     served: list[Tool] = []
     custom, skipped = set[str](), list[str]()

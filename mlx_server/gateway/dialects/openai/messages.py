@@ -32,7 +32,11 @@ class ImageUrl(Body):
 
 
 class ContentPart(Body):
-    """One part of a message's content. Mistral's clients send thoughts as a list of parts."""
+    """One part of a message's content. `type` decides which other field is read: a part of type `text`,
+    `refusal`, `file` or `image_url` has its content in the field of the same name. Thoughts (type `thinking`
+    or `reasoning`) are in `thinking`, `reasoning` or `text`. Mistral's clients send `thinking` as a list of
+    parts.
+    """
 
     type: str
     text: str | None = None

@@ -84,8 +84,14 @@ def router(context: GatewayContext) -> APIRouter:
 
 @dataclass(frozen=True)
 class _Asked:
-    """The parts of a body that are needed while its answers are generated. `model` is the name as the client
-    wrote it. `prefixes` holds for each of `requests` the text that its answer begins with.
+    """The values of a body that are needed while its answers are generated.
+
+    `model` is the name as the client wrote it, and `user` the end user that the body names. With
+    `include_usage`, a stream ends with the token counts. `requests` holds one request for each answer, in
+    groups of `answers_per_prompt` (OpenAI's `n`) for each prompt. `prefixes` holds for each of `requests` the
+    text that its answer begins with. `rules` say which tool calls are accepted; with `uses_functions`, calls
+    are written in the older form that goes with OpenAI's field `functions`. `skipped` holds, for the log, the
+    types of the tools (key `tools`) and of the content parts (key `parts`) that the model does not get.
     """
 
     model: str

@@ -39,8 +39,9 @@ class NamedSchema(Body):
 
 
 class ResponseFormat(Body):
-    """The format that the answer must have: text, or JSON. llama.cpp's and Together's clients put `schema`
-    next to `type`.
+    """The format that the answer must have: text, or JSON. OpenAI's clients send a JSON schema inside
+    `json_schema`. llama.cpp's and Together's clients send it in a field `schema` next to `type`, which is
+    `bare_schema` here.
     """
 
     type: str = "text"
@@ -100,8 +101,9 @@ class ChatBody(TextBody):
     def to_requests(
         self, model: str, drawn_seed: int, images: ImageReader | None = None
     ) -> list[GenerationRequest]:
-        """Return a list with the one generation request of this body, which the caller repeats for `n`
-        answers. `model` is the model's canonical name.
+        """Return a list of one generation request: a chat has one prompt, while other bodies may have
+        several. The caller repeats the request for `n` answers, with different seeds. `model` is the model's
+        canonical name. `drawn_seed` is the seed of the sampling if the body's `seed` is missing or -1.
 
         `images` collects the images; if it is None, the model reads text only. Raises BadRequest if a
         message, a tool or another field cannot be used, and TooLarge if the arguments of past tool calls have
@@ -191,9 +193,10 @@ class CompletionBody(TextBody):
     def to_requests(
         self, model: str, drawn_seed: int, images: ImageReader | None = None
     ) -> list[GenerationRequest]:
-        """Return one generation request for each prompt; the caller repeats each for `n` answers. `model` is
-        the model's canonical name. Raises BadRequest if a field asks for something unsupported or there is no
-        prompt.
+        """Return one generation request for each prompt. The caller repeats each for `n` answers, with
+        different seeds. `model` is the model's canonical name. `drawn_seed` is the seed of the sampling if
+        the body's `seed` is missing or -1. `images` is not used, because a completion has no images. Raises
+        BadRequest if a field asks for something unsupported or there is no prompt.
         """
         if self.echo and self.logprobs is not None and self.stream:
             not_supported("echo", "the logprobs of a prompt are not streamed; leave out `stream`")

@@ -54,8 +54,8 @@ class TextBody(Body):
         return bool(self.stream_options and self.stream_options.include_usage)
 
     def sampling(self, drawn_seed: int) -> Sampling:
-        """Return the sampling settings. Raises BadRequest if `logit_bias` has a key that is not a token id,
-        or a value out of range.
+        """Return the sampling settings. `drawn_seed` is the seed if the body's `seed` is missing or -1.
+        Raises BadRequest if `logit_bias` has a key that is not a token id, or a value out of range.
         """
         return make_sampling(
             drawn_seed,

@@ -24,9 +24,15 @@ large model, and the client waits for all scores."""
 class RankingBody(Body):
     """The body of every route that ranks documents.
 
-    A document may be an object with a `text`. Its other fields, which Cohere's v1 and Jina accept, are
-    ignored. `max_chunks_per_doc` has no effect: a document is one chunk, which is read up to the model's
-    limit.
+    The documents are in `documents`, or for TEI's clients in `texts`; a body with both is refused.
+    `return_documents` asks for the texts in the answer, as `return_text` does for TEI's clients. A document
+    may be an object, as Cohere's v1 and Jina accept it: only its field `text` is ranked, and `rank_fields`
+    must not name another.
+
+    `instruction` describes the task to models whose prompt has a place for it. The end of a document that is
+    longer than `max_tokens_per_doc`, or than the model's limit, is cut off. If `truncate` is false, a
+    document over the model's limit makes the request fail. `max_chunks_per_doc` has no effect, because each
+    document is one chunk. With `raw_scores`, the scores are the model's logits.
     """
 
     model: ModelName | None = None

@@ -166,8 +166,12 @@ class Responses:
     async def _prepare(
         self, body: CreateBody, client: HTTPConnection, find: Find
     ) -> tuple[tuple[bytes, ...], Translated]:
-        """Return the items (as JSON lists) of the earlier responses that the body continues, and the
-        translated body. Raises GatewayError if the body is refused.
+        """Return the items of the conversation that the body continues, as JSON lists, and the translated
+        body. Raises GatewayError if the body is refused.
+
+        `find` returns the earlier response that the body's `previous_response_id` names, or None. `client` is
+        the client's connection. Its ASGI scope holds the request's share of the memory for bodies, and the
+        source of the request's random numbers.
         """
         body.check()
         if body.background and not self.store.keeps_any:
@@ -207,8 +211,12 @@ class Responses:
         return found
 
     def read_items(self, body: CompactBody, earlier: Iterable[Item], make_id: MakeId) -> InputItems:
-        """Check and return the items of the body's input, which follow the `earlier` items of the
-        conversation. Raises BadRequest if an item is wrong, and NotFound if it refers to an unknown item.
+        """Check the items of the body's input, and return them in the form in which they are stored.
+
+        `earlier` are the items of the conversation before the input; they are not returned, but the input may
+        hold the outputs of their tool calls. `make_id` returns a new id that begins with the given prefix;
+        items without an id get one. Raises BadRequest if an item is wrong, and NotFound if a reference names
+        an unknown item.
         """
         return read_input(body.input, earlier, make_id, self.store.item)
 
@@ -232,12 +240,14 @@ def translate(
     images: ImageReader | None = None,
 ) -> Translated:
     """Translate the body to a generation request. `model` is the model's canonical name. Raises BadRequest if
-    the body cannot be used, and NotFound if it refers to an unknown item. Pure, except for new items' ids.
+    the body cannot be used, NotFound if it refers to an unknown item, and TooLarge if the arguments of past
+    tool calls have too many values. Pure, except for new items' ids.
 
-    `make_id` returns a new id that begins with the given prefix. `earlier` are the items of the responses
-    that the body continues, as JSON lists. `stored_item` returns the stored item with an id, or None.
-    `preset` adds the model's own settings to the request. `images` collects the images; if it is None, the
-    model reads text only.
+    `drawn_seed` is the seed of the sampling if the body's `seed` is missing or -1. `make_id` returns a new id
+    that begins with the given prefix. `earlier` is the conversation that the body continues: for each of its
+    responses, oldest first, a JSON list of the input items and one of the output items. `stored_item` returns
+    the stored item with an id, or None. `preset` adds the model's own settings to the request. `images`
+    collects the images; if it is None, the model reads text only.
     """
     offered = offered_tools(body.tools, body.tool_choice)
     _check_json("tools", offered.shown)  # even if they are not offered, because the response shows them

@@ -142,8 +142,9 @@ def _type_of(item: Item, where: str) -> str:
 
 def _kept(item: Item, item_type: str, where: str, new_id: Callable[[str], str]) -> Item:
     """Check an item, and return the form in which it is stored: its known fields, with an id, a status, and
-    content as a list of parts. `where` is the item's path in the body, for the error message. Raises
-    BadRequest if a field is wrong.
+    content as a list of parts. An item without a usable id gets `new_id(prefix)`, where the prefix stands for
+    its type. `where` is the item's path in the body, for the error message. Raises BadRequest if a field is
+    wrong.
     """
     try:
         checked = validated(item, _MODELS[item_type])

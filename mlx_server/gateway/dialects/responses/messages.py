@@ -47,7 +47,8 @@ def chat_messages(
 
 def unreadable_parts(items: Iterable[Item], images: ImageReader | None = None) -> list[str]:
     """Return the types of the content parts that the model cannot read and that `chat_messages` replaces by a
-    sentence: sorted, each type once.
+    sentence: sorted, each type once. `images` says whether the model reads images; if it is None, the model
+    reads text only.
     """
     reader = images or ImageReader("")
     parts = ((part, reader.reads_in(_role_of(item))) for item in items for part in _parts_of(item))

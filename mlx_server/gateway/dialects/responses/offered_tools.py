@@ -40,7 +40,10 @@ class OfferedTools:
 
 
 def offered_tools(tools: Sequence[Tool] | None, choice: str | dict[str, Any] | None) -> OfferedTools:
-    """Return the tools that the body offers. Raises BadRequest if a tool or the tool choice is wrong."""
+    """Return which of a body's `tools` the model is offered, and how it may call them. `choice` is the body's
+    `tool_choice`; None means `auto`. Raises BadRequest if a tool or `choice` is malformed, or if `choice`
+    requires a call that no offered tool can serve.
+    """
     given = [(tool, _function(tool, number)) for number, tool in enumerate(tools or ()) if _is_served(tool)]
     custom = frozenset(made["function"]["name"] for tool, made in given if tool.get("type") == "custom")
     return replace(_chosen(tools, given, choice), custom=custom)
@@ -88,8 +91,11 @@ def _chosen(
 def _allowed(
     functions: tuple[Tool, ...], shown: tuple[Tool, ...], choice: dict[str, Any], skipped: tuple[str, ...]
 ) -> OfferedTools:
-    """Restrict the calls to the tools that `choice` lists. All functions stay in the prompt, so that the
-    cached beginning of the prompt can be used. Raises BadRequest if `choice` is wrong.
+    """Return the tools with the calls restricted to those that `choice` lists. All `functions` stay in the
+    prompt, so that the cached beginning of the prompt can be used, unless the mode of `choice` is `none`.
+    `shown` are the same tools as the response object shows them, and `skipped` the types of the body's
+    unsupported tools. Raises BadRequest if `choice` is malformed, or requires a call and lists no function
+    that is offered.
     """
     mode, listed = choice.get("mode") or "auto", choice.get("tools")
     if mode not in MODES:
@@ -126,8 +132,10 @@ def _type_of(tool: Tool) -> str:
 
 
 def _function(tool: Tool, number: int) -> Tool:
-    """Return the tool in the form that chat templates expect. The function may be nested, as in chat
-    completions. Raises BadRequest if a field is missing or wrong.
+    """Return the tool in the form that chat templates expect. The client may send the function's fields in
+    the tool itself, or as in chat completions in an object inside the tool (`function` or `custom`). `number`
+    is the tool's index in the body's `tools`, for error messages. Raises BadRequest if a field is missing or
+    wrong.
     """
     nested = tool.get(str(tool.get("type", "function")))
     given = nested if isinstance(nested, dict) else tool

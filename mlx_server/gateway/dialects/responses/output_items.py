@@ -22,8 +22,12 @@ Fields = tuple[str, dict[str, Any]]
 
 @dataclass(frozen=True)
 class _TextKind:
-    """A kind of item that has text. The fields say where in the item the text is, and what the item's events
-    are called.
+    """A kind of item that has text.
+
+    The ids of such items begin with `prefix`. `empty` holds the fields of an item before it has text. The
+    text is in a part of type `part_type`, in the item's list `parts`. The names of the events about the part
+    begin with `part_events`, and of those about the part's text with `text_events`; all of these events hold
+    the part's position in the list in the field `index_field`.
     """
 
     prefix: str

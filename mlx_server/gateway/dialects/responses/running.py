@@ -74,8 +74,8 @@ class ResponseRun:
         return None if self._has_output else self.error
 
     async def wait_for_output(self) -> None:
-        """Wait for the first output or the end of the response, but not longer than a stream may wait before
-        its status and its first events are sent.
+        """Wait until the response has its first output or has ended; return earlier if a stream must send its
+        status and its first events now (see `Answers.wait_left_s`). An error until then is in `refusal`.
         """
         while not self._has_output and not self.is_finished and (left_s := self._answers.wait_left_s()) > 0:
             with contextlib.suppress(TimeoutError):
@@ -137,8 +137,9 @@ class ResponseRun:
         self._append(self.events.part(part, int(self._clock.wall())))
 
     def _report_silence(self) -> None:
-        """Count a period in which the engine sent nothing. At the first one since the last output, and at
-        every third one after it, add the event `response.in_progress` to a stream, as a keep-alive.
+        """Count a period of `answers.SILENCE_S` seconds in which the engine sent nothing. If the response is
+        streamed, the 1st, 4th, 7th, … such period since the last output adds the event
+        `response.in_progress`, as a keep-alive.
         """
         if self._is_streamed and self._silences % SILENCES_TO_REPORT == 0:
             self._append([self.events.still_in_progress()])
@@ -154,8 +155,8 @@ class Following:
     """Yields the events of a run to one client, as server-sent events, until the run ends or `cancel` is
     called. The first event is the one after number `after`.
 
-    `owns_run` is True if the run ends with this client, as it does unless the response runs in the
-    background; `cancel` then cancels the run too.
+    If `owns_run` is True, `cancel` also cancels the run. It is False for a response that runs in the
+    background, and for a client that follows a stored response.
     """
 
     def __init__(self, run: ResponseRun, after: int = -1, *, owns_run: bool = False) -> None:

@@ -22,9 +22,10 @@ class StoredResponse:
     """A response, and the conversation before it. The conversation is stored as JSON, because Python objects
     would take several times as much memory.
 
-    `items` is the list of the items of the response's own input, whose ids are `input_ids`. `earlier` are the
-    lists of the responses that it continues. `ended_at` is the monotonic time in seconds, None while the
-    response runs.
+    `run` generates the response, and then holds its events and output. `items` is the list of the items of
+    the response's own input, whose ids are `input_ids`. `earlier` is the conversation that the response
+    continues: for each of its responses, oldest first, a list of the input items and a list of the output
+    items. `ended_at` is the monotonic time in seconds, None while the response runs.
     """
 
     run: ResponseRun
@@ -112,15 +113,17 @@ class _SharedLists:
         self._holders: dict[int, int] = {}  # how many responses hold a list, by `id()` of the list
 
     def hold(self, lists: Iterable[bytes]) -> None:
-        """Count the bytes of the lists of a newly stored response."""
+        """Count the bytes of `lists`, the JSON lists of items that a stored response holds. A list that
+        another stored response also holds is not counted again.
+        """
         for each in lists:
             if id(each) not in self._holders:
                 self.total_bytes += len(each)
             self._holders[id(each)] = self._holders.get(id(each), 0) + 1
 
     def release(self, lists: Iterable[bytes]) -> None:
-        """Stop counting the lists of a response that is dropped. A list that another response holds still
-        counts.
+        """Subtract the bytes of `lists` from `total_bytes`, because the response that held these JSON lists
+        is removed from the store. A list that another stored response also holds still counts.
         """
         for each in lists:
             self._holders[id(each)] -= 1

@@ -73,7 +73,12 @@ async def _converse(conversation: _Conversation, inbox: _Inbox, socket: WebSocke
 
 
 class _Inbox:
-    """Receives the messages of a connection as they arrive, so that a disconnect is noticed at once."""
+    """Receives the messages of a connection as they arrive, so that a disconnect is noticed at once.
+
+    If more than MAX_WAITING messages wait for their turn, or the waiting messages have more than `max_bytes`
+    together, reading ends, the messages are discarded, and `refusal` is the error with which the connection
+    must be closed.
+    """
 
     def __init__(self, socket: WebSocket, max_bytes: int) -> None:
         self.refusal: HttpError | None = None

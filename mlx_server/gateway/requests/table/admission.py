@@ -53,8 +53,9 @@ class Admission:
         return len(self._queued)
 
     def enqueue(self, request_id: str, client: str, *, was_accepted: bool = False) -> None:
-        """Add a request to the queue. Raises QueueFull if all slots and positions are taken, unless the
-        request was accepted before (`was_accepted`).
+        """Add a request to the queue. `client` is any string that identifies who sent it. Raises QueueFull if
+        the number of running and waiting requests has reached its limit, unless this request was accepted
+        before (`was_accepted`).
         """
         if not was_accepted and self.slots_in_use + self.queued >= self._max_running + self._max_queued:
             raise QueueFull(self.slots_in_use, self.queued)

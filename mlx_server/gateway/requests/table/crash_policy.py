@@ -52,8 +52,10 @@ class EngineDeath(StrEnum):
 class CrashHistory:
     """Records the deaths of engines while they ran one request, and decides whether the request may continue.
 
-    `kills_in_a_row` counts successive kills by an unknown sender that met the request at the same place.
-    `kills_alone` counts those among them during which the request ran alone.
+    `strikes` counts, up to two, the engines that died by their own fault, such as a crash. `kills_in_a_row`
+    counts successive kills of engines by an unknown sender, while the request made no progress in between:
+    each kill came after the same number of tokens, at the same part of the prompt or model. `kills_alone`
+    counts those among these kills during which the request ran alone.
     """
 
     def __init__(self) -> None:
@@ -107,8 +109,9 @@ class CrashHistory:
     def progressed(self, tokens: int) -> None:
         """Record that the request got a new token; its client has `tokens` tokens now.
 
-        This resets the count of kills. It also cancels the strikes if the client has at least
-        TOKENS_TO_CANCEL_STRIKES tokens more than at the furthest point at which an engine has crashed.
+        This resets the counts of kills by an unknown sender. It also cancels the strikes (deaths of engines
+        by their own fault while they ran the request) if the client has at least TOKENS_TO_CANCEL_STRIKES
+        tokens more than at the furthest point at which an engine has crashed.
         """
         if self.kills_in_a_row:
             self.forget_kills()

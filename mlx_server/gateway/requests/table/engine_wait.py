@@ -35,8 +35,12 @@ class RequestLimits:
     parked_wait_s: float = PARKED_WAIT_S
 
     def deadline(self, request: RequestLifecycle, no_engine_since: float, trial_at: float | None) -> float:
-        """Return the time until which the request waits for an engine. A new request also waits for the
-        outcome of a trial start that begins within its waiting time.
+        """Return the time until which the request waits for an engine, while there has been none since
+        `no_engine_since`.
+
+        `trial_at` is when a circuit breaker, which opens if engines die too often, lets the next engine start
+        on trial; None if the breaker is closed. A new request, which has neither run nor been accepted
+        before, also waits for the outcome of a trial that begins within its waiting time.
         """
         since = max(request.waiting_since, no_engine_since)
         deadline = since + self.max_wait_s

@@ -67,8 +67,10 @@ class RequestTable:
         model: str = "",
         resumed: ResumedRequest | None = None,
     ) -> list[Action]:
-        """Add a new or a resumed request, and return the actions that follow. Raises QueueFull if the queue
-        is full; then the request is not added.
+        """Add a new or a resumed request, and return the actions to carry out: those that start waiting
+        requests, perhaps this one. Raises QueueFull if the queue is full; then the request is not added.
+        `client` is any string that identifies who sent it, `model` the model that it needs (empty: unknown),
+        and `resumed` what is known from an earlier run.
         """
         was_accepted = resumed is not None and resumed.was_accepted
         self._admissions[lane].enqueue(request_id, client, was_accepted=was_accepted)
@@ -79,9 +81,7 @@ class RequestTable:
         return self._start_waiting()
 
     def cancel(self, request_id: str) -> list[Action]:
-        """End a request that was cancelled, perhaps because its client has disconnected. Return the actions
-        to carry out; [] if the request has already ended.
-        """
+        """End a cancelled request. Return the actions to carry out; [] if the request has already ended."""
         request = self.get(request_id)
         if request is None:
             return []
@@ -100,7 +100,9 @@ class RequestTable:
         return self._start_waiting()
 
     def engine_ready(self) -> list[Action]:
-        """Record that an engine is ready for any model. Return the actions that start waiting requests."""
+        """Record that an engine accepts requests for any model. Return the actions that start waiting
+        requests, as many as may run now.
+        """
         self._engine_is_ready = True
         return self._start_waiting()
 
@@ -114,10 +116,9 @@ class RequestTable:
 
     def engine_died(self, death: EngineDeath) -> list[Action]:
         """Record why the engine died. Return the actions that fail the requests that `crash_policy` does not
-        let continue. `engine_lost` must have been called before.
-
-        If somebody kills an engine on which no request ran, the kills have nothing to do with requests. Such
-        a kill therefore resets the count of kills of every request.
+        let continue. `engine_lost` must have been called before. If somebody kills an engine on which no
+        request ran, the kills have nothing to do with requests. Such a kill therefore resets the count of
+        kills of every request.
         """
         lost, self._lost = self._lost, 0
         failed: list[Action] = []
@@ -145,8 +146,8 @@ class RequestTable:
 
     def tick(self, now: float, trial_at: float | None = None) -> list[Action]:
         """Return the actions that fail the requests that have waited too long for an engine. `trial_at` is
-        the time of the circuit breaker's trial start of an engine, which may be past; None if the breaker is
-        closed.
+        when a circuit breaker lets the next engine start, perhaps a past time; None if no breaker is open.
+        New requests also wait for a start that is near. The failures name a start that is still to come.
         """
         if self._engine_is_ready:
             return []
@@ -161,8 +162,9 @@ class RequestTable:
         return self._fail(overdue, f"{message} {next_start(trial_at - now)}", trial_at - now)
 
     def refusal(self, now: float, trial_at: float | None) -> FailRequest | None:
-        """Return the failure of a request that is submitted now if the next engine will start too late for
-        it; else None.
+        """Return the failure of a request that is submitted now, if the next engine starts later than a new
+        request may wait; else None. `trial_at` is when a circuit breaker lets that engine start; None if no
+        breaker is open.
         """
         if self._engine_is_ready or trial_at is None or trial_at - now <= self._limits.max_wait_s:
             return None
@@ -229,12 +231,11 @@ class RequestTable:
             self._engine_is_ready, self._no_engine_since = False, now
 
     def _start_waiting(self) -> list[Action]:
-        """Start the requests that may run now: parked requests before queued ones, and a suspect only alone.
-        Return the actions that send them to the engine.
-
-        A suspect is a request that `crash_policy` lets run only alone. Queued requests that have waited
-        longer than the suspects start before them, unless a suspect has two strikes: its next death shows
-        whether it is the cause.
+        """Start the waiting requests that may run now, and return the actions that send them to the engine.
+        Parked requests (those whose engine died or was replaced) start before queued ones. A suspect is a
+        parked request that `crash_policy` lets run only alone. It starts when nothing else runs, after the
+        queued requests that have waited longer. If a suspect has two strikes (two engines crashed while they
+        ran it), all queued requests wait, because its next run shows whether it is the cause.
         """
         requests = [request for request, _ in self._requests.values()]
         if not self._engine_is_ready:
@@ -267,7 +268,7 @@ class RequestTable:
 
     def _start_queued(self, before: float | None = None) -> list[Action]:
         """Start queued requests while there are free slots, and return the actions that send them. If
-        `before` is given, stop in each lane once no request is queued there that has waited since before that
+        `before` is given, continue in a lane only while a request waits there that was queued before that
         time.
         """
         started: list[Action] = []

@@ -49,6 +49,10 @@ def resident_bytes(pid: int) -> int:
 class TemplateChild:
     """A running template process (`renderer.py`), and the socket to it.
 
+    If a rendering takes more time or memory than `limits` allow, `ask` raises an error, and the caller must
+    close this object, which kills the process. `resident_bytes` returns the resident memory of the process
+    with a given PID.
+
     While a thread is in `ask`, other threads may only call `kill`. The constructor raises TemplateProcessDied
     if the program cannot be started.
     """

@@ -112,7 +112,9 @@ _started_ahead: list[TemplateProcess] = []
 
 
 def start_process_ahead() -> None:
-    """Start a process for the first model that will be loaded. A standby engine does this while it waits."""
+    """Start the process that will render the chat template of the first model to be loaded. A standby engine
+    does this while it waits until it may serve. `take_process` later returns the process.
+    """
     _started_ahead.append(TemplateProcess())
     _started_ahead[-1].start()
 

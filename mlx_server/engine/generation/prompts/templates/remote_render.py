@@ -21,17 +21,18 @@ _here = threading.local()
 
 
 class RemoteTemplate:
-    """The object that transformers gets for a compiled template. Its `render` takes the template's
-    variables.
+    """Replaces the compiled Jinja template that transformers would make of the text `source`. Its `render`
+    renders the template in a template process, outside the engine's process.
     """
 
     def __init__(self, source: str) -> None:
         self._source = source
 
     def render(self, **variables: Any) -> str:
-        """Return the rendered text, from the process of the innermost `rendered_by`.
+        """Render the template with `variables` in a template process, and return the text. The process is the
+        argument of the innermost `with rendered_by(process)` block of this thread.
 
-        Raises TemplateError if the template cannot be rendered, and RuntimeError outside `rendered_by`.
+        Raises TemplateError if the template cannot be rendered, and RuntimeError outside such a block.
         """
         process: TemplateProcess | None = getattr(_here, "process", None)
         if process is None:

@@ -133,8 +133,11 @@ class Renderer:
         self._compile = functools.lru_cache(maxsize=4)(make_environment().from_string)
 
     def answer(self, request: bytes) -> bytes:
-        """Return the content of the frame that answers `request`, the JSON of [template, variables]: a byte
-        for the outcome, and the rendered text or the template's reason to refuse.
+        """Render the template in `request`, which is the JSON of [template, variables]. Return the content of
+        the frame that answers the request.
+
+        The content begins with a byte for the outcome: TEXT, REFUSAL, TOO_LONG or NO_MEMORY. TEXT is followed
+        by the rendered text, and REFUSAL by the template's reason to refuse.
         """
         try:
             template, variables = json.loads(request)
