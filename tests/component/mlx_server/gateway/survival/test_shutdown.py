@@ -91,7 +91,7 @@ def assert_orderly_exit(gateway: Any, timeout_s: float) -> None:
 
 
 def test_gateway_that_gets_sigterm_while_a_model_loads_serves_the_waiting_request_first(make, models_dir):
-    gateway = make(VESTAL_MODELS_DIR=str(models_dir))
+    gateway = make(VESTAL_MODELS_DIR=str(models_dir), VESTAL_MLX__DRAIN_S="60")
     greeted = gateway.until(lambda: gateway.events("engine_greeted"), "the engine begins to load", 60)
     engine_pid = greeted[-1]["pid"]
     os.kill(engine_pid, signal.SIGSTOP)  # on a busy machine it may have loaded before the gateway listens
