@@ -50,15 +50,25 @@ class InstalledModels:
         async with self._reading:
             now = self._clock.now()
             if self._read_at is None or now - self._read_at > MAX_AGE_S:
+                self._read_at = now  # not after reading, since `changed` may be called meanwhile
                 try:
-                    self._entries, self._broken = await asyncio.to_thread(survey, self._config)
-                except OSError as error:
-                    if not is_exhausted(error):
-                        raise
-                    if not self._entries:
-                        raise out_of_resources(error) from error
-                self._read_at = now  # without a free descriptor, the earlier list stays in use
+                    await self._read()
+                except BaseException:
+                    self._read_at = None
+                    raise
             return self._entries
+
+    async def _read(self) -> None:
+        """Read the lists of models from the folders. Without a free file descriptor, earlier lists stay in
+        use; if there are none, raise Unavailable.
+        """
+        try:
+            self._entries, self._broken = await asyncio.to_thread(survey, self._config)
+        except OSError as error:
+            if not is_exhausted(error):
+                raise
+            if not self._entries:
+                raise out_of_resources(error) from error
 
     async def get(self, name: str, kind: ModelKind | None = None) -> ModelEntry:
         """Return the model with this name, in any of the spellings that `canonical` knows.

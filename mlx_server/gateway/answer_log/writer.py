@@ -75,7 +75,7 @@ class Writer:
         self._jobs: list[Callable[[], None]] = []
         self._waiting_bytes = 0
         self._failing = False
-        self._open: set[AnswerFile] = set()  # only the thread uses it, and `_is_closed`
+        self._open: set[AnswerFile] = set()  # only the thread uses it
         self._is_closed = False
         self._lock = threading.Lock()
         self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()  # wakes the thread at once
@@ -128,22 +128,24 @@ class Writer:
 
     def read(self, name: FileName) -> Future[bytes]:
         """Return a future that receives all bytes that were appended to a file, whether they are written yet
-        or not. The future raises OSError if the file cannot be read.
+        or not. The future raises OSError if the file cannot be read, or the writer is closed.
         """
         future: Future[bytes] = Future()
-        self._put(lambda: self._read(name, future))
+        if not self._put(lambda: self._read(name, future)):
+            future.set_exception(OSError(errno.EBADF, "the answer log is closed"))
         return future
 
     def run(self, job: Callable[[], None]) -> None:
         """Queue `job`, which must not raise, for the thread that writes the files, and return at once. Jobs
-        run in order.
+        run in order. After `close`, nothing runs any more.
         """
         self._put(job)
 
     def flush(self) -> Future[None]:
         """Return a future that is done when the thread has tried to write all bytes that are queued now."""
         future: Future[None] = Future()
-        self._put(lambda: _finish(future))
+        if not self._put(lambda: _finish(future)):
+            _finish(future)
         return future
 
     def close(self) -> Future[None]:
@@ -156,11 +158,15 @@ class Writer:
 
     # --- under the lock ---
 
-    def _put(self, job: Callable[[], None]) -> None:
+    def _put(self, job: Callable[[], None]) -> bool:
+        """Queue a job for the thread. Return False, and queue nothing, if the thread has ended."""
         with self._lock:
+            if self._is_closed:
+                return False
             self._jobs.append(job)
             self._asleep = False
         self._bell.put(None)
+        return True
 
     def _touch(self, number: int) -> None:
         self._touched[number] = None
@@ -305,10 +311,15 @@ class Writer:
     def _finish_closing(self, future: Future[None]) -> None:
         """Close the files and complete `future`. The thread ends after the job that calls this.
 
-        This is a job and no flag, so that the thread cannot end before it has completed the future.
+        This is a job and no flag, so that the thread cannot end before it has completed the future. Jobs that
+        were queued meanwhile are carried out, too, because somebody may wait for them.
         """
+        with self._lock:
+            self._is_closed = True
+            late, self._jobs = self._jobs, []
+        for job in late:
+            job()
         self._close_files()
-        self._is_closed = True
         _finish(future)
 
     def _close_files(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Callable
 
 from mlx_server import protocol
@@ -14,6 +15,8 @@ from mlx_server.gateway.requests.dispatcher import Dispatcher
 from mlx_server.gateway.requests.table.request_lifecycle import RequestPhase
 from mlx_server.gateway.telemetry import Telemetry
 from vestal.supervision import Clock, ProbeResult
+
+log = logging.getLogger(__name__)
 
 
 class EngineSession:
@@ -117,9 +120,18 @@ class EngineSession:
     # --- from the engine ---
 
     def _on_event(self, event: protocol.Event) -> None:
+        """Handle an event of the engine. An exception is logged and goes no further, because the link would
+        close, and every request would lose its engine.
+        """
         if not self._open:
             return
         self.liveness.on_event(event, self._clock.now())
+        try:
+            self._handle(event)
+        except Exception:
+            log.exception("An event of the engine could not be handled (%s)", type(event).__name__)
+
+    def _handle(self, event: protocol.Event) -> None:
         match event:
             case protocol.Hello():
                 self.hello = event

@@ -24,6 +24,7 @@ NO_LONGER_KEPT = (
     "This answer is no longer kept: it failed, was cancelled, is older than mlx.keep_answers_s, "
     "or could not be written down."
 )
+STOPS = "The server is stopping; ask for this answer again when it is back."
 SECRET_HEADERS = frozenset({b"authorization", b"x-api-key", b"cookie", b"idempotency-key"})
 """Headers of a request that are not written to the answer log."""
 
@@ -197,8 +198,10 @@ class AnswerKeeper:
 
     async def _revive(self, answer_id: str, stopping: KeptAnswer | None) -> KeptAnswer:
         """Run the request again from its records in the log, after the run `stopping` has ended. Raises
-        HttpError if the records are lost.
+        HttpError if the records are lost (410) or the log is closed (503).
         """
+        if self.is_closed:
+            raise HttpError("draining", STOPS, status=503, retry_after_s=1)
         if stopping is not None and stopping.task is not None:
             await asyncio.wait([stopping.task])
         records = await self.log.records(answer_id)

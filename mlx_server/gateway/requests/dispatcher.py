@@ -224,8 +224,10 @@ class Dispatcher:
         self._actions.carry_out(self._table.engine_ready())
         loaded_by_requests = (ticket.request.model for ticket in self._tickets.values())
         for model, keep_alive_s in self.loaded_models.to_reload({*loaded, *loaded_by_requests}):
-            if not self.refusing:
+            try:
                 self.submit(sendable(LoadRequest(model, keep_alive_s)), GATEWAY_ITSELF, GATEWAY_ITSELF)
+            except errors.GatewayError:
+                return  # the queue is full, or the gateway drains: a model is loaded when it is used again
 
     def engine_lost(self) -> None:
         """Park the requests that ran on an engine whose link has closed: they wait for the next engine, which

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 from mlx_server.gateway.answer_log import FORMAT
 from mlx_server.gateway.answer_log.file_names import FileName
@@ -70,3 +73,19 @@ def test_close_is_finished_although_its_caller_was_held_up_while_the_thread_wrot
     writer.close().result(10)
     (path,) = [path for path in (tmp_path / "answers").iterdir() if FileName.parse(path.name)]
     assert path.read_bytes() == b"begun"
+
+
+def test_closed_writer_fails_a_read_and_completes_a_flush_instead_of_waiting_for_its_thread(tmp_path: Path):
+    """A gateway that stopped its engine still answered requests, and these waited for ever."""
+    folder, name = AnswerFolder(tmp_path / "answers"), FileName(1, "a", None, FORMAT, ended=False)
+    folder.lock()
+    writer = Writer(folder, Reports())  # type: ignore[arg-type]
+    writer.add(name)
+    writer.append(1, b"begun")
+    closed, read_late = writer.close(), writer.read(name)
+    closed.result(10)
+    with contextlib.suppress(OSError):
+        assert read_late.result(10) == b"begun"
+    with pytest.raises(OSError, match="closed"):
+        writer.read(name).result(10)
+    writer.flush().result(10)

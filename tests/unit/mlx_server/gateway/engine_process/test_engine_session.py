@@ -168,3 +168,17 @@ def test_events_of_a_superseded_engine_are_ignored(engines):
     session.link.connection_lost(None)
     assert ticket.tokens == 0
     assert engines.dispatcher.count(RequestPhase.RUNNING) == 1
+
+
+def test_exception_while_an_event_of_the_engine_is_handled_does_not_close_its_link():
+    """Each engine once lost its link as it became ready, because what followed raised an exception."""
+
+    def fail() -> None:
+        raise KeyError("ordered by the test")
+
+    engines = Engines()
+    liveness = EngineLiveness(30.0, engines.clock.now())
+    session = EngineSession(1, engines.dispatcher, engines.telemetry, engines.clock, liveness, fail)
+    session.link.connection_made(FakeTransport())
+    engines.receive(session, protocol.Ready(()))
+    assert session.ready and not session.link.lost.is_set()

@@ -217,3 +217,17 @@ async def test_model_unloaded_for_damaged_weights_writes_an_event_for_the_journa
         "Model m is no longer used.",
         {"model": "m"},
     )
+
+
+async def test_model_of_an_earlier_engine_that_finds_the_queue_full_is_not_loaded_and_the_engine_serves():
+    """The refusal once closed the link of the new engine, and that of each engine after it."""
+    engine, telemetry = Engine(), Telemetry(FakeClock().wall, io.StringIO())
+    dispatcher = Dispatcher(RequestTable(RequestLimits(1, 0, 60)), FakeClock(), telemetry)
+    dispatcher.engine_ready(engine.send, ())
+    for model in ("a", "b"):
+        dispatcher.on_event(protocol.Loaded(model, 1, 0.1))
+    dispatcher.engine_lost()
+    dispatcher.engine_ready(engine.send, ())
+    loads = [operation for operation in engine.sent if isinstance(operation, protocol.Load)]
+    assert [load.model for load in loads] == ["a"]
+    assert submit(dispatcher).outcome is None
