@@ -42,9 +42,9 @@ class Reports:
 class HeldUpWriter(Writer):
     """A writer whose caller is held up, longer than the thread gathers bytes, just before it queues a job."""
 
-    def _put(self, job: Callable[[], None]) -> None:
+    def _put(self, job: Callable[[], None]) -> bool:
         time.sleep(4 * GATHER_S)
-        super()._put(job)
+        return super()._put(job)
 
 
 def test_records_of_an_answer_that_was_just_lost_are_dropped_without_an_error(tmp_path: Path):
