@@ -20,7 +20,16 @@ from mlx_server.gateway.requests.table.request_lifecycle import RequestPhase
 from mlx_server.gateway.telemetry import Telemetry
 from vestal.config import Config
 from vestal.platform import oom_kills
-from vestal.supervision import ChildStatus, Clock, Event, ProbeResult, SleepDetector, Supervisor, watch_sleep
+from vestal.supervision import (
+    ChildStatus,
+    Clock,
+    Event,
+    ProbeResult,
+    SleepDetector,
+    StopTimeout,
+    Supervisor,
+    watch_sleep,
+)
 
 READY_WAIT_S = 0.5
 SIGKILL = int(signals.SIGKILL)
@@ -81,14 +90,19 @@ class EngineSupervisor:
         await self._supervisor.start()
 
     async def stop(self) -> None:
-        """Stop the engine with SIGTERM, or with SIGKILL if it does not exit in time."""
+        """Stop the engine with SIGTERM, or with SIGKILL if it does not exit in time. If it does not end even
+        then, as a process that waits in a driver, emit an event and leave it behind.
+        """
         self._session.exit_is_planned = True
         await self._standby.stop()
         await self._recycler.stop()
         if self._sleep_watch is not None:
             self._sleep_watch.cancel()
             await asyncio.gather(self._sleep_watch, return_exceptions=True)
-        await self._supervisor.stop()
+        try:
+            await self._supervisor.stop()
+        except StopTimeout as error:
+            self._telemetry.emit("engine_not_stopped", str(error))
         await self._launcher.discard_standby()
 
     async def restart(self, cause: str) -> None:

@@ -46,6 +46,7 @@ class Successor:
         self._api_key = api_key
         self._connect_s = connect_s
         self._session: aiohttp.ClientSession | None = None
+        self._is_closed = False
 
     @property
     def key_headers(self) -> dict[str, str]:
@@ -54,10 +55,12 @@ class Successor:
 
     def client(self) -> aiohttp.ClientSession:
         """Return the HTTP session for all requests to the other gateway. Only the time to connect is limited,
-        not the time until a response is complete.
+        not the time until a response is complete. Raises BrokenOff after `close`.
         """
         import aiohttp  # at the first use: it takes several MB of memory, and most gateways never hand over
 
+        if self._is_closed:
+            raise BrokenOff("this gateway is stopping")
         if self._session is None:
             timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._connect_s)
             connector = aiohttp.TCPConnector(limit=0)
@@ -124,7 +127,9 @@ class Successor:
 
         query = scope["query_string"].decode("latin-1")
         raw_path = scope.get("raw_path", scope["path"].encode()).decode("latin-1")
-        url = URL(self.base_url + raw_path + (f"?{query}" if query else ""), encoded=True)
+        # A target such as `@example.org/`, which HTTP does not allow, would name another host in the URL.
+        path = raw_path if raw_path.startswith("/") else f"/{raw_path}"
+        url = URL(self.base_url + path + (f"?{query}" if query else ""), encoded=True)
         headers = [
             (name.decode("latin-1"), value.decode("latin-1")) for name, value in _forwarded(scope["headers"])
         ]
@@ -138,7 +143,8 @@ class Successor:
             await _copy(answer, send, has_started=False)
 
     async def close(self) -> None:
-        """Close all connections to the other gateway."""
+        """Close all connections to the other gateway. Later requests fail with BrokenOff."""
+        self._is_closed = True
         if self._session is not None:
             await self._session.close()
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 
 from mlx_server.gateway.handover import successor as successor_module
 from mlx_server.gateway.handover.forwarding import ForwardToSuccessor, HandedOver
@@ -85,3 +87,37 @@ async def test_request_forwarded_to_a_new_gateway_that_dies_before_answering_get
     await ForwardToSuccessor(None, state)(SCOPE, None, sent)  # type: ignore[arg-type]
     assert sent[0]["status"] == 503
     assert dict(sent[0]["headers"])[b"retry-after"] == b"1"
+
+
+@pytest.mark.parametrize("target", ["@127.0.0.1:{other}/admin", "http://127.0.0.1:{other}/admin", "*", "//x"])
+async def test_request_target_without_a_leading_slash_is_not_forwarded_to_another_host(target, free_port):
+    """A client of the gateway could once read another program's pages through it."""
+
+    def page(name: str) -> web.Application:
+        async def answer(_request: web.Request) -> web.Response:
+            return web.Response(text=name)
+
+        app = web.Application()
+        app.router.add_route("*", "/{path:.*}", answer)
+        return app
+
+    ports = {name: free_port() for name in ("other", "successor")}
+    async with contextlib.AsyncExitStack() as stack:
+        for name, port in ports.items():
+            runner = web.AppRunner(page(name))
+            await runner.setup()
+            stack.push_async_callback(runner.cleanup)
+            await web.TCPSite(runner, "127.0.0.1", port).start()
+        successor, sent = Successor(f"http://127.0.0.1:{ports['successor']}"), Sent()
+        stack.push_async_callback(successor.close)
+        raw_path = target.format(other=ports["other"]).encode()
+        await successor.forward({**SCOPE, "method": "GET", "raw_path": raw_path}, None, sent)
+    assert b"".join(message.get("body", b"") for message in sent) == b"successor"
+
+
+async def test_request_that_arrives_while_the_gateway_closes_its_successors_client_is_503():
+    state, sent = HandedOver(), Sent()
+    state.successor = Successor("http://127.0.0.1:9")
+    await state.successor.close()
+    await ForwardToSuccessor(None, state)(SCOPE, None, sent)
+    assert sent[0]["status"] == 503
