@@ -91,7 +91,7 @@ def _replaced(value: Any, data_urls: Mapping[str, str]) -> Any:
         inner = _field(value, name)
         if isinstance(inner, str):
             changes[name] = data_urls.get(inner, inner)
-        elif (url := _field(inner, "url")) in data_urls:
+        elif isinstance(url := _field(inner, "url"), str) and url in data_urls:
             changes[name] = _with(inner, {"url": data_urls[url]})
     return _with(value, changes) if changes else value
 

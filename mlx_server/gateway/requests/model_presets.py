@@ -55,7 +55,7 @@ def with_preset(model: ModelEntry, body: BaseModel, request: RequestT) -> Reques
     if (context_tokens := _whole(options.get("num_ctx"))) is not None and context_tokens > 0:
         changes["context_tokens"] = context_tokens
     if stop := options.get("stop"):
-        texts = [stop] if isinstance(stop, str) else stop
+        texts = stop if isinstance(stop, list) else [stop]
         changes["stop"] = tuple(text for text in texts if isinstance(text, str) and text)
     return dataclasses.replace(named, **changes)
 

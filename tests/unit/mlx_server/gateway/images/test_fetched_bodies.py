@@ -18,7 +18,7 @@ from mlx_server.gateway.dialects.body_budget import BodyBudget, BodyShare
 from mlx_server.gateway.dialects.chat.images import with_images
 from mlx_server.gateway.dialects.openai.schema import ChatBody
 from mlx_server.gateway.errors import BadRequest
-from mlx_server.gateway.images.in_bodies import addresses_in
+from mlx_server.gateway.images.in_bodies import addresses_in, with_files
 from mlx_server.gateway.kept_answers.kept_answer import KeptAnswer, keep
 from tests.unit.mlx_server.gateway.images.test_headers import saved
 from tests.unit.mlx_server.gateway.kept_answers.test_kept_answer import HEAD
@@ -95,3 +95,11 @@ async def test_too_many_image_urls_are_refused_before_any_is_fetched(tmp_path):
     with pytest.raises(BadRequest, match="may hold 32 images"):
         await asked(tmp_path, body_with(*(f"{ADDRESS}?{n}" for n in range(33))), fetcher)
     assert not fetcher.asked
+
+
+def test_image_url_that_is_no_text_stays_in_the_body_beside_a_fetched_image():
+    """The body's validation refuses it afterwards; this once was a TypeError."""
+    parts = [{"type": "image_url", "image_url": {"url": url}} for url in ("http://a.b/x.png", [], {})]
+    body = {"messages": [{"role": "user", "content": parts}]}
+    (fetched, *others) = with_files(body, {"http://a.b/x.png": b"x"})["messages"][0]["content"]
+    assert fetched["image_url"]["url"].startswith("data:") and others == parts[1:]

@@ -102,3 +102,10 @@ def test_load_or_embedding_for_a_model_with_a_preset_is_sent_with_the_name_of_it
     body, _ = ollama_chat()
     assert with_preset(entry(), body, LoadRequest("mario:latest")).model == "base:latest"
     assert with_preset(entry(), body, EmbeddingRequest("mario:latest", ("x",))).model == "base:latest"
+
+
+@pytest.mark.parametrize("stop", [5, True, {"a": 1}, [5, ""]])
+def test_stop_of_a_preset_that_is_no_text_is_ignored(stop):
+    """A manifest that was edited by hand once made each request for its model fail."""
+    preset = Preset("base", "", "", {"stop": stop}, ())
+    assert with_preset(entry(preset), *openai_chat()).stop == ()
