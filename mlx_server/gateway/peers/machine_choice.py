@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -25,6 +27,8 @@ LONGER_PREFIX_BYTES = 4096
 """A request leaves a free machine only if another one has computed at least this much more of the
 conversation: about 1,000 tokens, whose computation takes longer than the transfer to the other machine. If
 all machines are busy, this much computed prefix counts as much as one waiting request."""
+
+MAX_REFUSALS = 1000
 
 HERE = ""
 """Stands for this machine wherever other machines are named by their URLs."""
@@ -50,6 +54,37 @@ class Machine:
     def is_free(self) -> bool:
         """Return whether a request that is sent now would run at once."""
         return self.serves and self.waiting == 0 and self.running < self.slots
+
+
+class Refusals:
+    """Remembers for `after_s` seconds which machines have refused a request for which model, but only the
+    latest MAX_REFUSALS refusals. Models are remembered by digests, because their names come from clients and
+    may be long. Times are monotonic seconds.
+    """
+
+    def __init__(self, after_s: float) -> None:
+        self._after_s = after_s
+        self._refused_at: OrderedDict[tuple[bytes, str], float] = OrderedDict()
+
+    def note(self, url: str, model: str, now: float) -> None:
+        """Record that the machine at `url` has refused a request for this model."""
+        self.drop(url, model)
+        self._refused_at[_digest(model), url] = now
+        while len(self._refused_at) > MAX_REFUSALS:
+            self._refused_at.popitem(last=False)
+
+    def drop(self, url: str, model: str) -> None:
+        """Forget a refusal, because the machine at `url` has accepted a request for this model."""
+        self._refused_at.pop((_digest(model), url), None)
+
+    def urls(self, model: str, now: float) -> set[str]:
+        """Return the URLs of the machines that have refused a request for this model lately."""
+        wanted, since = _digest(model), now - self._after_s
+        return {url for (digest, url), at in self._refused_at.items() if digest == wanted and at >= since}
+
+
+def _digest(model: str) -> bytes:
+    return hashlib.sha256(model.encode("utf-8", "surrogatepass")).digest()[:16]
 
 
 def may_be_mended_elsewhere(code: str) -> bool:

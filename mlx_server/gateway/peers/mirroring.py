@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import logging
 from collections.abc import Callable, Mapping
 
 from mlx_server.gateway.answer_log import Accepted, AnswerLog, Ended, Event, Silence, read_records
@@ -13,6 +13,8 @@ from mlx_server.gateway.peers.passed_on import is_passed_on, marked
 from mlx_server.gateway.peers.peer import Peer
 from vestal.supervision import Clock
 from vestal.web.http_error import HttpError
+
+log = logging.getLogger(__name__)
 
 MIRROR_S = 0.5
 COPY_S, MAX_COPY_S = 0.25, 4.0
@@ -25,21 +27,35 @@ MAX_PART_BYTES, MAX_PARTS_BYTES = 1024 * 1024, 8 * 1024 * 1024
 
 
 async def mirror(keeper: AnswerKeeper, peer: Callable[[], Peer | None], origin: str, clock: Clock) -> None:
-    """Send the records of the answers that run here to the first living peer, until cancelled.
+    """Send the records of the answers that run here to the first living peer, until cancelled or until this
+    gateway's log is closed. An unforeseen error is logged once, and the records are sent again later.
 
     `peer` returns that peer, or None if no peer lives. `origin` is the name of this gateway, which must be
     the same after a restart.
     """
-    had_any = False
-    while not keeper.is_closed:
+    had_any = is_error_logged = False
+    while True:
         await clock.sleep(MIRROR_S)
+        if keeper.is_closed:
+            return
         sizes = _sizes(keeper)
         target = peer()
-        if target is not None and (sizes or had_any):
-            wanted = await target.mirror(MirrorBatch(origin, sizes))
+        if target is None or not (sizes or had_any):
+            continue
+        try:
+            await _mirror_to(target, keeper, origin, sizes)
             had_any = bool(sizes)
-            if wanted and (parts := await _parts(keeper, wanted)):
-                await target.mirror(MirrorBatch(origin, sizes, parts))
+        except Exception:
+            if not is_error_logged:
+                is_error_logged = True
+                log.exception("The answers that run here could not be mirrored to %s", target.url)
+
+
+async def _mirror_to(target: Peer, keeper: AnswerKeeper, origin: str, sizes: dict[str, int]) -> None:
+    """Send the sizes of the answers' records to `target`, and then the records that it wants."""
+    wanted = await target.mirror(MirrorBatch(origin, sizes))
+    if wanted and (parts := await _parts(keeper, wanted)):
+        await target.mirror(MirrorBatch(origin, sizes, parts))
 
 
 def _sizes(keeper: AnswerKeeper) -> dict[str, int]:
@@ -111,11 +127,17 @@ class TakeOverMirrored:
         """Finish the answers of dead machines, until cancelled or until this gateway's log is closed. The log
         is closed when a successor takes over, to which the other machines then mirror their answers.
         """
-        while not self._keeper.is_closed:
+        while True:
             await self._clock.sleep(LOOK_S)
+            if self._keeper.is_closed:
+                return
             for data in self._mirrored.take_of_dead(self._clock.now(), DEAD_AFTER_S):
-                with contextlib.suppress(HttpError):
+                try:
                     await self._go_on(data, "its machine does not answer any more")
+                except HttpError as error:  # the log cannot be written, which the log reports itself
+                    log.warning("An answer of a machine that is dead is not continued: %s", error)
+                except Exception:  # the answers that follow are finished nevertheless
+                    log.exception("An answer of a machine that is dead could not be continued")
 
     async def find(self, answer_id: str) -> KeptAnswer | None:
         """Continue the answer with this id here, because a client asks for it, and return it; None if it is

@@ -4,46 +4,42 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
-from typing import Any
+from functools import partial, wraps
+from typing import Any, ParamSpec
 
 from mlx_server.gateway.answer_log import Accepted, AnswerLog, Record
-from mlx_server.gateway.dialects.error_envelopes import error_response
-from mlx_server.gateway.errors import Unavailable
-from mlx_server.gateway.in_flight.client_names import client_name
 from mlx_server.gateway.in_flight.entries import PassedOn
 from mlx_server.gateway.installed_models import InstalledModels
-from mlx_server.gateway.kept_answers.rendering import CopyElsewhere, Message, Send
+from mlx_server.gateway.kept_answers.rendering import CopyElsewhere
+from mlx_server.gateway.peers.answers_elsewhere import AnswersElsewhere
 from mlx_server.gateway.peers.conversation import Asked, PrefixMemory, asked_in
 from mlx_server.gateway.peers.machine_choice import (
     HERE,
     Machine,
+    Refusals,
     machine_for,
     may_be_mended_elsewhere,
     order_of_offers,
 )
 from mlx_server.gateway.peers.mirroring import copy_records
 from mlx_server.gateway.peers.passed_on import has_begun, is_passed_on, model_of, packed
-from mlx_server.gateway.peers.peer import Peer, PeerLost
-from mlx_server.gateway.peers.polling import PeerState, poll, wait_until_dead
-from mlx_server.gateway.requests.ticket import RequestOrigin
-from vestal.config import Config, canonical
+from mlx_server.gateway.peers.peer import Peer
+from mlx_server.gateway.peers.polling import PeerState, ask, poll
+from vestal.config import Config
 from vestal.supervision import Clock
 from vestal.web.http_error import HttpError
 
 log = logging.getLogger(__name__)
 
-DEAD_AFTER_S = 10.0
-"""If a peer's /health has not answered for this long, reading an answer from the peer is given up."""
 AFTER_REFUSAL_S = 60.0
 """If a peer refuses a new request for a model, no new request for that model is placed there for this long.
 Requests that fail here are offered to the peer nevertheless."""
 THREAD_BYTES = 256 * 1024
-MAX_PASSED_ON = 1000
 Emit = Callable[..., None]
+Given = ParamSpec("Given")
+Asking = Callable[Given, Coroutine[Any, Any, CopyElsewhere | None]]
 
 
 def peers_of(
@@ -68,6 +64,22 @@ def peers_of(
         emit("peers_not_used", "mlx.peers names other machines, but they share no key; set mlx.peer_key")
         return None
     return Peers([Peer(url, key) for url in urls], models, here, answer_log, clock, emit, own_instance)
+
+
+def _none_on_error(ask: Asking[Given]) -> Asking[Given]:
+    """Return `ask`, a method that asks peers, changed to log each unforeseen exception and return None, as if
+    no peer had the answer: the request then runs on this machine.
+    """
+
+    @wraps(ask)
+    async def asking(*args: Given.args, **kwargs: Given.kwargs) -> CopyElsewhere | None:
+        try:
+            return await ask(*args, **kwargs)
+        except Exception:
+            log.exception("The peers could not be asked; the request stays on this machine")
+            return None
+
+    return asking
 
 
 class Peers:
@@ -96,20 +108,17 @@ class Peers:
         self._log = answer_log
         self._clock = clock
         self._emit = emit
-        self._passed_on: dict[str, Peer] = {}
+        self._elsewhere = AnswersElsewhere(clock, emit)
         self._memory = PrefixMemory()
-        self._refused: dict[tuple[str, str], float] = {}  # (peer, model): when a placement was refused
-        self.read_here: list[PassedOn] = []  # answers of peers that clients currently read here
+        self._refusals = Refusals(AFTER_REFUSAL_S)
         self._polls: list[asyncio.Task[None]] = []
         self._copies: dict[str, asyncio.Task[None]] = {}  # by the ids of answers whose records are copied
 
     async def start(self) -> None:
         """Ask all peers for their health once, and start to poll them."""
-        found = await asyncio.gather(*(peer.health() for peer in self._peers.values()))
-        for (url, peer), health in zip(self._peers.items(), found, strict=True):
-            self._heard(url, health)
-            polling = poll(peer, self._states[url], partial(self._heard, url), self._clock)
-            self._polls.append(asyncio.ensure_future(polling))
+        each = [(self._peers[url], self._states[url], partial(self._heard, url)) for url in self._peers]
+        await asyncio.gather(*(ask(peer, state, heard, self._clock) for peer, state, heard in each))
+        self._polls = [asyncio.ensure_future(poll(*one, self._clock)) for one in each]
 
     def _heard(self, url: str, health: Mapping[str, Any] | None) -> None:
         state = self._states[url]
@@ -141,6 +150,11 @@ class Peers:
         """Return how many clients are reading answers of the peers through this gateway."""
         return sum(peer.readers for peer in self._peers.values())
 
+    @property
+    def read_here(self) -> Sequence[PassedOn]:
+        """Return the requests whose answers clients are reading from peers through this gateway."""
+        return self._elsewhere.read_here
+
     async def cancel(self, answer_id: str) -> bool:
         """Cancel an answer on the peer to which it was passed on. Return False if there is no such peer, or
         if the peer does not confirm.
@@ -154,7 +168,7 @@ class Peers:
 
     def where(self, answer_id: str) -> Peer | None:
         """Return the peer to which the answer was passed on; None if it was not passed on."""
-        return self._passed_on.get(answer_id)
+        return self._elsewhere.where(answer_id)
 
     # --- for the keeper of the answers ---
 
@@ -162,6 +176,7 @@ class Peers:
         """Return whether a peer might serve a request that fails here with `error`."""
         return may_be_mended_elsewhere(error.code) and not is_passed_on(head)
 
+    @_none_on_error
     async def offer(self, records: Sequence[Record]) -> CopyElsewhere | None:
         """Ask the peers, one after the other, to continue an answer. Return a function that reads the rest of
         the answer there; None if no peer accepts the answer.
@@ -182,6 +197,7 @@ class Peers:
         self._emit("request_not_passed_on", "no peer takes it", id=head.id, refusals=refusals)
         return None
 
+    @_none_on_error
     async def place(self, head: Accepted) -> CopyElsewhere | None:
         """Choose by `machine_for` the machine that serves the new request `head`, from the machines' loads
         and from how much of the conversation each has computed. If it is a peer, ask the peer to serve the
@@ -200,11 +216,12 @@ class Peers:
             refusal = await self._peers[url].offer(head.id, data, "")
             if not refusal:
                 return self._passed_to(url, head, asked, "request_placed", len(data))
-            self._refused[url, asked.model] = self._clock.now()
+            self._refusals.note(url, asked.model, self._clock.now())
             self._emit("request_not_placed", refusal, id=head.id, peer=url)
         self._memory.note(asked, HERE)
         return None
 
+    @_none_on_error
     async def holding(self, head: Accepted) -> CopyElsewhere | None:
         """Return a function that reads the answer to the request `head` from the peer that has this answer;
         None if no peer has it, or if the request itself came from another machine.
@@ -216,7 +233,7 @@ class Peers:
         peer = next((peer for peer, has in zip(living, found, strict=True) if has), None)
         if peer is None and (task := self._copies.get(head.id)):  # the answer continues here, not at the peer
             task.cancel()
-        return None if peer is None else self._remember(head, peer)
+        return None if peer is None else self._elsewhere.note(head, peer, self._states[peer.url])
 
     # --- inside ---
 
@@ -233,14 +250,9 @@ class Peers:
             answer_id = asked.previous_response_id.removeprefix("resp_")
             peer = self.where(answer_id)
             return peer.url if peer is not None and await peer.has(answer_id) else HERE
-        now = self._clock.now()
+        refusing = self._refusals.urls(asked.model, self._clock.now())
         here = replace(self._here(), prefix_bytes=self._memory.prefix_bytes(asked, [HERE])[HERE])
-        peers = [
-            machine
-            for machine in self._machines(asked)
-            if now - self._refused.get((machine.url, asked.model), -math.inf) > AFTER_REFUSAL_S
-        ]
-        return machine_for(here, peers)
+        return machine_for(here, [peer for peer in self._machines(asked) if peer.url not in refusing])
 
     def _passed_to(
         self, url: str, head: Accepted, asked: Asked, event: str, size_bytes: int
@@ -255,11 +267,11 @@ class Peers:
         self._emit(event, "a peer serves it", id=head.id, peer=url)
         self._states[url].sent += 1
         self._memory.note(asked, url)
-        self._refused.pop((url, asked.model), None)
+        self._refusals.drop(url, asked.model)
         copying = copy_records(self._log, self._peers[url], head.id, size_bytes, self._clock)
         self._copies[head.id] = task = asyncio.ensure_future(copying)
         task.add_done_callback(lambda _: self._copies.pop(head.id, None))
-        return self._remember(head, self._peers[url])
+        return self._elsewhere.note(head, self._peers[url], self._states[url])
 
     async def _digest(self, body: bytes) -> str:
         try:
@@ -267,58 +279,9 @@ class Peers:
         except HttpError:
             return ""
 
-    def _remember(self, head: Accepted, peer: Peer) -> CopyElsewhere:
-        self._passed_on.pop(head.id, None)
-        self._passed_on[head.id] = peer
-        while len(self._passed_on) > MAX_PASSED_ON:
-            del self._passed_on[next(iter(self._passed_on))]
-        return partial(self._copy, peer, self._described(head, peer))
-
-    def _described(self, head: Accepted, peer: Peer) -> PassedOn:
-        began_at = self._clock.now() - max(0.0, self._clock.wall() - head.created_s)
-        client = client_name({name.lower(): value for name, value in head.headers})
-        origin = RequestOrigin(head.id, client, "", began_at)
-        return PassedOn(origin, head.path, canonical(model_of(head.body)), peer.url)
-
-    async def _copy(
-        self,
-        peer: Peer,
-        request: PassedOn,
-        answer_id: str,
-        first_frame: int,
-        send: Send,
-        *,
-        has_started: bool,
-    ) -> None:
-        """Send the client an answer that the peer continues, from frame number `first_frame` to its end.
-        `has_started` says whether the client has the HTTP status already. `request` describes the request for
-        the list of those in flight.
-
-        If the peer is lost before the client has the status, send an error instead. If the peer is lost
-        later, raise PeerLost: the connection then breaks off, and the client can ask for the rest.
-        """
-        is_dead = wait_until_dead(self._states[peer.url], self._clock, DEAD_AFTER_S)
-        self.read_here.append(request)
-        try:
-            await peer.copy_answer(answer_id, first_frame, send, has_started=has_started, is_dead=is_dead)
-        except PeerLost as lost:
-            self._emit("peer_lost", str(lost), id=answer_id, peer=peer.url)
-            self._passed_on.pop(answer_id, None)
-            if lost.has_started:
-                raise
-            message = "The machine that went on with this answer is lost; send the request again."
-            error = Unavailable("engine_unavailable", message)
-            await error_response(error, request.path, answer_id)({"type": "http"}, _nothing, send)
-        finally:
-            self.read_here.remove(request)
-
 
 async def _asked_in(body: bytes) -> Asked:
     """Return what a request's body says about its model and its conversation. A large body is parsed in a
     thread.
     """
     return asked_in(body) if len(body) < THREAD_BYTES else await asyncio.to_thread(asked_in, body)
-
-
-async def _nothing() -> Message:
-    return {"type": "http.disconnect"}

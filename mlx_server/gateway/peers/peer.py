@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -25,10 +25,11 @@ CONNECT_S = 1.0
 OFFER_S = 4.0
 """How long a peer may take to accept or refuse an answer, in addition to the time for the body."""
 BODY_BYTES_PER_S = 10_000_000
-MAX_HEALTH_BYTES, MAX_REFUSAL_BYTES = 64 * 1024, 4096
+MAX_JSON_BYTES, MAX_REFUSAL_BYTES = 64 * 1024, 4096
+Json = TypeVar("Json")
 
 
-class PeerLost(Exception):
+class PeerLost(BrokenOff):
     """The peer does not send the rest of an answer. `has_started` is True if a part of the response was sent
     to the client.
     """
@@ -56,14 +57,10 @@ class Peer:
         """Return the body of the peer's GET /health, whatever its status; None if no valid body comes in
         time.
         """
-        found: dict[str, Any] | None = None
-        with contextlib.suppress(*_failures(), msgspec.MsgspecError):
+        with contextlib.suppress(*_failures()):
             async with asyncio.timeout(ASK_S), self._request("GET", "/health") as answer:
-                body = await answer.content.read(MAX_HEALTH_BYTES)
-                while not answer.content.at_eof() and len(body) < MAX_HEALTH_BYTES:
-                    body += await answer.content.read(MAX_HEALTH_BYTES)
-                found = msgspec.json.decode(body, type=dict[str, Any])
-        return found
+                return await _json_in(answer, dict[str, Any])
+        return None
 
     async def has(self, answer_id: str) -> bool:
         """Return whether the peer has the answer with this id. Return False if the peer does not reply in
@@ -88,13 +85,13 @@ class Peer:
         wants records; an empty dict if the peer does not reply in time.
         """
         headers = {"Content-Type": "application/octet-stream"}
-        with contextlib.suppress(*_failures(), msgspec.MsgspecError):
-            data = msgspec.msgpack.encode(batch)
+        data = msgspec.msgpack.encode(batch)
+        with contextlib.suppress(*_failures()):
             async with (
                 asyncio.timeout(ASK_S + len(data) / BODY_BYTES_PER_S),
                 self._request("POST", "/v1/streams/mirror", headers=headers, data=data) as answer,
             ):
-                return msgspec.json.decode(await answer.content.read(MAX_HEALTH_BYTES), type=MirrorReply).want
+                return (await _json_in(answer, MirrorReply)).want
         return {}
 
     async def records(self, answer_id: str, offset: int) -> bytes | None:
@@ -145,6 +142,8 @@ class Peer:
             if not copying.done():
                 raise PeerLost("it does not answer any more", has_started=sending.has_started)
             await copying
+        except PeerLost:
+            raise
         except _failures() as error:
             raise PeerLost(f"{type(error).__name__}: {error}", has_started=sending.has_started) from error
         finally:
@@ -182,6 +181,21 @@ class _Sending:
     async def __call__(self, message: Message) -> None:
         self.has_started = True
         await self._send(message)
+
+
+async def _json_in(answer: aiohttp.ClientResponse, kind: type[Json]) -> Json:
+    """Return the body of a peer's response, decoded from JSON as the type `kind`. Raises ValueError if the
+    body is longer than MAX_JSON_BYTES, no JSON, JSON of another type, or nested too deeply.
+    """
+    body = b""
+    while len(body) <= MAX_JSON_BYTES and (part := await answer.content.read(MAX_JSON_BYTES)):
+        body += part
+    if len(body) > MAX_JSON_BYTES:
+        raise ValueError(f"the body is longer than {MAX_JSON_BYTES} bytes")
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise ValueError(str(error)) from error
 
 
 def _failures() -> tuple[type[Exception], ...]:

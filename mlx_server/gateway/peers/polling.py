@@ -4,8 +4,11 @@ dead.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
 
 from mlx_server.gateway.peers.machine_choice import Machine
 from mlx_server.gateway.peers.peer import Peer
@@ -17,6 +20,23 @@ MISSES_TO_BE_DEAD, SILENCE_TO_BE_DEAD_S = 3, 5.0
 """A peer counts as dead if it has missed this many polls in a row and been silent for this many seconds. A
 peer that is only busy may answer late."""
 SERVED = frozenset({"ok", "starting", "recovering"})
+Count = Annotated[int, msgspec.Meta(ge=0, le=1_000_000_000)]
+log = logging.getLogger(__name__)
+
+
+class _Requests(msgspec.Struct):
+    running: Count = 0
+    queued: Count = 0
+    parked: Count = 0
+    slots: Count = 0
+
+
+class _Health(msgspec.Struct):
+    """What a gateway's /health says that other gateways read; all its other fields are ignored."""
+
+    status: str
+    instance: str = ""
+    requests: _Requests = msgspec.field(default_factory=_Requests)
 
 
 class PeerState:
@@ -24,7 +44,8 @@ class PeerState:
 
     `own_instance` is the `instance` that this gateway's /health shows. `is_this_gateway` is True if the
     settings name this gateway among its own peers. `is_dead` is True if the peer has not answered for some
-    time. `sent` counts the requests that were passed to the peer since its last answer.
+    time. `sent` counts the requests that were passed to the peer since its last answer. `is_error_logged` is
+    True if an unforeseen error of a poll is in the log.
     """
 
     def __init__(self, now: float, own_instance: str = "") -> None:
@@ -34,7 +55,8 @@ class PeerState:
         self.misses = 0
         self.is_dead = False
         self.sent = 0
-        self._health: Mapping[str, Any] | None = None
+        self.is_error_logged = False
+        self._health: _Health | None = None
 
     @property
     def is_living(self) -> bool:
@@ -44,10 +66,13 @@ class PeerState:
     @property
     def next_poll_s(self) -> float:
         """Return the number of seconds until the peer is asked again."""
-        return min(POLL_S * 2 ** max(0, self.misses - MISSES_TO_BE_DEAD), MOST_POLL_S)
+        return min(POLL_S * 2 ** min(max(0, self.misses - MISSES_TO_BE_DEAD), 10), MOST_POLL_S)
 
-    def heard(self, health: Mapping[str, Any] | None, now: float) -> None:
-        """Record at `now` the body of the peer's /health; None if no body came."""
+    def heard(self, body: Mapping[str, Any] | None, now: float) -> None:
+        """Record at `now` the body of the peer's /health; None if no body came. A body that is not that of a
+        gateway's /health counts as none.
+        """
+        health = _health_in(body)
         if health is None:
             self.misses += 1
             is_silent = now - self.seen_at >= SILENCE_TO_BE_DEAD_S
@@ -55,7 +80,7 @@ class PeerState:
         else:
             self.misses, self.seen_at, self.is_dead, self._health = 0, now, False, health
             self.sent = 0
-            self.is_this_gateway = bool(self._own_instance) and health.get("instance") == self._own_instance
+            self.is_this_gateway = bool(self._own_instance) and health.instance == self._own_instance
 
     def machine(self, url: str, prefix_bytes: int = 0) -> Machine:
         """Return the state and load of the peer, by which `machine_choice` chooses a machine for a request.
@@ -63,25 +88,42 @@ class PeerState:
         """
         if self._health is None or not self.is_living:
             return Machine(url, serves=False)
-        requests = self._health.get("requests")
-        counts = requests if isinstance(requests, Mapping) else {}
+        requests = self._health.requests
         return Machine(
             url,
-            serves=self._health.get("status") in SERVED,
-            running=_count(counts, "running") + self.sent,
-            waiting=_count(counts, "queued") + _count(counts, "parked"),
-            slots=_count(counts, "slots") if self._health.get("status") == "ok" else 0,
+            serves=self._health.status in SERVED,
+            running=requests.running + self.sent,
+            waiting=requests.queued + requests.parked,
+            slots=requests.slots if self._health.status == "ok" else 0,
             prefix_bytes=prefix_bytes,
         )
 
 
-def _count(counts: Mapping[str, Any], name: str) -> int:
-    value = counts.get(name)
-    return value if isinstance(value, int) and value >= 0 else 0
+def _health_in(body: Mapping[str, Any] | None) -> _Health | None:
+    try:
+        return msgspec.convert(body, _Health | None)
+    except msgspec.ValidationError:
+        return None
 
 
 Heard = Callable[[dict[str, Any] | None], None]
 """A function that is called with the body of a peer's /health, or with None if no body came."""
+
+
+async def ask(peer: Peer, state: PeerState, heard: Heard, clock: Clock) -> None:
+    """Ask the peer once for its /health, and call `heard` with the body, or with None if no body came.
+    `heard` must record this in `state`.
+
+    An unforeseen error counts as no answer and is logged once for each peer, so that no answer of a peer ends
+    the polling or the start of the gateway.
+    """
+    try:
+        heard(await peer.health())
+    except Exception:
+        state.heard(None, clock.now())
+        if not state.is_error_logged:
+            state.is_error_logged = True
+            log.exception("The peer %s could not be asked for its health", peer.url)
 
 
 async def poll(peer: Peer, state: PeerState, heard: Heard, clock: Clock) -> None:
@@ -90,7 +132,7 @@ async def poll(peer: Peer, state: PeerState, heard: Heard, clock: Clock) -> None
     """
     while True:
         await clock.sleep(state.next_poll_s)
-        heard(await peer.health())
+        await ask(peer, state, heard, clock)
 
 
 async def wait_until_dead(state: PeerState, clock: Clock, after_s: float) -> None:

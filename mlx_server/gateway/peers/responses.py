@@ -7,7 +7,9 @@ import re
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mlx_server.gateway.kept_answers.keeper import AnswerKeeper
+from mlx_server.gateway.peers.answers_elsewhere import lost_response
 from mlx_server.gateway.peers.others import Peers
+from mlx_server.gateway.peers.peer import PeerLost
 
 _RESPONSE = re.compile(r"/v1/responses/resp_([A-Za-z0-9_-]{1,80})(/.*)?")
 
@@ -15,6 +17,10 @@ _RESPONSE = re.compile(r"/v1/responses/resp_([A-Za-z0-9_-]{1,80})(/.*)?")
 class ForwardToPeer:
     """Forwards each HTTP request about an OpenAI response (/v1/responses/{id}) to the peer to which the
     response was passed on, if the peer still has it. Every other request is passed to `app`.
+
+    If the peer is lost before it has answered, the client gets the same error as the reader of an answer
+    (`lost_response`). If it is lost later, the response stays incomplete, so that the server closes the
+    client's connection.
     """
 
     def __init__(self, app: ASGIApp, peers: Peers, keeper: AnswerKeeper) -> None:
@@ -30,4 +36,8 @@ class ForwardToPeer:
             return
         if scope["method"] == "DELETE" or match[2] == "/cancel":  # the response must not continue here either
             self._keeper.forget(match[1])
-        await peer.forward(scope, receive, send)
+        try:
+            await peer.forward(scope, receive, send)
+        except PeerLost as lost:
+            if not lost.has_started:
+                await lost_response(scope["path"])(scope, receive, send)

@@ -49,6 +49,8 @@ def router(
             return JsonResponse({"id": answer_id}, 200)
         records = await asyncio.to_thread(unpacked, data, answer_id, paths)
         await _check_model(context, records, http.headers.get(DIGEST, ""))
+        if keeper.has(answer_id):  # it may have come from elsewhere meanwhile, to be taken over once
+            return JsonResponse({"id": answer_id}, 200)
         if refusal := context.dispatcher.refusing or context.dispatcher.engine_too_late():
             raise refusal
         await _begin(keeper, records)
@@ -69,7 +71,7 @@ def router(
         data = b"".join(await receive(http, MAX_BATCH_BYTES))
         try:
             batch = _batch_decoder.decode(data)
-        except (msgspec.MsgspecError, UnicodeError) as error:
+        except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
             raise BadRequest("invalid_request", "The body is not a batch of mirrored records.") from error
         have = {answer_id for answer_id in batch.sizes if keeper.has(answer_id)}
         address = http.client.host if http.client else ""

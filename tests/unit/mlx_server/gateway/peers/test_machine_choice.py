@@ -12,7 +12,9 @@ from mlx_server.gateway.peers.machine_choice import (
     FAR_S,
     HERE,
     LONGER_PREFIX_BYTES,
+    MAX_REFUSALS,
     Machine,
+    Refusals,
     is_engine_start_far_off,
     machine_for,
     may_be_mended_elsewhere,
@@ -110,3 +112,24 @@ def test_request_is_offered_to_all_serving_machines_and_to_free_ones_first(peers
     assert freedom == sorted(freedom, reverse=True)
     waiting = [peer.waiting for peer in order if not peer.is_free]
     assert waiting == sorted(waiting)
+
+
+def test_refusal_of_a_model_counts_for_its_time_or_until_the_machine_accepts_the_model():
+    refusals = Refusals(60.0)
+    refusals.note("http://a", "chat", 1.0)
+    refusals.note("http://b", "chat", 50.0)
+    refusals.note("http://b", "other", 50.0)
+    assert refusals.urls("chat", 61.0) == {"http://a", "http://b"}
+    assert refusals.urls("chat", 61.1) == {"http://b"}
+    refusals.drop("http://b", "chat")
+    assert (refusals.urls("chat", 61.1), refusals.urls("other", 61.1)) == (set(), {"http://b"})
+
+
+def test_refusals_take_little_memory_however_many_and_long_the_names_of_models_are():
+    """Each refused name was kept forever: 30 requests with long names took 3 MB."""
+    refusals = Refusals(60.0)
+    for number in range(MAX_REFUSALS + 10):
+        refusals.note("http://a", "x" * 10_000 + str(number), 1.0)
+    assert len(refusals._refused_at) == MAX_REFUSALS
+    assert all(len(digest) == 16 for digest, _ in refusals._refused_at)
+    assert refusals.urls("x" * 10_000 + str(MAX_REFUSALS), 1.0) == {"http://a"}
