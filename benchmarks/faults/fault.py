@@ -60,12 +60,14 @@ class Group:
     """Faults that are injected, one after the other, into the same stack.
 
     `open_stack` starts the stack; its argument is the first of the stack's ports (0: free ones). `lacking`
-    returns why the given fault cannot be injected on this machine; "" if it can.
+    returns why the given fault cannot be injected on this machine; "" if it can. `tries_per_stack` is how
+    often each fault is injected into a stack before a new stack replaces it; None means any number of times.
     """
 
     faults: tuple[Fault, ...]
     open_stack: Callable[[int], AbstractContextManager[FaultStack]]
     lacking: Callable[[Fault], str] = lambda fault: ""
+    tries_per_stack: int | None = None
 
 
 def signaled(name: str, number: signal.Signals) -> Callable[[FaultStack], Made]:

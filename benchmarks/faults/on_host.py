@@ -32,9 +32,14 @@ def _order(fault: Fault) -> bool:
     return fault.name.endswith("_hang")  # each of these takes half a minute or more
 
 
+TRIES_PER_STACK = 2
+"""Ollama is restarted at most five times an hour, and two faults end it. With more tries, the later ones
+would measure that limit."""
+
 FAULTS = tuple(sorted((*processes.FAULTS, *ollama.FAULTS, *resources.FAULTS, UPGRADE), key=_order))
 GROUP = Group(
     FAULTS,
     lambda first_port: FaultStack(first_port=first_port),
     lambda fault: DISK if fault.name == "disk_full" and not can_mount() else "",
+    TRIES_PER_STACK,
 )

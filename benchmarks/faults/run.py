@@ -9,6 +9,7 @@ import random
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 
 from benchmarks.faults import containers, on_host, sleeping, table
@@ -61,8 +62,9 @@ def _run_group(log: Log, group: Group, left: list[tuple[int, Fault]], first_port
     starts the stack into which they are injected. `first_port` is the first of the stack's ports (0: free
     ones).
 
-    After a try that failed or in which the stack did not recover without help, the next one gets a new stack.
-    If a stack does not start, the remaining tries are logged as failures with the reason.
+    A new stack is started once a fault was injected `group.tries_per_stack` times, and after a try that
+    failed or in which the stack did not recover without help. If a stack does not start, the remaining tries
+    are logged as failures with the reason.
     """
     while left:
         with contextlib.ExitStack() as opened:
@@ -73,8 +75,10 @@ def _run_group(log: Log, group: Group, left: list[tuple[int, Fault]], first_port
                     log(table.failure(fault.name, table.SERVED, number, _words(error)))
                 progress(f"a stack for {left[0][1].name} did not come up: {_words(error)}")
                 return
-            while left:
+            made: Counter[str] = Counter()
+            while left and made[left[0][1].name] != group.tries_per_stack:
                 number, fault = left.pop(0)
+                made[fault.name] += 1
                 if not _logged(log, stack, number, fault):
                     break
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -228,3 +229,22 @@ def test_fault_that_this_machine_cannot_cause_is_logged_once_and_starts_no_servi
     assert [(each.row, each.failed) for each in logged] == [
         ("faults/container_kill/served_again_s", "no Docker engine answers")
     ]
+
+
+def test_stack_is_replaced_once_a_fault_was_injected_into_it_as_often_as_its_group_allows(monkeypatch):
+    """In one stack for all tries, Ollama's limit of five restarts an hour was measured, not the fault."""
+    faults = tuple(Fault(name, lambda stack: Made(0.0), exited) for name in ("ollama_kill", "engine_kill"))
+    stacks: list[list[str]] = []
+
+    def open_stack(first_port: int) -> Any:
+        stacks.append([])
+        return contextlib.nullcontext(stacks[-1])
+
+    def run_try(stack: Any, fault: Fault, draw: Any) -> Outcome:
+        stack.append(fault.name)
+        return Outcome(0.1, 0.5, 0, 0, ("agent",))
+
+    monkeypatch.setattr(run, "run_try", run_try)
+    run.run_faults(lambda figure: None, [Group(faults, open_stack, tries_per_stack=2)], 5)
+    assert [len(stack) for stack in stacks] == [4, 4, 2]
+    assert all(stack.count(fault.name) <= 2 for stack in stacks for fault in faults)
