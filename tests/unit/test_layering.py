@@ -239,6 +239,7 @@ PURE = (
     "mlx_server/engine/memory/wait_policy.py",
     "mlx_server/memory_forecast/weights.py",
     "mlx_server/engine/memory/refusals.py",
+    "mlx_server/engine/memory/reservations.py",
     "mlx_server/engine/prompt_cache/blob.py",
     "mlx_server/engine/prompt_cache/block.py",
     "mlx_server/engine/prompt_cache/entry.py",

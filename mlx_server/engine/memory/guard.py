@@ -21,6 +21,12 @@ from mlx_server.engine.memory.ledger import (
     decide,
 )
 from mlx_server.engine.memory.refusals import MustWait, RefusalWords, refusal, request_words
+from mlx_server.engine.memory.reservations import (
+    EXTEND_BY_TOKENS,
+    Reservation,
+    Reservations,
+    reserved_answer_tokens,
+)
 from mlx_server.memory_forecast.forecast import ENGINE_BYTES, Forecast
 from mlx_server.memory_forecast.kv_quantization import KvQuantization, KvQuantizationOf, never_quantized
 from mlx_server.memory_forecast.weights import Arithmetic
@@ -32,25 +38,6 @@ from vestal.config.units import format_size
 
 ImageShapes = Sequence[Sequence[int]]
 """The shapes of the pixel arrays of those images of a request that the vision tower has yet to compute."""
-
-UNLIMITED_ANSWER_TOKENS = 2048
-"""How many tokens are reserved for an answer without `max_tokens`. Most answers are much shorter than the
-context."""
-
-
-def reserved_answer_tokens(op: Generate, limit_tokens: int) -> int:
-    """Return how many tokens to reserve for an answer of at most `limit_tokens`. An answer without
-    `max_tokens` gets a smaller reservation, which is extended as it grows.
-    """
-    if op.max_tokens is not None and op.max_tokens >= 0:
-        return limit_tokens
-    return min(limit_tokens, max(UNLIMITED_ANSWER_TOKENS, len(op.emitted) + UNLIMITED_ANSWER_TOKENS // 4))
-
-
-EXTEND_BEFORE_TOKENS, EXTEND_EVERY_TOKENS = 256, 32
-"""An answer without a limit tries to extend its reservation once at most EXTEND_BEFORE_TOKENS tokens of it
-remain, and tries again every EXTEND_EVERY_TOKENS tokens.
-"""
 
 
 @dataclass(frozen=True)
@@ -98,8 +85,7 @@ class MemoryGuard:
         self.tenants: Callable[[], Iterable[Tenant]] = tuple
         self.relieve: Callable[[Fits], None] = lambda fits: None
         self._forecasts: dict[tuple[str, str, KvQuantization | None], Forecast] = {}
-        self._reserved: dict[str, dict[str, int]] = {}  # model → request → tokens
-        self._towers: dict[str, dict[str, int]] = {}  # model → request whose images are not computed → bytes
+        self._reserved = Reservations()
         self._loading: Holding | None = None
         self._last_reading: MemoryReading | None = None
 
@@ -180,15 +166,16 @@ class MemoryGuard:
         fits = self.check(op.model, prompt_tokens, answer_tokens, images)
         if fits != Fits():
             self.relieve(fits)
-        self._reserved.setdefault(op.model, {})[op.id] = prompt_tokens + answer_tokens
-        if images and (entry := self._entry(op.model)) is not None:
-            self._towers.setdefault(op.model, {})[op.id] = self.forecast(entry).images_bytes(images)
+        entry = self._entry(op.model)
+        tower_bytes = self.forecast(entry).images_bytes(images) if entry is not None else 0
+        self._reserved.add(op.model, op.id, Reservation(prompt_tokens + answer_tokens, tower_bytes))
 
     def images_computed(self, model: str, request: str) -> None:
         """Cancel the reservation for the vision tower's work on this request's images, which have been
         computed.
         """
-        self._towers.get(model, {}).pop(request, None)
+        if (reservation := self._reserved.get(model, request)) is not None:
+            reservation.tower_bytes = 0
 
     def check(self, model: str, prompt_tokens: int, answer_tokens: int, images: ImageShapes = ()) -> Fits:
         """Return what must be freed before memory can be reserved for a request; nothing if `model` is not
@@ -237,21 +224,21 @@ class MemoryGuard:
         """Extend a request's reservation if it is nearly used up and memory has room. Return True if the
         request, which has grown to `tokens` of at most `max_tokens` tokens, can continue.
 
-        If there is no room, later calls try again. Return False once the reservation is used up.
+        If there is no room, later calls try again. Return False if the reservation is used up and this call
+        could not extend it.
         """
-        reserved = self._reserved.get(model, {}).get(request, max_tokens)
-        if reserved >= max_tokens or tokens < reserved - EXTEND_BEFORE_TOKENS:
+        reservation = self._reserved.get(model, request)
+        if reservation is None or reservation.tokens >= max_tokens:
             return True
-        if tokens % EXTEND_EVERY_TOKENS == 0 and (entry := self._entry(model)) is not None:
+        if reservation.is_extension_due(tokens) and (entry := self._entry(model)) is not None:
             ledger = self._ledger()
-            more = min(reserved + UNLIMITED_ANSWER_TOKENS // 2, max_tokens)
+            more = min(max(reservation.tokens, tokens) + EXTEND_BY_TOKENS, max_tokens)
             fits = decide(ledger, self._request_need(entry, more, request))
             if isinstance(fits, Fits):
                 if fits != Fits():
                     self.relieve(fits)
-                self._reserved[model][request] = more
-                return True
-        return tokens < reserved
+                reservation.extend(more)
+        return tokens < reservation.tokens
 
     def _entry(self, model: str) -> ModelEntry | None:
         return next((tenant.entry for tenant in self.tenants() if tenant.entry.name == model), None)
@@ -263,21 +250,14 @@ class MemoryGuard:
         `tokens` tokens. The vision tower takes `tower_bytes` for the images of a new request.
         """
         expected = self.forecast(entry)
-        reservations = self._reserved.get(entry.name, {})
-        before = expected.requests_bytes(len(reservations), max(reservations.values(), default=0))
-        after = expected.requests_bytes(
-            len(reservations) + (request not in reservations), max([tokens, *reservations.values()])
-        )
-        running_bytes = self._tower_bytes(entry.name)  # towers run one after the other
+        count, most_tokens = self._reserved.count(entry.name), self._reserved.most_tokens(entry.name)
+        more_requests = self._reserved.get(entry.name, request) is None
+        before = expected.requests_bytes(count, most_tokens)
+        after = expected.requests_bytes(count + more_requests, max(tokens, most_tokens))
+        running_bytes = self._reserved.tower_bytes(entry.name)  # towers run one after the other
         more_bytes = max(tower_bytes - running_bytes, 0)
         alone_bytes = expected.requests_bytes(1, tokens) + tower_bytes
         return Need(after - before + more_bytes, alone_bytes, staying=entry.name)
-
-    def _tower_bytes(self, model: str) -> int:
-        """Return the bytes reserved for the vision tower of `model`: the most that any request needs, since
-        the tower computes one image at a time.
-        """
-        return max(self._towers.get(model, {}).values(), default=0)
 
     def free_bytes(self) -> int:
         """Return how many bytes can still be reserved, within both the engine's limit and the memory that is
@@ -306,15 +286,12 @@ class MemoryGuard:
 
     def _holding(self, tenant: Tenant) -> Holding:
         name, expected = tenant.entry.name, self.forecast(tenant.entry)
-        reservations = self._reserved.get(name, {})
-        for reserved_for in (reservations, self._towers.get(name, {})):
-            for gone in reserved_for.keys() - set(tenant.requests):
-                del reserved_for[gone]
+        self._reserved.retain(name, tenant.requests)
         if expected.kv is None:
             reserved = expected.requests_bytes(min(len(tenant.requests), 1), 0)
         else:
-            reserved = expected.requests_bytes(len(reservations), max(reservations.values(), default=0))
-            reserved += self._tower_bytes(name)
+            count, most_tokens = self._reserved.count(name), self._reserved.most_tokens(name)
+            reserved = expected.requests_bytes(count, most_tokens) + self._reserved.tower_bytes(name)
         bytes_ = tenant.bytes + expected.tokenizer_bytes
         return Holding(
             name,

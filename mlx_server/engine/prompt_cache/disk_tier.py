@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from mlx_server.engine.log import log_event
 from mlx_server.engine.prompt_cache.entry import Entry, file_bytes, pack
-from mlx_server.engine.prompt_cache.folder import BlockFolder
+from mlx_server.engine.prompt_cache.folder import BlockFolder, FolderId
 from mlx_server.engine.prompt_cache.keys import parent_of
 from mlx_server.engine.prompt_cache.lru import Lru
 from mlx_server.engine.prompt_cache.write_behind import WriteBehind
@@ -38,6 +38,18 @@ class WriteCounts:
     failed: int = 0
 
 
+@dataclass(frozen=True)
+class WriteResult:
+    """The result of writing the file of `key`: its size in bytes, or the error. `folder_id` is the identity
+    of the folder for which it was queued (`BlockFolder.identity`).
+    """
+
+    key: str
+    folder_id: FolderId | None
+    size: int = 0
+    error: OSError | None = None
+
+
 class DiskTier:
     """The blocks on disk. If `folder` is None or the limit is 0, there is no disk tier, so nothing is stored
     or found.
@@ -53,12 +65,12 @@ class DiskTier:
         self._unwritten: dict[
             str, None
         ] = {}  # neither written nor waiting to be written, in order of arrival
-        self._done: queue.SimpleQueue[tuple[str, int, OSError | None]] = queue.SimpleQueue()
+        self._done: queue.SimpleQueue[WriteResult] = queue.SimpleQueue()
         self._writer = WriteBehind(WAITING_BYTES)
         self._clock = clock
         self._paused_until_s = float("-inf")
         self._failing = False
-        self._folder_id: tuple[int, ...] | None = None
+        self._folder_id: FolderId | None = None
         self._open()
 
     def __contains__(self, key: str) -> bool:
@@ -191,6 +203,10 @@ class DiskTier:
     # --- inside ---
 
     def _open(self) -> None:
+        """Create the folder if it is missing, and add its files to the index. If that fails, pause writing.
+        `_folder_id` is then None, so that the next `put` after the pause tries again.
+        """
+        self._folder_id = None
         if self._folder is None:
             return
         try:
@@ -206,35 +222,42 @@ class DiskTier:
         )
 
     def _writing(self, folder: BlockFolder, key: str, entry: Entry) -> Callable[[], None]:
+        folder_id = self._folder_id
+
         def job() -> None:
             try:
+                if folder.identity() != folder_id:
+                    raise FileNotFoundError(f"{folder.path} was deleted")
                 parts = pack(key, entry)
                 folder.write(key, parts)
             except OSError as error:
-                self._done.put((key, 0, error))
+                self._done.put(WriteResult(key, folder_id, error=error))
             else:
-                self._done.put((key, sum(map(len, parts)), None))
+                self._done.put(WriteResult(key, folder_id, sum(map(len, parts))))
 
         return job
 
     def _collect_results(self) -> None:
         """Update the index and the counts by what the writing thread has reported: the blocks that it has
-        written, and those that it could not write.
+        written, and those that it could not write. Ignore results for an earlier folder, which was deleted,
+        because the same block may have been stored again since.
         """
         while True:
             try:
-                key, size, error = self._done.get_nowait()
+                result = self._done.get_nowait()
             except queue.Empty:
                 return
-            self._pending.pop(key, None)
-            if error is not None:
+            if result.folder_id != self._folder_id:
+                continue
+            self._pending.pop(result.key, None)
+            if result.error is not None:
                 self.written.failed += 1
-                self._index.discard(key)
-                self._unwritten[key] = None
-                self._pause_writing(error)
+                self._index.discard(result.key)
+                self._unwritten[result.key] = None
+                self._pause_writing(result.error)
                 continue
             self.written.blocks += 1
-            self.written.bytes += size
+            self.written.bytes += result.size
             if self._failing:
                 self._failing = False
                 log_event("cache_written_again")

@@ -18,6 +18,10 @@ from pathlib import Path
 
 SUFFIX = ".safetensors"
 TEMPORARY = ".tmp"
+
+FolderId = tuple[int, ...]
+"""Identifies a folder: it differs for the folder that is created after this one was deleted."""
+
 _BIRTH = ".folder"
 """An empty file that is created with the folder and identifies it. The folder's own inode number would not
 do, because the next folder may get the same number."""
@@ -69,7 +73,7 @@ class BlockFolder:
                         found.append((status.st_mtime_ns, key, status.st_size))
         return FolderContents(tuple((key, size) for _, key, size in sorted(found)), swept)
 
-    def identity(self) -> tuple[int, ...] | None:
+    def identity(self) -> FolderId | None:
         """Return a value that changes if the folder is deleted and created again; None if there is
         no folder.
         """

@@ -12,6 +12,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable
+from concurrent.futures import CancelledError
 from contextlib import suppress
 
 from msgspec.structs import replace
@@ -104,7 +105,7 @@ class EarlyChecks:
     def _prompt(self, op: Generate) -> tuple[ModelEntry, PreparedPrompt]:
         model = self._loaded(op.model)
         if model is not None:
-            with suppress(RuntimeError):  # it has just been unloaded
+            with suppress(RuntimeError, CancelledError):  # it has just been unloaded
                 return model.entry, model.runner.check(op).result()
         entry = find_entry(self._catalog, op.model)
         if entry.kind != "generate":

@@ -94,18 +94,25 @@ class LoadedModels:
         default_s = self._default_keep_alive_s(model.entry.name)
         model.expires_s = residency.expiry_s(now, model.keep_alive_s, default_s)
 
-    def expired(self, now: float) -> list[LoadedModel]:
-        """Return the idle models whose keep-alive is over, or which an `Unload` operation names."""
-        names = set(residency.expired(self._residents(), now))
+    def expired(self, now: float, awaited: str | None) -> list[LoadedModel]:
+        """Return the idle models whose keep-alive is over, or which an `Unload` operation names. The model
+        `awaited` (None for no model) does not expire, because a request is about to start on it.
+        """
+        names = set(residency.expired(self._expiring(awaited), now))
         return [
             model
             for name, model in self._models.items()
-            if name in names or (model.unload_ids and not self.is_busy(model))
+            if name in names or (name != awaited and model.unload_ids and not self.is_busy(model))
         ]
 
-    def next_expiry_s(self) -> float:
-        """Return the time at which the next idle model expires; infinity if no idle model ever does."""
-        return residency.next_expiry_s(self._residents())
+    def next_expiry_s(self, awaited: str | None) -> float:
+        """Return the time from which `expired`, called with the same `awaited`, will return a model whose
+        keep-alive is over; infinity if it never will.
+        """
+        return residency.next_expiry_s(self._expiring(awaited))
+
+    def _expiring(self, awaited: str | None) -> list[Resident]:
+        return [resident for resident in self._residents() if resident.name != awaited]
 
     def evictions_for(self, entry: ModelEntry) -> list[LoadedModel] | None:
         """Return the models to unload so that `entry` can be loaded without exceeding the limit on the number

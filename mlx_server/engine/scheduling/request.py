@@ -123,6 +123,13 @@ class BackgroundJobs:
         """Return True if every job has ended, with a result or an exception."""
         return all(future.done() for future in self.futures)
 
+    @property
+    def while_running(self) -> BackgroundJobs:
+        """Return only those jobs whose results a running answer needs: the grammar. The results of the others
+        are in the batch, and would take memory a second time.
+        """
+        return BackgroundJobs(grammar=self.grammar)
+
     def cancel(self) -> None:
         """Cancel the jobs that have not begun. The result of a job that has begun is discarded."""
         for future in self.futures:
@@ -192,7 +199,7 @@ class Request:
     pictures: tuple[PlacedPicture, ...] = ()
     """The images of a `Generate`, from PREPARING on."""
 
-    # From TOKENIZING on: the job whose result is the `PreparedPrompt` or the `BatchJob`.
+    # While TOKENIZING: the job whose result is the `PreparedPrompt` or the `BatchJob`.
     tokenization: Future[Any] = field(init=False, repr=False)
     # Of a `Generate`, from PREPARING on.
     generation: Generation = field(init=False, repr=False)
@@ -210,6 +217,14 @@ class Request:
     @property
     def model(self) -> str:
         return self.op.model
+
+    def take_tokenized(self) -> Any:
+        """Return the result of `tokenization`, and delete that attribute, since the job would keep the pixels
+        of images in memory while the answer runs. Raises the exception with which the job failed.
+        """
+        job = self.tokenization
+        del self.tokenization
+        return job.result()
 
     @property
     def grammar(self) -> GrammarProcessor | None:

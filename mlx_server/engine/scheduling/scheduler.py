@@ -49,6 +49,9 @@ all threads for 0.3 s, so it is not done earlier: after a restart, the next turn
 within a second or two.
 """
 
+LONGEST_WAIT_S = 3600.0
+"""The longest wait for an operation. Python refuses to wait for centuries, which a keep-alive may demand."""
+
 NEW_TOKENS_S = 0.005
 """How long running answers wait for new requests to be tokenized. A short prompt is tokenized in 1 ms. If the
 turn continued without it, the prompt would wait for the end of the next step, some 50 ms."""
@@ -238,11 +241,9 @@ class Scheduler:
         """Carry out all operations that have arrived. If there is nothing else to do, wait for the next
         operation.
         """
-        try:
+        with contextlib.suppress(queue.Empty):
             if not self._has_work_now() and not self._events:
                 self._take(self._wait())
-        except queue.Empty:
-            return
         self._receive_arrived()
 
     def _receive_arrived(self) -> None:
@@ -271,14 +272,12 @@ class Scheduler:
         job has ended and woken the thread. Raises queue.Empty if something else is due before an operation
         arrives.
         """
-        wait_s = self._wait_s()
-        if not self._working and wait_s > IDLE_S:
+        if not self._working and self._wait_s() > IDLE_S:
             try:
                 return self._inbox.get(timeout=IDLE_S)
             except queue.Empty:
                 self._use_idle_moment()
-            wait_s = self._wait_s()
-        return self._inbox.get(timeout=None if wait_s == float("inf") else wait_s)
+        return self._inbox.get(timeout=self._wait_s())
 
     def _use_idle_moment(self) -> None:
         for model in self._models.all():
@@ -287,15 +286,15 @@ class Scheduler:
         self._verification.served_all()
 
     def _wait_s(self) -> float:
-        """Return the number of seconds until a model expires, the drain ends, or memory must be read again;
-        infinity if nothing is due.
+        """Return the number of seconds until a model expires or memory must be read again. During a drain, no
+        model expires, and the end of the drain counts instead. The result is at most LONGEST_WAIT_S.
         """
-        now, until_s = self._clock(), self._models.next_expiry_s()
-        if self._drain_until_s is not None:
-            until_s = min(until_s, self._drain_until_s)
+        now, until_s = self._clock(), self._drain_until_s
+        if until_s is None:
+            until_s = self._models.next_expiry_s(self._queue.awaited_model)
         if self._requests.any(*WAITING) or self._loads.loading is not None:
             until_s = min(until_s, now + RETRY_S)
-        return max(until_s - now, 0.0)
+        return min(max(until_s - now, 0.0), LONGEST_WAIT_S)
 
     # --- the stages of a shutdown ---
 

@@ -88,6 +88,8 @@ class Starter:
             model = self._models.get(request.model)
             if model is not None and request.tokenization.done():
                 self._attempt(request, partial(model.runner.take_tokens, request))
+        # A finished job holds its result: pixels of images, or texts and the model that computes them.
+        self._new_tokenizations = [job for job in self._new_tokenizations if not job.done()]
 
     def _start_waiting(self) -> None:
         """Start the generations that wait for memory, in order, up to the first one for which memory has no

@@ -60,9 +60,8 @@ class Unloader:
         """Unload the idle models whose keep-alive is over, or which an `Unload` operation names, except for
         the model of the next request to start.
         """
-        for model in self._models.expired(now):
-            if model.entry.name != self._queue.awaited_model:
-                self.unload(model, "unloaded" if model.unload_ids else "expired")
+        for model in self._models.expired(now, self._queue.awaited_model):
+            self.unload(model, "unloaded" if model.unload_ids else "expired")
 
     def unload_damaged(self) -> None:
         """Fail the requests of the models whose weights were found damaged, and unload these models."""

@@ -5,6 +5,7 @@ use it.
 from __future__ import annotations
 
 import json
+import os
 import threading
 from pathlib import Path
 
@@ -31,9 +32,11 @@ class DigestFile:
             return self._read().get(str(file))
 
     def put(self, file: Path, digest: FileDigest) -> None:
-        """Record the digest of `file`, and remove the digests of files that no longer exist."""
+        """Record the digest of `file`, and remove the digests of files that no longer exist. The digests of
+        files that cannot be reached, for example on a disk with an error, are kept.
+        """
         with self._lock:
-            known = {path: found for path, found in self._read().items() if Path(path).exists()}
+            known = {path: found for path, found in self._read().items() if not _is_gone(path)}
             known[str(file)] = digest
             self._digests = known
             if self._path is not None:
@@ -44,6 +47,20 @@ class DigestFile:
         if self._digests is None:
             self._digests = {} if self._path is None else _read(self._path)
         return self._digests
+
+
+def _is_gone(path: str) -> bool:
+    """Return True if it is certain that the file `path` does not exist; False if it exists, or if that is
+    unknown because its folder or disk cannot be read. An unreadable disk raises no error here, since the file
+    may belong to another model than the one whose digest is being recorded.
+    """
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: no file can have this name
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _read(path: Path) -> dict[str, FileDigest]:

@@ -109,7 +109,11 @@ class Verification:
                     self._thread = None
                     return
             if file not in self._verified:
-                self._verify(file)
+                try:
+                    self._verify(file)
+                except Exception as error:  # the other files must be verified nevertheless
+                    cause = f"{type(error).__name__}: {error}"
+                    log_event("weights_verification_failed", cause=cause, file=str(file.path))
 
     def _verify(self, file: UsedFile) -> None:
         started_s, found = time.monotonic(), None
@@ -137,11 +141,14 @@ class Verification:
 
         Several models may use the file, because models with adapters use their base model's files.
         """
-        self.digests.put(file.path, FileDigest(file.stamp, recorded, is_damaged=True))
-        sentence = changed_content(file.path, found, recorded)
-        with self._lock:
-            self._damaged += [(model, sentence) for model, files in self._files.items() if file in files]
-        self._wake()
+        try:
+            # First, because the scheduler may load the model again as soon as it is woken.
+            self.digests.put(file.path, FileDigest(file.stamp, recorded, is_damaged=True))
+        finally:
+            sentence = changed_content(file.path, found, recorded)
+            with self._lock:
+                self._damaged += [(model, sentence) for model, files in self._files.items() if file in files]
+            self._wake()
 
 
 def _take_lowest_priority() -> None:

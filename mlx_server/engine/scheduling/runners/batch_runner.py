@@ -75,7 +75,7 @@ class BatchRunner(Runner):
             self._worker.submit(partial(self._tokenize_slice, job, result))
 
     def take_tokens(self, request: Request) -> Sequence[Event]:
-        request.batch_job = request.tokenization.result()
+        request.batch_job = request.take_tokenized()
         self._requests.move(request, RequestStatus.RUNNING)
         return ()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import replace
 
 from mlx_server.engine.background_workers import BackgroundWorkers
 from mlx_server.engine.errors import EngineError
@@ -90,7 +89,7 @@ class TextRunner(Runner):
         return self._preparation.check(op)
 
     def take_tokens(self, request: Request) -> Sequence[Event]:
-        prompt: PreparedPrompt = request.tokenization.result()
+        prompt: PreparedPrompt = request.take_tokenized()
         if prompt.answer:
             self._requests.finish(request)
             return (prompt.answer,)
@@ -118,7 +117,7 @@ class TextRunner(Runner):
         )
         if request.jobs.images:
             self._guard.images_computed(self._model, request.id)
-        request.jobs = replace(request.jobs, scorer=None, images=None)  # the keys and values are in the batch
+        request.jobs = request.jobs.while_running
         request.pictures = without_inputs(request.pictures)
         self._in_batch[request.batch_uid] = request
         self._requests.move(request, RequestStatus.RUNNING)

@@ -82,7 +82,7 @@ class FakeTokenizer:
 class Runs:
     """The runner of a tiny model, and the requests that it runs."""
 
-    def __init__(self) -> None:
+    def __init__(self, cache: ModelCache | None = None) -> None:
         anything: Any = FakeGrammars()
         prompts = PromptMaker(FakeTokenizer(), None, 512, ROWS)
         model = LanguageModel(
@@ -97,7 +97,7 @@ class Runs:
             model,
             BatchLimits(4, 32),
             BackgroundWorkers(lambda: None),
-            ModelCache(BlockStore(None, 0, 0), "tiny", {}),
+            cache or ModelCache(BlockStore(None, 0, 0), "tiny", {}),
             guard,
         )
 

@@ -39,10 +39,12 @@ ResidentBytes = Callable[[int], int]
 
 
 def resident_bytes(pid: int) -> int:
-    """Return the resident memory of process `pid`, in bytes; 0 if the process has ended."""
+    """Return the resident memory of process `pid`, in bytes; 0 if the process has ended, or if the memory
+    cannot be read because no file descriptor is free.
+    """
     try:
         return int(psutil.Process(pid).memory_info().rss)
-    except psutil.Error:
+    except (psutil.Error, OSError):
         return 0
 
 
@@ -59,14 +61,10 @@ class TemplateChild:
 
     def __init__(self, limits: TemplateLimits, resident_bytes: ResidentBytes = resident_bytes) -> None:
         self._limits, self._resident_bytes = limits, resident_bytes
-        self._socket, theirs = socket.socketpair()
         try:
-            self._process = _start(limits, theirs)
-        except OSError as error:
-            self._socket.close()
+            self._process, self._socket = _start(limits)
+        except OSError as error:  # for example, because no file descriptor is free
             raise TemplateProcessDied(f"it could not be started: {error}") from error
-        finally:
-            theirs.close()
         self._received = bytearray()
         self._idle_bytes: int | None = None  # the program's resident memory, once it is ready
 
@@ -166,16 +164,27 @@ class TemplateChild:
         return TemplateProcessDied(how)
 
 
-def _start(limits: TemplateLimits, theirs: socket.socket) -> subprocess.Popen[bytes]:
+def _start(limits: TemplateLimits) -> tuple[subprocess.Popen[bytes], socket.socket]:
+    """Start the program. Return its process, and the engine's end of the socket to it. Raises OSError if that
+    fails; no socket is then left open.
+    """
     memory_bytes = limits.memory_bytes if limits.kernel_enforces_memory else 0
     arguments = [limits.seconds + _ALARM_LATER_S, memory_bytes, limits.chars]
     program = str(Path(renderer.__file__).resolve())
-    # With `close_fds=False` Python uses posix_spawn, which copies no page tables of the engine. The program
-    # itself closes the files that it inherits, and Python opens all files as not inheritable anyway.
-    return subprocess.Popen(
-        [sys.executable, "-I", program, *map(str, arguments)],
-        stdin=theirs.fileno(),
-        stdout=theirs.fileno(),
-        close_fds=False,
-        env={name: os.environ[name] for name in _VARIABLES if name in os.environ},
-    )
+    ours, theirs = socket.socketpair()
+    try:
+        # With `close_fds=False` Python uses posix_spawn, which copies no page tables of the engine. The
+        # program itself closes the files that it inherits, and Python opens all files as not inheritable.
+        process = subprocess.Popen(
+            [sys.executable, "-I", program, *map(str, arguments)],
+            stdin=theirs.fileno(),
+            stdout=theirs.fileno(),
+            close_fds=False,
+            env={name: os.environ[name] for name in _VARIABLES if name in os.environ},
+        )
+    except BaseException:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+    return process, ours

@@ -94,13 +94,20 @@ class TemplateProcess:
         raise too_long(self._limits) if kind == renderer.TOO_LONG else out_of_memory(self._limits)
 
     def _running(self) -> TemplateChild:
-        if self._closed:
-            raise TemplateProcessDied("its model was unloaded")
+        """Return the running process, after starting it if necessary. Raises TemplateProcessDied if it cannot
+        be started, or if this object has been closed.
+        """
+        self._check_open()
         if self._child is not None and not self._child.runs:
             self._discard()
         if self._child is None:
             self._child = TemplateChild(self._limits, self._resident_bytes)
+            self._check_open()  # `close` kills only a process that it finds
         return self._child
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise TemplateProcessDied("its model was unloaded")
 
     def _discard(self) -> None:
         child, self._child = self._child, None

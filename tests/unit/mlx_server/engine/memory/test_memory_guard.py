@@ -9,13 +9,7 @@ from typing import Any
 import pytest
 
 from mlx_server.engine.errors import InsufficientMemory
-from mlx_server.engine.memory.guard import (
-    UNLIMITED_ANSWER_TOKENS,
-    Files,
-    MemoryGuard,
-    Tenant,
-    reserved_answer_tokens,
-)
+from mlx_server.engine.memory.guard import Files, MemoryGuard, Tenant
 from mlx_server.engine.memory.ledger import GIB, MIB, Fits, MemoryReading
 from mlx_server.engine.memory.refusals import MustWait
 from mlx_server.memory_forecast.kv_quantization import KvQuantization
@@ -226,35 +220,6 @@ def test_request_with_an_image_too_large_for_memory_is_refused_with_figures():
     with pytest.raises(InsufficientMemory, match="largest image"):
         machine.guard.check_possible(entry("gemma-3-4b"), asked, 300, 100, [PICTURE])
     machine.guard.check_possible(entry("gemma-3-4b"), asked, 300, 100)
-
-
-def test_answer_without_max_tokens_reserves_memory_for_a_bounded_number_of_tokens():
-    assert reserved_answer_tokens(generate("a", "m", None), 100_000) == UNLIMITED_ANSWER_TOKENS
-    assert reserved_answer_tokens(generate("a", "m", -1), 50) == 50
-    assert reserved_answer_tokens(generate("a", "m", 9000), 9000) == 9000
-    resumed = generate("a", "m", None, emitted=tuple(range(5000)))
-    assert 5000 < reserved_answer_tokens(resumed, 100_000) < 6000
-
-
-def test_growing_answer_without_max_tokens_extends_its_reservation_while_memory_is_free():
-    machine = Machine(limit_gib=6)
-    machine.load("Llama-3.1-8B")
-    machine.admit(generate("a", "Llama-3.1-8B", max_tokens=None))
-    grown = next(
-        n
-        for n in range(100, 100_000)
-        if not machine.guard.extend_reservation("Llama-3.1-8B", "a", n, 100_000)
-    )
-    assert 8_000 < grown < 12_000  # 1.6 GiB of 128 KiB a token, less the peaks
-    assert machine.guard.extend_reservation("Llama-3.1-8B", "a", grown, grown)  # what it was to have in all
-
-
-def test_answer_with_max_tokens_reserves_all_of_its_memory_from_the_start():
-    machine = Machine(limit_gib=6)
-    machine.load("Llama-3.1-8B")
-    machine.admit(generate("a", "Llama-3.1-8B", max_tokens=5000))
-    machine.available = 0
-    assert all(machine.guard.extend_reservation("Llama-3.1-8B", "a", n, 5100) for n in range(100, 5100))
 
 
 def test_memory_need_of_a_model_with_an_unusable_configuration_is_the_size_of_its_weights():

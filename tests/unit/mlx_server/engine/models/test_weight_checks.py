@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -146,6 +147,26 @@ def test_file_of_weight_digests_drops_entries_of_deleted_files(tmp_path: Path):
     assert DigestFile(tmp_path / "digests.json").get(one) is None
 
 
+@pytest.mark.parametrize("error", [errno.EACCES, errno.EIO, errno.ESTALE])
+def test_digest_of_an_unreachable_file_is_kept_and_prevents_no_other_digest(tmp_path, monkeypatch, error):
+    """Such a file of one model once prevented the loads of changed models and ended all verification."""
+    digests = DigestFile(tmp_path / "digests.json")
+    gone, here = tmp_path / "volume" / "weights", tmp_path / "weights"
+    digests.put(gone, FileDigest(STAMP, GOOD, is_damaged=True))
+    real = os.stat
+
+    def stat(path, *more, **options):
+        if str(path) == str(gone):
+            raise OSError(error, os.strerror(error), str(path))
+        return real(path, *more, **options)
+
+    monkeypatch.setattr(os, "stat", stat)
+    digests.put(here, FileDigest(STAMP, OTHER))
+    stored = DigestFile(tmp_path / "digests.json")
+    assert stored.get(gone) == FileDigest(STAMP, GOOD, is_damaged=True)
+    assert stored.get(here) == FileDigest(STAMP, OTHER)
+
+
 class Verified:
     """A verification of the model in `folder` whose thread does not pause."""
 
@@ -227,3 +248,25 @@ def test_weights_verification_reads_a_file_shared_by_two_models_once(verified, c
     verified.serve()
     verified.serve("adapted:latest")
     assert capsys.readouterr().err.count("weights_verified") == 1
+
+
+class BrokenDigests(DigestFile):
+    """Digests that cannot be stored, for a reason that nobody foresaw."""
+
+    def put(self, file: Path, digest: FileDigest) -> None:
+        raise ValueError(f"{file} cannot be stored")
+
+
+def test_weights_verification_reports_damage_and_continues_although_no_digest_can_be_stored(folder, capsys):
+    """The thread once ended with the first error, and nothing was verified until the engine was restarted."""
+    verified = Verified(folder)
+    flip_a_bit(folder / NAME, keeps_time=True)
+    verified.load(MODEL)
+    verified.verification.digests = BrokenDigests()
+    assert [model for model, _ in verified.serve()] == [MODEL]
+    assert verified.woken == 1
+    flip_a_bit(folder / NAME)
+    write_manifest(folder, integrity.compute_checksums(folder))
+    verified.load("next:latest")
+    verified.serve("next:latest")
+    assert capsys.readouterr().err.count("weights_verification_failed") == 2

@@ -97,3 +97,12 @@ def test_early_check_accepts_a_request_whose_unloaded_model_cannot_be_read():
         raise OSError(f"{of.name} is cut off")
 
     assert answer(check(), read=read) == Accepted("a")
+
+
+def test_early_check_whose_model_is_unloaded_before_its_turn_is_done_without_the_weights(capsys):
+    """Such a check was once logged as an internal error, and the request accepted without a check."""
+    cancelled: Future[Any] = Future()
+    cancelled.cancel()
+    runner: Any = SimpleNamespace(check=lambda op: cancelled)
+    assert code_of(answer(check("nobody:latest"), runner)) == "model_not_found"
+    assert "request_failed" not in capsys.readouterr().err
