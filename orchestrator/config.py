@@ -73,7 +73,7 @@ def load(env: Mapping[str, str] | None = None) -> Config:
     variable and the remedy, if a value is invalid or a required one is missing.
     """
     values = _Values(os.environ if env is None else env)
-    home = Path(values.text("VESTAL_HOME", str(Path.home() / ".vestal"))).expanduser()
+    home = values.path("VESTAL_HOME", "~/.vestal")
     config = Config(
         home=home,
         token=_token(values),
@@ -89,7 +89,7 @@ def load(env: Mapping[str, str] | None = None) -> Config:
         cycle_interval_s=values.seconds("ORCHESTRATOR_CYCLE_INTERVAL", 300),
         monitor_interval_s=values.seconds("ORCHESTRATOR_HEALTH_MONITOR_INTERVAL", 300),
         max_concurrent=values.number("SMART_WORKER_MAX_CONCURRENT", 2, 1, 64),
-        knowledge_dir=Path(values.text("VESTAL_KNOWLEDGE_DIR", str(home / "knowledge"))).expanduser(),
+        knowledge_dir=values.path("VESTAL_KNOWLEDGE_DIR", str(home / "knowledge")),
         knowledge_folders=values.folders("VESTAL_KNOWLEDGE"),
         agents_file=values.existing_file("VESTAL_AGENTS_FILE"),
         database_url=values.postgres_url("VESTAL_DATABASE_URL"),
@@ -212,15 +212,19 @@ class _Values:
         """Return the address `given` in the variable `name` without a trailing slash, and, if `api`, without
         a `/v1` or `/api` at its end. Raises ConfigError if it is not an http address.
         """
-        parts = urlsplit(given if "://" in given else f"http://{given}")
+        wrong = ConfigError(
+            f"{name}={given} is not an http address such as http://127.0.0.1:11434; correct it."
+        )
         try:
+            parts = urlsplit(given if "://" in given else f"http://{given}")
             valid = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+            (parts.hostname or "").encode(
+                "idna"
+            )  # as a look-up of the name does; a UnicodeError is a ValueError
         except ValueError:
-            valid = False
+            raise wrong from None
         if not valid:
-            raise ConfigError(
-                f"{name}={given} is not an http address such as http://127.0.0.1:11434; correct it."
-            )
+            raise wrong
         path = parts.path.rstrip("/")
         if api:
             path = path.removesuffix("/v1").removesuffix("/api")
@@ -246,14 +250,35 @@ class _Values:
             agent, _, folder = part.partition("=")
             if not agent.strip() or not folder.strip():
                 raise ConfigError(f"{name} has {part!r} where agent=folder was expected; correct it.")
-            found[agent.strip()] = Path(folder.strip()).expanduser()
+            found[agent.strip()] = _expanded(name, folder.strip())
         return found
+
+    def path(self, name: str, default: str) -> Path:
+        """Return the path in the variable `name`. Raises ConfigError if it begins with the home of an unknown
+        user.
+        """
+        return _expanded(name, self.text(name, default))
 
     def existing_file(self, name: str) -> Path | None:
         given = self.raw(name)
         if not given:
             return None
-        path = Path(given).expanduser()
-        if not path.is_file():
+        path = _expanded(name, given)
+        try:
+            is_file = path.is_file()
+        except OSError as error:
+            raise ConfigError(
+                f"{name}={given} cannot be read ({error.strerror}); make it readable."
+            ) from None
+        if not is_file:
             raise ConfigError(f"{name}={given} is not a file; correct or unset it.")
         return path
+
+
+def _expanded(name: str, given: str) -> Path:
+    """Return the path `given` in the variable `name`, with `~` replaced by the user's home."""
+    try:
+        return Path(given).expanduser()
+    except RuntimeError:
+        message = f"{name}={given} begins with the home of a user who is unknown here; give the whole path."
+        raise ConfigError(message) from None

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -70,9 +69,9 @@ class Container:
     membership: Membership | None  # only on Postgres, where several workers share the tasks
     cycles: CycleStore
 
-    def folders(self) -> dict[str, Path]:
-        """Return the knowledge folders by agent: existing folders in the knowledge folder, and the folders
-        that the configuration names.
+    def folders(self) -> files.Folders:
+        """Return the knowledge folders: existing folders in the knowledge folder, and the folders that the
+        configuration names. This blocks.
         """
         return files.folders(self.config.knowledge_dir, dict(self.config.knowledge_folders))
 

@@ -123,12 +123,14 @@ class CycleRunner:
     async def _facts(self, backends: tuple[Backend, ...]) -> CycleFacts:
         config = self._container.config
         reading = memory_guard.read()
+        folders = await asyncio.to_thread(self._container.folders)
         return CycleFacts(
             backends=backends,
             chat_model=config.chat_model,
             embed_model=config.embed_model,
             tasks_waiting=await self._container.tasks.waiting(),
-            knowledge_folders=len(await asyncio.to_thread(self._container.folders)),
+            knowledge_folders=len(folders.by_agent),
+            knowledge_unreadable=folders.unreadable,
             memory_fraction=reading.fraction if reading else 0.0,
         )
 
@@ -146,7 +148,10 @@ class CycleRunner:
             figures: dict[str, object] = {"webhook": self.webhook_sentence}
             return Outcome(planned.phase, "done", health_sentence(facts), figures)
         if planned.phase is CyclePhase.KNOWLEDGE:
-            report = await self._container.updater.update_all_agents_knowledge(self._container.folders())
+            folders = await asyncio.to_thread(self._container.folders)
+            report = await self._container.updater.update_all_agents_knowledge(
+                folders.by_agent, unreadable=folders.unreadable
+            )
             return Outcome(planned.phase, "done", report.sentence(), report.as_json())
         return Outcome(planned.phase, "done", planned.why)
 

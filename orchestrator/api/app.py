@@ -84,7 +84,7 @@ class Routes:
         k = field(body, "k", int) if "k" in body else 5
         if not query or not 1 <= k <= 50:
             raise HttpError("invalid_request", "`query` must not be empty, and `k` be from 1 to 50.")
-        folders = None if agent is None else self._folders_of(agent)
+        folders = None if agent is None else await self._folders_of(agent)
         scope = Scope(folders, field(body, "path", str) or "")
         findings = await self._container.search.find(query, scope, k)
         return web.json_response(findings.as_json())
@@ -112,15 +112,16 @@ class Routes:
         ]
         indexed = await asyncio.to_thread(self._container.knowledge.counts_by_agent)
         nothing = {"files": 0, "passages": 0}
-        names = sorted({*indexed, *await asyncio.to_thread(self._container.folders)})
+        names = sorted({*indexed, *(await asyncio.to_thread(self._container.folders)).by_agent})
         folders = {name: indexed.get(name, nothing) for name in names}
         return web.json_response({"agents": agents, "folders": folders})
 
-    def _folders_of(self, agent: str) -> tuple[str, ...] | None:
+    async def _folders_of(self, agent: str) -> tuple[str, ...] | None:
         if agent in self._container.agents:
             return self._container.agents[agent].folders
-        if agent in self._container.folders():
+        folders = (await asyncio.to_thread(self._container.folders)).by_agent
+        if agent in folders:
             return (agent,)
-        known = ", ".join(sorted({*self._container.agents, *self._container.folders()}))
+        known = ", ".join(sorted({*self._container.agents, *folders}))
         message = f"There is no agent {agent[:80]!r}; there are: {known}."
         raise HttpError("unknown_agent", message, status=404)

@@ -44,6 +44,8 @@ def limit_of(request: web.Request, default: int, maximum: int) -> int:
     given = request.query.get("limit")
     if given is None:
         return default
-    if not given.isascii() or not given.isdigit() or not 1 <= int(given[:9]) <= maximum:
+    digits = given.lstrip("0") if given.isascii() and given.isdigit() else ""
+    # Python reads no number of more than 4,300 digits.
+    if not digits or len(digits) > len(str(maximum)) or int(digits) > maximum:
         raise HttpError("invalid_request", f"`limit` must be a whole number from 1 to {maximum}.")
-    return int(given)
+    return int(digits)

@@ -25,8 +25,9 @@ class CyclePhase(StrEnum):
 class CycleFacts:
     """The facts from which a cycle is planned.
 
-    `tasks_waiting` counts unfinished tasks. `memory_fraction` is the used share (0 to 1) of the memory limit
-    of this process's container.
+    `tasks_waiting` counts unfinished tasks. `knowledge_unreadable` says why there may be more knowledge
+    folders than `knowledge_folders` counts; it is "" if all are counted. `memory_fraction` is the used share
+    (0 to 1) of the memory limit of this process's container.
     """
 
     backends: tuple[Backend, ...]
@@ -34,6 +35,7 @@ class CycleFacts:
     embed_model: str
     tasks_waiting: int = 0
     knowledge_folders: int = 0
+    knowledge_unreadable: str = ""
     memory_fraction: float = 0.0
 
 
@@ -94,7 +96,8 @@ def _tasks(facts: CycleFacts) -> Planned:
 
 def _knowledge(facts: CycleFacts) -> Planned:
     if facts.knowledge_folders == 0:
-        return Planned(CyclePhase.KNOWLEDGE, False, "no agent has a knowledge folder")
+        why = facts.knowledge_unreadable or "no agent has a knowledge folder"
+        return Planned(CyclePhase.KNOWLEDGE, False, why)
     if not _served(facts, facts.embed_model):
         return Planned(CyclePhase.KNOWLEDGE, False, _nobody_serves(facts, "embeddings", facts.embed_model))
     if facts.memory_fraction >= MEMORY_PAUSE_FRACTION:

@@ -14,8 +14,11 @@ def last_slot(now: datetime, hour: int) -> datetime:
 def due(since: datetime, now: datetime, hour: int) -> bool:
     """Return True if the nightly run should have started between `since` and `now`. `since` is the end of the
     last run, or the first start if there was none.
+
+    If `since` is more than a day after `now`, a clock was wrong then, and the run is due. An hour is not
+    enough for that, because the clock is set back at the end of summer time.
     """
-    return since < last_slot(now, hour)
+    return since < last_slot(now, hour) or since > now + timedelta(days=1)
 
 
 def next_slot(now: datetime, hour: int) -> datetime:

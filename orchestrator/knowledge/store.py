@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -97,7 +98,7 @@ class KnowledgeStore:
 
     def generation(self) -> int:
         """Return a number that grows with every change of the chunks, by which a search index detects that it
-        is stale.
+        is stale. The numbers of another database, which replaced this one, are others.
         """
         return int(self._database.meta("knowledge_generation") or 0)
 
@@ -142,7 +143,11 @@ def _replace_file(db: Connection, agent: str, path: str, known: Known, chunks: l
 
 
 def _increase_generation(db: Connection) -> None:
+    """Increase the stored generation by one. In a new database it begins with the time: from 1 on, the first
+    number of a new database was that of an index of the old one, whose chunk ids then named other chunks.
+    """
     db.execute(
-        "INSERT INTO meta (key, value) VALUES ('knowledge_generation', '1') ON CONFLICT (key)"
-        " DO UPDATE SET value = CAST(CAST(meta.value AS INTEGER) + 1 AS TEXT)"
+        "INSERT INTO meta (key, value) VALUES ('knowledge_generation', ?) ON CONFLICT (key)"
+        " DO UPDATE SET value = CAST(CAST(meta.value AS BIGINT) + 1 AS TEXT)",
+        (str(time.time_ns()),),
     )

@@ -95,9 +95,12 @@ class KnowledgeUpdater:
         self._logged: list[str] = []
         self._refused: dict[str, dict[str, str]] = {}  # agent → file → why a passage has no vector
 
-    async def update_all_agents_knowledge(self, folders: dict[str, Path], full: bool = False) -> UpdateReport:
+    async def update_all_agents_knowledge(
+        self, folders: dict[str, Path], full: bool = False, unreadable: str = ""
+    ) -> UpdateReport:
         """Examine every folder, embed what has changed, and delete what has vanished. With `full`, read every
-        file.
+        file. If `folders` may be incomplete, `unreadable` says why, and the knowledge of agents without a
+        folder is kept.
 
         An update that cannot continue does not raise: the report's `stopped` says why.
         """
@@ -110,7 +113,10 @@ class KnowledgeUpdater:
             try:
                 for agent, folder in folders.items():
                     await self._update_agent(agent, folder, full, report)
-                await self._forget_gone_agents(folders, report)
+                if unreadable:
+                    report.skipped.append(unreadable)
+                else:
+                    await self._forget_gone_agents(folders, report)
                 report.notes += await self._still_refused()
             except (Stopped, BackendError) as error:
                 report.stopped = str(error)
@@ -156,7 +162,7 @@ class KnowledgeUpdater:
             if content.broken:
                 report.notes.append(f"{agent}/{found.path}: not UTF-8 in {content.broken} place(s)")
             known = Known(content.sha256, found.size, found.mtime_ns, self._model)
-            chunks = chunks_of(content.text, files.is_markdown(found.path))
+            chunks = await asyncio.to_thread(chunks_of, content.text, files.is_markdown(found.path))
             pending.append((found.path, known, chunks))
             texts += len(chunks)
             if texts >= self._batch:

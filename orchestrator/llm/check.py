@@ -10,6 +10,7 @@ from typing import Any
 import aiohttp
 
 from orchestrator.llm.backend import Backend, canonical
+from orchestrator.llm.json_body import json_of
 
 CHECK_TIMEOUT = aiohttp.ClientTimeout(total=2.0, connect=1.0)
 
@@ -31,7 +32,7 @@ async def check_backend(
             )
     except TimeoutError:
         return Backend(name, used=True, healthy=False, detail=f"no answer within {CHECK_TIMEOUT.total:.0f} s")
-    except (aiohttp.ClientError, OSError) as error:
+    except (aiohttp.ClientError, OSError, ValueError) as error:  # ValueError: a name that cannot be looked up
         return Backend(name, used=True, healthy=False, detail=_why(error), unreachable=is_unreachable(error))
     return _judge(name, health, tags)
 
@@ -51,10 +52,7 @@ def _judge(name: str, health: tuple[int, Any], tags: tuple[int, Any]) -> Backend
 
 async def _get(session: aiohttp.ClientSession, url: str, headers: Mapping[str, str]) -> tuple[int, Any]:
     async with session.get(url, timeout=CHECK_TIMEOUT, headers=headers) as reply:
-        try:
-            return reply.status, await reply.json(content_type=None)
-        except ValueError:
-            return reply.status, None
+        return reply.status, await json_of(reply)
 
 
 def is_unreachable(error: Exception) -> bool:

@@ -22,6 +22,7 @@ from orchestrator.llm.backend import Backend, canonical
 from orchestrator.llm.chat_stream import ChatStream
 from orchestrator.llm.check import CHECK_TIMEOUT, is_unreachable
 from orchestrator.llm.health import HealthBoard
+from orchestrator.llm.json_body import json_of
 from orchestrator.llm.liveness import SilenceLimits
 from orchestrator.llm.stream_timeout import StreamTimeout
 from orchestrator.unicode import replace_invalid_unicode
@@ -128,8 +129,8 @@ class LlmClient:
                 timeout=CHECK_TIMEOUT,
                 headers=self._board.headers(backend),
             ) as reply:
-                return context_length(await reply.json(content_type=None)) if reply.status == 200 else None
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
+                return context_length(await json_of(reply)) if reply.status == 200 else None
+        except (aiohttp.ClientError, TimeoutError, OSError):
             return None
 
     async def _streamed(self, backend: Backend, body: dict[str, Any]) -> str:
@@ -239,19 +240,26 @@ def _scores(backend: Backend, reply: dict[str, Any], count: int) -> list[float]:
     results = reply.get("results")
     found: dict[int, float] = {}
     for result in results if isinstance(results, list) else ():
-        index, score = result.get("index"), result.get("relevance_score")
-        if isinstance(index, int) and isinstance(score, int | float) and math.isfinite(score):
-            found[index] = float(score)
+        index = result.get("index") if isinstance(result, dict) else None
+        score = _finite(result.get("relevance_score")) if isinstance(index, int) else None
+        if isinstance(index, int) and score is not None:
+            found[index] = score
     if found.keys() != set(range(count)):
         raise EmptyAnswer(f"{backend.name} was given {count} texts and returned no score for some of them.")
     return [found[index] for index in range(count)]
 
 
-async def _checked(backend: Backend, reply: aiohttp.ClientResponse) -> dict[str, Any]:
+def _finite(value: Any) -> float | None:
+    """Return the JSON value as a float; None if it is not a number, or is not finite as a float."""
     try:
-        body = await reply.json(content_type=None)
-    except ValueError:
-        body = None
+        number = float(value) if isinstance(value, int | float) else math.nan
+    except OverflowError:  # JSON allows whole numbers of any size
+        return None
+    return number if math.isfinite(number) else None
+
+
+async def _checked(backend: Backend, reply: aiohttp.ClientResponse) -> dict[str, Any]:
+    body = await json_of(reply)
     if reply.status == 200 and isinstance(body, dict):
         return body
     said = body.get("error") if isinstance(body, dict) else None

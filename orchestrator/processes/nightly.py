@@ -92,16 +92,23 @@ async def run_once(container: Container) -> bool:
     old = await asyncio.to_thread(drop_old_tasks, container.task_database, time.time())
     backends = await container.board.check_llm_services_health()
     backends, webhook = await container.report_to_host(backends)
-    folders = container.folders()
+    found = await asyncio.to_thread(container.folders)
+    folders = found.by_agent
     facts = CycleFacts(
-        backends, container.config.chat_model, container.config.embed_model, knowledge_folders=len(folders)
+        backends,
+        container.config.chat_model,
+        container.config.embed_model,
+        knowledge_folders=len(folders),
+        knowledge_unreadable=found.unreadable,
     )
     knowledge = next(planned for planned in plan(facts) if planned.phase is CyclePhase.KNOWLEDGE)
-    if not knowledge.run and folders:
+    if not knowledge.run and (folders or found.unreadable):
         emit("nightly_skipped", knowledge.why, webhook=webhook, retry_in_s=RETRY_S)
         return False
     emit("nightly_run_started", folders=sorted(folders))
-    report = await container.updater.update_all_agents_knowledge(folders, full=True)
+    report = await container.updater.update_all_agents_knowledge(
+        folders, full=True, unreadable=found.unreadable
+    )
     notes = await container.note_writer.write_notes(folders, container.agents)
     dropped = await asyncio.to_thread(container.vectors.drop_unused, UNUSED_VECTORS_KEPT_S)
     freed_bytes = await asyncio.to_thread(container.database.compact)

@@ -13,6 +13,7 @@ import aiohttp
 
 from orchestrator.events import emit
 from orchestrator.llm.backend import Backend
+from orchestrator.llm.json_body import json_of
 from orchestrator.recovery_webhook.policy import ListenerAnswer, ReportPace
 
 EXPLANATIONS = {
@@ -105,10 +106,7 @@ class RecoveryWebhook:
         content = {**health, "ts": round(time.time(), 3)}
         try:
             async with self._session.post(self._url, json=content, headers=headers, timeout=TIMEOUT) as reply:
-                try:
-                    body = await reply.json(content_type=None)
-                except ValueError:
-                    body = None
+                body = await json_of(reply)
                 return _answer(
                     reply.status, reply.headers.get("Retry-After"), body if isinstance(body, dict) else {}
                 )

@@ -33,7 +33,7 @@ ADVICE = {
     FailureCause.FULL: "free some space on its disk; then it is used again by itself",
     FailureCause.READ_ONLY: "make it writable; then it is used again by itself",
     FailureCause.LOCKED: "another program holds it; ask again soon",
-    FailureCause.DAMAGED: "it is put aside, and a new one is made",
+    FailureCause.DAMAGED: "it is repaired, or put aside and made anew; ask again soon",
     FailureCause.DISK: "see whether its folder is there and can be written",
     FailureCause.AWAY: "see whether its server runs; it is used again by itself",
     FailureCause.OTHER: "ask again soon",

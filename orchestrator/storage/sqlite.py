@@ -12,7 +12,7 @@ import os
 import sqlite3
 import time
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
@@ -116,10 +116,8 @@ class SqliteDatabase(Database):
         if notice:
             self.notices.append(notice)
             return
-        # The tables are intact, so the full-text index is damaged; it can be rebuilt from them.
-        with closing(sqlite3.connect(self.path, timeout=BUSY_TIMEOUT_S)) as db, db:
-            db.execute("INSERT INTO words (words) VALUES ('rebuild')")
-        self.notices.append(f"the full-text index of {self.path.name} was damaged and has been rebuilt")
+        # The tables are intact, so the full-text index is damaged, which SQLite before 3.44 does not check.
+        self.notices.append(_rebuild_index(self.path))
 
     def close(self) -> None:
         """Do nothing, because each operation closes its own connection."""
@@ -183,16 +181,38 @@ def _cause_by_disk(folder: Path) -> FailureCause:
     return FailureCause.FULL if is_full else FailureCause.DISK
 
 
-def move_aside_if_corrupt(path: Path, check_up_to_bytes: float = QUICK_CHECK_UP_TO_BYTES) -> str:
-    """Rename a SQLite file if it is corrupt. Return a sentence about that; "" if the file is intact or
-    missing.
+def _quick_check(connection: sqlite3.Connection) -> str:
+    """Return SQLite's verdict on the file: "ok", or what is wrong. Since SQLite 3.44, this includes the
+    full-text index.
+    """
+    return str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
 
-    In files larger than `check_up_to_bytes`, only the schema is read, which takes less time.
+
+def move_aside_if_corrupt(
+    path: Path,
+    check_up_to_bytes: float = QUICK_CHECK_UP_TO_BYTES,
+    quick_check: Callable[[sqlite3.Connection], str] = _quick_check,
+) -> str:
+    """Rename a SQLite file if it is corrupt, or rebuild its full-text index if only that is. Return a
+    sentence about what was done; "" if the file is intact or missing.
+
+    In files larger than `check_up_to_bytes`, only the schema is read, which takes less time. `quick_check`
+    checks the other ones.
     """
     if not path.exists():
         return ""
     with locked(path.with_name(path.name + ".lock")):
-        problem = _corruption(path, check_up_to_bytes)
+        problem = _corruption(path, check_up_to_bytes, quick_check)
+        if "fts5" in problem.lower():
+            try:
+                notice = _rebuild_index(path)
+            except sqlite3.OperationalError as error:  # it is locked, or its disk is full: try again later
+                emit("database_not_checked", str(error), path=str(path))
+                return ""
+            except sqlite3.DatabaseError:
+                notice = ""  # the tables are damaged too
+            if notice and not (problem := _corruption(path, check_up_to_bytes, quick_check)):
+                return notice
         if not problem:
             return ""
         kept = path.with_name(f"{path.name}.corrupt-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
@@ -205,13 +225,22 @@ def move_aside_if_corrupt(path: Path, check_up_to_bytes: float = QUICK_CHECK_UP_
     return notice
 
 
-def _corruption(path: Path, check_up_to_bytes: float) -> str:
+def _rebuild_index(path: Path) -> str:
+    """Rebuild the full-text index from the tables, and return a sentence about that."""
+    with closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT_S)) as db, db:
+        db.execute("INSERT INTO words (words) VALUES ('rebuild')")
+    return f"the full-text index of {path.name} was damaged and has been rebuilt"
+
+
+def _corruption(
+    path: Path, check_up_to_bytes: float, quick_check: Callable[[sqlite3.Connection], str]
+) -> str:
     connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S)
     try:
         connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
         if path.stat().st_size <= check_up_to_bytes:
-            verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-            return "" if verdict == "ok" else str(verdict)
+            verdict = quick_check(connection)
+            return "" if verdict == "ok" else verdict
         return ""
     except sqlite3.OperationalError as error:
         # "disk I/O error", "unable to open", "locked": the file may be intact, so leave it.

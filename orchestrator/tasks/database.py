@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from orchestrator.errors import DatabaseFailed
-from orchestrator.storage.failures import cause_of
+from orchestrator.storage.failures import FailureCause, cause_of
 from orchestrator.storage.postgres_connection import PatientConnect
 from orchestrator.storage.sqlite import QUICK_CHECK_ANY_SIZE, move_aside_if_corrupt, sqlite_failure
 from orchestrator.workers.membership import Membership
@@ -52,7 +52,9 @@ class TaskDatabase(Protocol):
         ...
 
     def prepare(self) -> str:
-        """Prepare the database before DBOS opens it. Return a notice about a repair; "" if there was none."""
+        """Prepare the database before DBOS opens it. Return a notice about a repair; "" if there was none.
+        Raises DatabaseFailed if the database cannot be used.
+        """
         ...
 
     def opened(self) -> None:
@@ -131,9 +133,14 @@ class SqliteTasks:
         return self.path.exists()
 
     def prepare(self) -> str:
-        notice = move_aside_if_corrupt(self.path)
-        with closing(sqlite3.connect(self.path)) as connection:
-            connection.execute("PRAGMA journal_mode = WAL")  # stored in the file; readers wait for no writer
+        try:
+            notice = move_aside_if_corrupt(self.path)
+            with closing(sqlite3.connect(self.path)) as connection:
+                connection.execute(
+                    "PRAGMA journal_mode = WAL"
+                )  # stored in the file; readers wait for no writer
+        except (sqlite3.Error, OSError) as error:
+            raise sqlite_failure(self.path, error, cause_of(error) or FailureCause.DISK) from error
         return notice
 
     def opened(self) -> None:

@@ -1,4 +1,5 @@
-"""Make DBOS wait for a database that a full or read-only disk has stopped, instead of failing its tasks.
+"""Make DBOS wait for a database that a full or read-only disk has stopped, instead of failing its tasks, and
+convert the errors that clients get.
 
 DBOS repeats an operation whose connection was lost, but takes any other error for the task's own failure: a
 step that cannot be recorded would end its task. SQLAlchemy calls this module's handler for each error of the
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 from orchestrator.errors import DatabaseFailed
@@ -23,6 +25,32 @@ REPORTED_AT_ONCE = WAITED_FOR | {FailureCause.DAMAGED}
 """Causes for which a client gets its answer at once. After other errors, DBOS itself repeats the operation
 while the client waits.
 """
+
+
+@contextlib.contextmanager
+def converted(database: TaskDatabase) -> Iterator[None]:
+    """Convert database exceptions in the `with` block to DatabaseFailed."""
+    try:
+        yield
+    except Exception as error:
+        failure = database.failure(error)
+        if failure is None:
+            raise
+        raise failure from error
+
+
+@contextlib.asynccontextmanager
+async def translated(database: TaskDatabase) -> AsyncIterator[None]:
+    """Convert database exceptions in the `async with` block to DatabaseFailed. During the block,
+    `ErrorHandler` does not wait until a full or read-only database can be written again, but has the error
+    raised at once.
+    """
+    token = ANSWERING.set(True)
+    try:
+        with converted(database):
+            yield
+    finally:
+        ANSWERING.reset(token)
 
 
 def install(database: TaskDatabase) -> None:

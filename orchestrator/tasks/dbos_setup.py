@@ -1,8 +1,15 @@
-"""Configure DBOS: its database, the name of this process, and JSON as its storage format."""
+"""Configure DBOS (its database, the name of this process, JSON as its storage format), launch it, and shut it
+down if that fails.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from orchestrator.errors import TaskFailed
@@ -11,6 +18,17 @@ from orchestrator.tasks.database import TaskDatabase
 
 APPLICATION_VERSION = "tasks-1"
 POOL_SIZE = 8
+
+
+@dataclass(frozen=True)
+class Queue:
+    """The queue of tasks: its name, how many of its tasks one worker may run at a time, and how often a
+    worker looks for further ones.
+    """
+
+    name: str
+    worker_concurrency: int
+    poll_s: float
 
 
 def import_dbos() -> Any:
@@ -38,6 +56,51 @@ def config_of(database: TaskDatabase) -> Any:
         "enable_otlp": False,
         "serializer": json_serializer(),
     }
+
+
+async def launch(
+    dbos: Any,
+    database: TaskDatabase,
+    queue: Queue,
+    work_task: Callable[[dict[str, Any]], Awaitable[dict[str, Any]]],
+) -> tuple[Any, Any]:
+    """Launch DBOS, which resumes unfinished tasks with `work_task`, and register the queue. `dbos` is the
+    class DBOS. Return its instance, and the workflow, which is `work_task` as DBOS has registered it.
+
+    If that fails, shut DBOS down and raise the error; `launch` may then be called again.
+    """
+    try:
+        instance = dbos(config=config_of(database))
+        workflow = dbos.workflow(name="work_task")(work_task)
+        dbos.launch()
+        most, limit = queue.worker_concurrency, database.max_active
+        await dbos.register_queue_async(
+            queue.name,
+            global_concurrency=limit,
+            worker_concurrency=min(most, limit or most),
+            polling_interval_sec=queue.poll_s,
+            on_conflict="always_update",
+        )
+    except BaseException:
+        await shut_down(dbos)
+        raise
+    return instance, workflow
+
+
+async def shut_down(dbos: Any) -> None:
+    """Shut DBOS down, and give the running event loop a thread pool of its own.
+
+    DBOS makes its own pool that of the event loop (with `set_default_executor`) whenever it is called
+    asynchronously, and closes the pool when it is shut down. `asyncio.to_thread` then raised RuntimeError in
+    the whole process, for ever. The pool is replaced before the shutdown, which would cancel waiting calls of
+    others, and after it, because a resumed task may have called DBOS meanwhile.
+    """
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor())
+    try:
+        await asyncio.to_thread(partial(dbos.destroy, destroy_registry=True))
+    finally:
+        loop.set_default_executor(ThreadPoolExecutor())
 
 
 def json_serializer() -> Any:

@@ -14,9 +14,10 @@ from typing import Any
 
 MAX_SUBTASKS = 8
 MAX_SUBTASK_CHARS = 2000
-_LINE = re.compile(
-    r"""^[\s>*#+•-]*(?:\d+[.)]\s*)?[*_`"'\[]*"""  # a bullet, a number, quotation marks around the name
-    r"""(?P<name>[^\s:*_`"'\]][^:]{0,80}?)[*_`"'\]]*\s*:(?P<part>.*)$"""
+MAX_NAME_CHARS = 160  # before the colon, with what stands around the name; the expression takes its square
+_NAME = re.compile(
+    r"""[\s>*#+•-]*(?:\d+[.)]\s*)?[*_`"'\[]*"""  # a bullet, a number, quotation marks around the name
+    r"""(?P<name>[^\s:*_`"'\]][^:]{0,80}?)[*_`"'\]]*\s*"""
 )
 _NAMES = ("agent", "name", "who", "role")
 _PARTS = ("part", "task", "goal", "what", "work", "instruction", "description", "question")
@@ -56,9 +57,10 @@ def everybody(names: Iterable[str]) -> tuple[SubTask, ...]:
 
 def _from_lines(text: str) -> Iterable[tuple[str, str]]:
     for line in text.splitlines():
-        match = _LINE.match(line[: MAX_SUBTASK_CHARS + 200])
+        before, colon, part = line[: MAX_SUBTASK_CHARS + MAX_NAME_CHARS].partition(":")
+        match = _NAME.fullmatch(before) if colon and len(before) <= MAX_NAME_CHARS else None
         if match:
-            yield match["name"], match["part"].strip(" *_")
+            yield match["name"], part.strip(" *_")
 
 
 def _from_json(text: str) -> Iterable[tuple[str, str]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+from orchestrator.errors import DatabaseFailed
 from orchestrator.events import emit
 from orchestrator.tasks.database import TaskDatabase
 from orchestrator.tasks.view import FINISHED_STATUSES
@@ -24,17 +25,24 @@ def drop_old_tasks(database: TaskDatabase, now: float, kept: int = KEPT, kept_s:
 
     If the database cannot be read, that is logged, and the tasks are left for the next night.
     """
-    if not database.has_tasks():
+    try:
+        if not database.has_tasks():
+            return 0
+        return _dropped(database, datetime.fromtimestamp(now - kept_s, UTC).isoformat(), kept)
+    except DatabaseFailed as error:
+        emit("old_tasks_not_dropped", error.message)
         return 0
+
+
+def _dropped(database: TaskDatabase, finished_before: str, kept: int) -> int:
     from dbos import DBOSClient
     from sqlalchemy.exc import SQLAlchemyError
 
     client = DBOSClient(system_database_url=database.url, retry_connection_errors=False, lazy=True)
     try:
-        return _drop(client, database, datetime.fromtimestamp(now - kept_s, UTC).isoformat(), kept)
+        return _drop(client, database, finished_before, kept)
     except SQLAlchemyError as error:
-        emit("old_tasks_not_dropped", str(error))
-        return 0
+        raise database.failure(error) or DatabaseFailed(str(error)) from error
     finally:
         client.destroy()
 

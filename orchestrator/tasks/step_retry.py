@@ -21,28 +21,34 @@ AWAY = (BackendUnavailable, DatabaseFailed)  # expected to return
 
 @dataclass(frozen=True)
 class StepRetry:
-    """The history of one step: when it first waited (`since`), how often it waited, and how many failed
-    answers it had.
+    """The history of one step: when it first waited (`since`), how often it waited, how many failed answers
+    it had, and since when every attempt has failed because no backend has the model (`missing_since`; None:
+    the last attempt failed otherwise).
     """
 
     since: float | None = None
     waits: int = 0
     bad_answers: int = 0
+    missing_since: float | None = None
 
     def after(self, error: OrchestratorError, now: float) -> StepRetry:
         """Return the history after another failed attempt, which failed with `error` at the time `now`."""
         bad = self.bad_answers + (0 if isinstance(error, (*AWAY, ModelMissing)) else 1)
-        return StepRetry(now if self.since is None else self.since, self.waits + 1, bad)
+        since = now if self.since is None else self.since
+        # Of several backends, the one that has the model may return last from an outage of hours.
+        missing_since = now if self.missing_since is None else self.missing_since
+        return StepRetry(
+            since, self.waits + 1, bad, missing_since if isinstance(error, ModelMissing) else None
+        )
 
     def exhausted(self, error: OrchestratorError, now: float) -> bool:
         """Return True if the step must give up: after a day for an absent backend or database, after half an
-        hour for a missing model, and otherwise after twelve failed answers.
+        hour in which nothing but the model was missing, and otherwise after twelve failed answers.
         """
-        waited_s = now - (now if self.since is None else self.since)
         if isinstance(error, AWAY):
-            return waited_s > MAX_DOWN_S
+            return self.since is not None and now - self.since > MAX_DOWN_S
         if isinstance(error, ModelMissing):
-            return waited_s > MAX_MODEL_MISSING_S
+            return self.missing_since is not None and now - self.missing_since > MAX_MODEL_MISSING_S
         return self.bad_answers >= MAX_BAD_ANSWERS
 
     @property

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 from typing import Any
 
+from orchestrator.tasks.database import TaskDatabase
+from orchestrator.tasks.database_errors import converted
+
 
 class StoredTasks:
-    """Implements `workers.reaper.Tasks`. All methods block. `here` has the ids of the tasks that run in this
-    process.
+    """Implements `workers.reaper.Tasks`. All methods block, and raise DatabaseFailed if the database fails.
+    `here` has the ids of the tasks that run in this process.
     """
 
-    def __init__(self, dbos: Any, queue: str, here: set[str]) -> None:
+    def __init__(self, dbos: Any, database: TaskDatabase, queue: str, here: set[str]) -> None:
         self.here = here
         self._dbos = dbos
+        self._database = database
         self._queue = queue
 
     def at_work(self) -> dict[str, list[str]]:
         """Return the ids of the running tasks by worker."""
         found: dict[str, list[str]] = {}
-        for task in self._dbos.list_workflows(status=["PENDING"], load_input=False, load_output=False):
+        with converted(self._database):
+            running = self._dbos.list_workflows(status=["PENDING"], load_input=False, load_output=False)
+        for task in running:
             found.setdefault(task.executor_id, []).append(task.workflow_id)
         return found
 
@@ -26,9 +32,12 @@ class StoredTasks:
         """Queue the tasks again. They continue at their first unfinished step; earlier runs of them can
         record nothing more.
         """
-        if tasks:
+        if not tasks:
+            return
+        with converted(self._database):
             self._dbos.resume_workflows(tasks, queue_name=self._queue)
 
     def give_up(self, task: str) -> None:
         """Cancel the task, because too many workers died while running it."""
-        self._dbos.cancel_workflow(task)
+        with converted(self._database):
+            self._dbos.cancel_workflow(task)

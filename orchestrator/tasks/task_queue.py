@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import DatabaseFailed, IdempotencyConflict, QueueFull
 from orchestrator.events import adopt_logger, emit
-from orchestrator.storage.database import ANSWERING
 from orchestrator.tasks import database_errors, dbos_setup, view, workflow
 from orchestrator.tasks.database import TaskDatabase
 from orchestrator.tasks.step_span import step_span
@@ -87,7 +86,7 @@ class TaskQueue:
         """Import and launch DBOS once, which resumes unfinished tasks. Raises DatabaseFailed if the database
         fails; it may then be called again.
         """
-        async with self._starting, self._translated():
+        async with self._starting, database_errors.translated(self._database):
             if self._dbos is not None:
                 return
             self.notices += filter(None, [await asyncio.to_thread(self._database.prepare)])
@@ -96,27 +95,13 @@ class TaskQueue:
             if not self._handles_errors:
                 database_errors.install(self._database)
                 self._handles_errors = True
-            try:
-                await self._launch(dbos)
-            except BaseException:
-                await asyncio.to_thread(dbos.DBOS.destroy, destroy_registry=True)
-                raise
+            queue = dbos_setup.Queue(QUEUE, max_active_tasks(self._max_calls), POLL_S)
+            self._instance, self._workflow = await dbos_setup.launch(
+                dbos.DBOS, self._database, queue, self._make_workflow(dbos.DBOS)
+            )
             self._database.opened()
             self._dbos = dbos
         emit("tasks_engine_started", executor=self._database.executor)
-
-    async def _launch(self, dbos: Any) -> None:
-        self._instance = dbos.DBOS(config=dbos_setup.config_of(self._database))
-        self._workflow = dbos.DBOS.workflow(name="work_task")(self._make_workflow())
-        dbos.DBOS.launch()
-        active, limit = max_active_tasks(self._max_calls), self._database.max_active
-        await dbos.DBOS.register_queue_async(
-            QUEUE,
-            global_concurrency=limit,
-            worker_concurrency=min(active, limit or active),
-            polling_interval_sec=POLL_S,
-            on_conflict="always_update",
-        )
 
     @property
     def is_lost(self) -> bool:
@@ -138,7 +123,7 @@ class TaskQueue:
     @property
     def stored(self) -> StoredTasks:
         """Return an object that reads and changes the tasks in DBOS's tables. Only valid after `start`."""
-        return StoredTasks(self._dbos.DBOS, QUEUE, self._here)
+        return StoredTasks(self._dbos.DBOS, self._database, QUEUE, self._here)
 
     async def submit(
         self, goal: str, agents: list[str], key: str | None, traceparent: str | None = None
@@ -254,54 +239,38 @@ class TaskQueue:
         a sentence to add to the message about the time-out.
         """
         try:
-            async with self._translated(), asyncio.timeout(ANSWER_WITHIN_S):
+            async with database_errors.translated(self._database), asyncio.timeout(ANSWER_WITHIN_S):
                 await asyncio.to_thread(self._database.ping)
                 yield
         except TimeoutError:
             raise DatabaseFailed(f"the tasks' database does not answer; ask again soon.{else_}") from None
 
-    @asynccontextmanager
-    async def _translated(self) -> AsyncIterator[None]:
-        """Convert database exceptions in the `async with` block to DatabaseFailed. During the block,
-        `database_errors.ErrorHandler` does not wait until a full or read-only database can be written again,
-        but has the error raised at once.
+    def _make_workflow(self, dbos: Any) -> Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]:
+        """Return the function that DBOS calls to work on a task. `dbos` is the class DBOS, because DBOS
+        resumes tasks while it is being launched, before `start` has finished.
         """
-        token = ANSWERING.set(True)
-        try:
-            yield
-        except Exception as error:
-            failure = self._database.failure(error)
-            if failure is None:
-                raise
-            raise failure from error
-        finally:
-            ANSWERING.reset(token)
 
-    def _make_workflow(self) -> Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]:
         async def work_task(task: dict[str, Any]) -> dict[str, Any]:  # a plain function: DBOS marks it
-            task_id = self._dbos.DBOS.workflow_id
+            task_id = dbos.workflow_id
             self._here.add(task_id)
             try:
-                return await self._work_task(task)
+                reserve = partial(self._reserve, dbos, traceparent=task.get("traceparent"))
+                result = await workflow.work(task, self._steps, reserve, self._max_calls)
             finally:
                 self._here.discard(task_id)
                 self._running_steps.pop(task_id, None)
+            emit("task_done", task=task_id)
+            return result
 
         return work_task
 
-    async def _work_task(self, task: dict[str, Any]) -> dict[str, Any]:
-        reserve = partial(self._reserve, traceparent=task.get("traceparent"))
-        result = await workflow.work(task, self._steps, reserve, self._max_calls)
-        emit("task_done", task=self._dbos.DBOS.workflow_id)
-        return result
-
-    def _reserve(self, name: str, traceparent: str | None) -> workflow.Run:
+    def _reserve(self, dbos: Any, name: str, traceparent: str | None) -> workflow.Run:
         """Reserve the next position among the workflow's steps for the step `name`, and return the function
         that runs it.
 
         `traceparent` is the span that the step belongs to, or None.
         """
-        place, task_id = self._dbos.DBOS.reserve_step(), self._dbos.DBOS.workflow_id
+        place, task_id = dbos.reserve_step(), dbos.workflow_id
         running = self._running_steps.setdefault(task_id, {})
 
         async def run(work: Any, *arguments: Any) -> Any:

@@ -14,8 +14,8 @@ from orchestrator.workers.watch import BEAT_S, NO_HEARTBEAT, Heartbeat, Heartbea
 
 
 class Tasks(Protocol):
-    """What the reaper needs from the stored tasks. All methods block. `here` has the ids of the tasks that
-    run in this process.
+    """What the reaper needs from the stored tasks. All methods block, and raise DatabaseFailed if the
+    database fails. `here` has the ids of the tasks that run in this process.
     """
 
     here: set[str]

@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 MAX_CHARS = 900  # about 220 tokens; all-minilm reads 256
-HEADING = re.compile(r"^ {0,3}(#{1,6})\s+(.+?)\s*#*\s*$")
+MAX_TITLE_CHARS = 200  # each chunk repeats the titles of the headings above it
+# The title's end is cut by `_title`: an expression for that took the cube of the line's length.
+HEADING = re.compile(r"^ {0,3}(#{1,6})\s+(\S.*)")
 FENCE = re.compile(r"^ {0,3}(```+|~~~+)")
 
 
@@ -49,14 +51,21 @@ def _sections(text: str) -> Iterator[tuple[str, str]]:
         elif mark and mark[1][0] == fence[0] and len(mark[1]) >= len(fence):
             fence = ""
         heading = None if fence or mark else HEADING.match(line)
-        if heading is None:
+        title = _title(heading[2]) if heading else ""
+        if heading is None or not title:
             lines.append(line)
             continue
         yield " > ".join(title for _, title in path), "\n".join(lines)
-        lines = []
+        lines = [title] if len(title) > MAX_TITLE_CHARS else []  # so that no word of it is lost
         level = len(heading[1])
-        path = [*((depth, title) for depth, title in path if depth < level), (level, heading[2])]
+        outer = [(depth, above) for depth, above in path if depth < level]
+        path = [*outer, (level, title[:MAX_TITLE_CHARS].rstrip())]
     yield " > ".join(title for _, title in path), "\n".join(lines)
+
+
+def _title(text: str) -> str:
+    """Return the title of a heading, without the `#` that may close it."""
+    return text.rstrip().rstrip("#").rstrip()
 
 
 def _packed(section: str, max_chars: int) -> Iterator[str]:
@@ -74,11 +83,15 @@ def _packed(section: str, max_chars: int) -> Iterator[str]:
 
 
 def _pieces(paragraph: str, max_chars: int) -> Iterator[str]:
-    while len(paragraph) > max_chars:
-        window = paragraph[:max_chars]
+    start = 0  # the rest is not copied for each piece, because a paragraph may have megabytes
+    while len(paragraph) - start > max_chars:
+        window = paragraph[start : start + max_chars]
         ends = (window.rfind(mark) for mark in ("\n", ". ", " "))
         cut = next((end + 1 for end in ends if end > max_chars // 2), max_chars)
-        yield paragraph[:cut].strip()
-        paragraph = paragraph[cut:].lstrip()
-    if paragraph.strip():
-        yield paragraph
+        if piece := window[:cut].strip():
+            yield piece
+        start += cut
+        while start < len(paragraph) and paragraph[start].isspace():
+            start += 1
+    if paragraph[start:].strip():
+        yield paragraph[start:]

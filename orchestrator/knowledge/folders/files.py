@@ -14,13 +14,14 @@ from orchestrator.unicode import is_valid_unicode, replace_invalid_unicode
 MARKDOWN = {".md", ".markdown"}
 TEXT_SUFFIXES = MARKDOWN | {".txt", ".rst", ".text"}
 MAX_BYTES = 4 * 2**20
+MAX_INT64 = 2**63 - 1  # the database stores no larger number; a file may be dated after the year 2262
 UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 @dataclass(frozen=True)
 class KnowledgeFile:
     """A text file in a knowledge folder. `path` is relative to the folder, with forward slashes; `full` is
-    the path to open.
+    the path to open. `mtime_ns` is at most MAX_INT64, and at least its negative.
     """
 
     path: str
@@ -58,20 +59,43 @@ class Content:
     broken: int = 0
 
 
-def folders(root: Path, named: dict[str, Path]) -> dict[str, Path]:
-    """Return the knowledge folder of each agent: the folders in `root`, overridden by the `named` ones.
-
-    A named folder is returned even if it does not exist, because its disk may not be mounted.
+@dataclass(frozen=True)
+class Folders:
+    """The knowledge folder of each agent. `unreadable` says why the folder that holds them could not be
+    listed, so that an agent that is not in `by_agent` may have a folder nevertheless; it is "" if the list is
+    complete.
     """
+
+    by_agent: dict[str, Path]
+    unreadable: str = ""
+
+
+def folders(root: Path, named: dict[str, Path]) -> Folders:
+    """Return the knowledge folders: those in `root`, overridden by the `named` ones.
+
+    A named folder is returned even if it does not exist, because its disk may not be mounted. If `root` does
+    not exist, there are only the named ones.
+    """
+    own, unreadable = {}, ""
     try:
         own = {entry.name: entry for entry in sorted(root.iterdir()) if _is_knowledge(entry)}
-    except OSError:
-        own = {}
-    return {**own, **named}
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        unreadable = f"{root}: unreadable folder ({error.strerror})"
+    return Folders({**own, **named}, unreadable)
 
 
 def _is_knowledge(entry: Path) -> bool:
-    return entry.name[0] != "." and is_valid_unicode(entry.name) and entry.is_dir()
+    """Return True if the entry is a folder that an agent can have. An entry that cannot be examined counts as
+    one, and so does a link that leads nowhere, because its disk may not be mounted: `walk` reports it then.
+    """
+    if entry.name[0] == "." or not is_valid_unicode(entry.name):
+        return False
+    try:
+        return entry.is_dir() or (entry.is_symlink() and not entry.exists())
+    except OSError:
+        return True
 
 
 def walk(folder: Path) -> Iterator[KnowledgeFile | Skipped]:
@@ -122,7 +146,8 @@ def _listed(entry: os.DirEntry[str], path: str) -> KnowledgeFile | Skipped | Non
         return Skipped(path, f"unreadable ({error.strerror})", temporary=True)
     if stat.st_size > MAX_BYTES:
         return Skipped(path, f"{stat.st_size} bytes, over the limit of {MAX_BYTES}")
-    return KnowledgeFile(path, entry.path, stat.st_size, stat.st_mtime_ns)
+    mtime_ns = min(max(stat.st_mtime_ns, -MAX_INT64), MAX_INT64)
+    return KnowledgeFile(path, entry.path, stat.st_size, mtime_ns)
 
 
 def sha256(found: KnowledgeFile) -> str | Skipped:

@@ -59,6 +59,11 @@ def test_nightly_cycle_without_tasks_or_knowledge_folders_skips_those_phases():
     assert not planned(idle, CyclePhase.KNOWLEDGE).run
 
 
+def test_nightly_cycle_with_an_unreadable_knowledge_folder_gives_that_as_the_reason():
+    unreadable = facts(GOOD, knowledge_folders=0, knowledge_unreadable="/k: unreadable folder (…)")
+    assert planned(unreadable, CyclePhase.KNOWLEDGE).why == "/k: unreadable folder (…)"
+
+
 def test_backend_that_is_unhealthy_counts_as_down_only_if_it_is_used():
     assert down(facts(GOOD, DEAD)) == ("ollama",)
     assert down(facts(GOOD, UNUSED)) == ()

@@ -127,6 +127,22 @@ def test_task_step_with_a_missing_model_is_retried_for_half_an_hour():
     assert retry.exhausted(missing, 1801.0)
 
 
+def test_task_step_whose_model_is_missing_after_a_long_outage_is_retried_for_half_an_hour_from_then_on():
+    """After an hour without backends, one without the model was back first, and the task failed at once."""
+    away, missing = BackendUnavailable("down"), ModelMissing("no such model")
+    retry = StepRetry().after(away, 0.0).after(away, 3600.0).after(missing, 3605.0)
+    assert not retry.exhausted(missing, 3605.0 + 1700.0)
+    assert retry.exhausted(missing, 3605.0 + 1801.0)
+    again = retry.after(away, 5300.0).after(missing, 5310.0)
+    assert not again.exhausted(missing, 5310.0 + 1700.0)
+
+
+def test_task_step_whose_model_is_missing_between_outages_gives_up_after_a_day():
+    away, missing = BackendUnavailable("down"), ModelMissing("no such model")
+    retry = StepRetry().after(away, 0.0).after(missing, 10.0)
+    assert retry.exhausted(away, MAX_DOWN_S + 1)
+
+
 def test_nightly_schedule_is_due_once_a_night_and_after_a_missed_night():
     noon = datetime(2026, 5, 4, 12)
     assert not schedule.due(datetime(2026, 5, 4, 3, 1), noon, hour=3)
@@ -134,6 +150,13 @@ def test_nightly_schedule_is_due_once_a_night_and_after_a_missed_night():
     assert schedule.due(noon - timedelta(days=9), noon, hour=3)
     assert schedule.next_slot(noon, 3) == datetime(2026, 5, 5, 3)
     assert schedule.last_slot(datetime(2026, 5, 4, 2), 3) == datetime(2026, 5, 3, 3)
+
+
+def test_nightly_schedule_is_due_if_the_last_run_was_at_a_wrong_time_of_the_clock():
+    """After a run that was dated years ahead, there was none until then."""
+    noon = datetime(2026, 5, 4, 12)
+    assert schedule.due(noon + timedelta(days=900), noon, hour=3)
+    assert not schedule.due(noon + timedelta(hours=1), noon, hour=3)  # the end of summer time
 
 
 def test_embedding_batch_size_shrinks_from_80_percent_memory_and_is_zero_from_90():

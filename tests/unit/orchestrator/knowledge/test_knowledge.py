@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.knowledge.folders import files
-from orchestrator.knowledge.folders.chunks import Chunk, chunks_of
+from orchestrator.knowledge.folders.chunks import MAX_TITLE_CHARS, Chunk, chunks_of
 from orchestrator.knowledge.store import KnowledgeStore, Known
 from orchestrator.knowledge.vectors import VectorCache
 from orchestrator.storage.database import Database
@@ -23,6 +24,43 @@ def test_chunks_of_markdown_have_the_path_of_their_headings():
         Chunk("Guide > Install", "two"),
         Chunk("Other", "three"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("line", "title"),
+    [("# Title | 2024", "Title | 2024"), ("## Title ##  ", "Title"), ("   # a", "a"), ("#\tC# ", "C")],
+)
+def test_chunks_of_a_heading_have_its_title(line: str, title: str):
+    assert chunks_of(f"{line}\ntext", markdown=True) == [Chunk(title, "text")]
+
+
+@pytest.mark.parametrize("line", ["#a", "####### a", "    # a", "# ", "# ##", "#    "])
+def test_chunks_of_a_line_that_is_no_heading_have_it_as_text(line: str):
+    assert chunks_of(f"{line}\ntext", markdown=True) == [Chunk("", f"{line}\ntext")]
+
+
+@pytest.mark.parametrize(
+    "line", ["# a" + " " * 200_000 + "b", "# " + "#" * 200_000 + "b", "# " * 100_000 + "b"]
+)
+def test_chunks_of_a_long_heading_are_found_in_linear_time(line: str):
+    """A heading with 1,600 spaces in it took minutes, and stopped the whole orchestrator meanwhile."""
+    began = time.process_time()
+    assert chunks_of(f"{line}\ntext", markdown=True)
+    assert time.process_time() - began < 5
+
+
+def test_chunks_below_a_long_heading_repeat_only_its_beginning_and_lose_no_word():
+    title = " ".join(f"word{n}" for n in range(1000))
+    chunks = chunks_of(f"# {title}\n" + "text\n\n" * 1000, markdown=True)
+    assert max(len(chunk.heading) for chunk in chunks) <= MAX_TITLE_CHARS
+    assert set(title.split()) <= set(" ".join(chunk.text for chunk in chunks).split())
+
+
+def test_chunks_of_megabytes_without_an_empty_line_are_cut_in_linear_time():
+    began = time.process_time()
+    chunks = chunks_of("\U0001f642" + "word word\n" * 400_000, markdown=False)
+    assert sum(len(chunk.text.split()) for chunk in chunks) == 800_000
+    assert time.process_time() - began < 5
 
 
 def test_chunks_of_a_code_fence_treat_heading_marks_as_code():
@@ -95,8 +133,20 @@ def test_knowledge_folders_include_subfolders_of_the_root_and_configured_folders
     (tmp_path / "root" / "one").mkdir(parents=True)
     (tmp_path / "two").mkdir()
     named = {"two": tmp_path / "two", "away": tmp_path / "away"}
-    assert set(files.folders(tmp_path / "root", named)) == {"one", "two", "away"}
-    assert files.folders(tmp_path / "none", {}) == {}
+    assert set(files.folders(tmp_path / "root", named).by_agent) == {"one", "two", "away"}
+    assert files.folders(tmp_path / "none", {}) == files.Folders({})
+
+
+def test_knowledge_folder_that_cannot_be_listed_is_reported_as_unreadable(tmp_path: Path):
+    (tmp_path / "a file").write_text("no folder")
+    found = files.folders(tmp_path / "a file", {"away": tmp_path / "other"})
+    assert found.by_agent == {"away": tmp_path / "other"}
+    assert found.unreadable == f"{tmp_path / 'a file'}: unreadable folder (Not a directory)"
+
+
+def test_knowledge_folder_that_links_to_an_unmounted_disk_is_returned(tmp_path: Path):
+    os.symlink(tmp_path / "unmounted", tmp_path / "docs")
+    assert set(files.folders(tmp_path, {}).by_agent) == {"docs"}
 
 
 @pytest.fixture

@@ -152,6 +152,16 @@ async def test_knowledge_update_with_many_refused_texts_ends_after_a_bounded_num
     assert len(report.as_json()["notes"]) == 20  # type: ignore[arg-type]
 
 
+async def test_knowledge_update_of_a_file_dated_centuries_ahead_embeds_it_once(knowledge: Knowledge):
+    """A date after 2262 is no 64-bit number of nanoseconds: each update ended there, for all agents."""
+    folder = knowledge.write("docs", a="alpha", b="beta")
+    os.utime(folder / "a.md", (1.7e10, 1.7e10))
+    if (folder / "a.md").stat().st_mtime_ns < 2**63:
+        pytest.skip("this disk stores no such date")
+    assert (await update(knowledge)).changed == 2
+    assert (await update(knowledge)).changed == 0
+
+
 async def test_knowledge_update_logs_a_skipped_file_once(
     knowledge: Knowledge, capsys: pytest.CaptureFixture[str]
 ):
@@ -256,6 +266,21 @@ async def test_knowledge_update_of_a_missing_configured_folder_names_it_and_keep
     report = await knowledge.updater.update_all_agents_knowledge({"docs": folder})
     assert report.skipped == ["docs/: unreadable folder (No such file or directory)"]
     assert [hit.file for hit in (await knowledge.search.find("alpha", EVERYTHING, 1)).hits] == ["a.md"]
+
+
+async def test_knowledge_update_with_an_unreadable_root_names_it_and_keeps_the_chunks_of_all_agents(
+    knowledge: Knowledge,
+):
+    """The knowledge folder could not be listed for a moment, and the nightly run deleted all knowledge."""
+    knowledge.write("docs", a="alpha")
+    other = knowledge.write("other", b="beta")
+    await update(knowledge)
+    report = await knowledge.updater.update_all_agents_knowledge(
+        {"other": other}, full=True, unreadable="/knowledge: unreadable folder (Input/output error)"
+    )
+    assert (report.deleted, report.stopped) == (0, "")
+    assert report.skipped == ["/knowledge: unreadable folder (Input/output error)"]
+    assert knowledge.store.agents() == {"docs", "other"}
 
 
 def test_knowledge_scan_of_an_unreadable_folder_reports_no_deleted_file(knowledge: Knowledge, tmp_path: Path):

@@ -14,9 +14,10 @@ from orchestrator.knowledge.search.scope import EVERYTHING
 from orchestrator.knowledge.search.sqlite_ranker import SqliteRanker
 from orchestrator.knowledge.search.vector_index import CurrentIndex
 from orchestrator.knowledge.store import KnowledgeStore, Known
+from orchestrator.knowledge.vectors import VectorCache
 from orchestrator.storage import sqlite_schema
 from orchestrator.storage.database import Database
-from orchestrator.storage.sqlite import SqliteDatabase, locked
+from orchestrator.storage.sqlite import SqliteDatabase, locked, move_aside_if_corrupt
 
 
 def test_corrupt_database_at_start_is_moved_aside_with_a_notice(tmp_path: Path):
@@ -112,6 +113,53 @@ def test_database_with_a_damaged_full_text_index_rebuilds_only_the_index(tmp_pat
         ranker.by_words('"alpha"', EVERYTHING, 5)
     assert "full-text index" in database.notices[0]
     assert len(ranker.by_words('"alpha"', EVERYTHING, 100)) == 80
+
+
+def check_with_index(connection: sqlite3.Connection) -> str:
+    """Check the full-text index, as the `quick_check` of SQLite 3.44 and newer does."""
+    try:
+        connection.execute("INSERT INTO words (words) VALUES ('integrity-check')")
+    except sqlite3.DatabaseError:
+        return 'fts5: corruption found reading blob 137438953473 from table "words"'
+    return "ok"
+
+
+def test_database_check_of_a_newer_sqlite_that_finds_a_damaged_index_rebuilds_only_the_index(tmp_path: Path):
+    """The image of the containers has SQLite 3.46: it had all knowledge put aside."""
+    database = prepared(tmp_path)
+    store = filled(database, 20)
+    with database.connect() as db:
+        db.execute("UPDATE words_data SET block = x'00' WHERE id > 10")
+    assert "full-text index" in move_aside_if_corrupt(database.path, quick_check=check_with_index)
+    assert move_aside_if_corrupt(database.path, quick_check=check_with_index) == ""
+    assert store.counts() == {"files": 20, "chunks": 80}
+    ranker = SqliteRanker(database, CurrentIndex(database, store, "m"))
+    assert len(ranker.by_words('"alpha"', EVERYTHING, 100)) == 80
+
+
+def test_database_that_a_rebuilt_index_does_not_repair_is_moved_aside(tmp_path: Path):
+    database = prepared(tmp_path)
+    filled(database, 1)
+    said = move_aside_if_corrupt(database.path, quick_check=lambda connection: "malformed FTS5 table")
+    assert "was corrupt" in said
+    assert not database.path.exists()
+
+
+def test_search_index_of_a_replaced_database_is_not_used_for_the_new_one(tmp_path: Path):
+    """A new database counted its changes from 0, so that the index of the old one counted as current, and
+    named wrong chunks.
+    """
+    database = prepared(tmp_path)
+    store = filled(database, 1)
+    now = 0.0
+    index = CurrentIndex(database, store, "m", lambda: now)
+    VectorCache(database).keep("m", [Chunk("H 0", f"alpha 0 0 {'word ' * 150}").embedded_text], [[1.0, 0.0]])
+    assert len(index.get(2).ids) == 1
+    for suffix in ("", "-wal", "-shm"):
+        database.path.with_name(database.path.name + suffix).unlink(missing_ok=True)
+    now = 1e9
+    filled(database, 1)
+    assert len(index.get(2).ids) == 0
 
 
 def test_compaction_after_deleting_files_shrinks_the_database_file(tmp_path: Path):

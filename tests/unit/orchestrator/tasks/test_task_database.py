@@ -1,0 +1,61 @@
+"""The database of the tasks, if it cannot be used: each failure is a DatabaseFailed, or is logged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import exc
+
+from orchestrator.errors import DatabaseFailed
+from orchestrator.storage.postgres import PostgresDatabase
+from orchestrator.tasks.database import SqliteTasks
+from orchestrator.tasks.retention import drop_old_tasks
+from orchestrator.tasks.stored_tasks import StoredTasks
+
+
+def test_old_tasks_in_a_corrupt_file_are_left_and_that_is_logged(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """The error ended the nightly run before it came to the knowledge, every night."""
+    path = tmp_path / "tasks.db"
+    path.write_bytes(b"garbage" * 1000)
+    assert drop_old_tasks(SqliteTasks(path), 0.0) == 0
+    assert "old_tasks_not_dropped" in capsys.readouterr().out
+    assert path.exists()
+
+
+def test_task_database_whose_lock_file_cannot_be_opened_is_a_database_failure(tmp_path: Path):
+    """The file belonged to another user, and the API answered 500 (PermissionError)."""
+    path = tmp_path / "tasks.db"
+    path.touch()
+    (tmp_path / "tasks.db.lock").mkdir()  # even root cannot open a folder for writing
+    with pytest.raises(DatabaseFailed, match="see whether its folder is there and can be written"):
+        SqliteTasks(path).prepare()
+
+
+DEADLOCK = exc.OperationalError("SELECT 1", {}, psycopg.errors.DeadlockDetected("deadlock detected"))
+READ_ONLY = exc.InternalError("SELECT 1", {}, psycopg.errors.ReadOnlySqlTransaction("read-only"))
+
+
+@pytest.mark.parametrize("error", [DEADLOCK, READ_ONLY])
+def test_stored_tasks_convert_an_error_that_dbos_does_not_repeat(error: exc.DBAPIError):
+    """A worker waits at a DatabaseFailed, but an error of SQLAlchemy ended it."""
+
+    class Dbos:
+        def list_workflows(self, **options: Any) -> Any:
+            raise error
+
+        def resume_workflows(self, tasks: list[str], queue_name: str) -> None:
+            raise error
+
+        def cancel_workflow(self, task: str) -> None:
+            raise error
+
+    database: Any = PostgresDatabase("postgresql://u:s3cret@host/d")
+    stored = StoredTasks(Dbos(), database, "tasks", set())
+    for call in (stored.at_work, lambda: stored.queue_again(["one"]), lambda: stored.give_up("one")):
+        with pytest.raises(DatabaseFailed):
+            call()
