@@ -89,6 +89,14 @@ async def test_request_forwarded_to_a_new_gateway_that_dies_before_answering_get
     assert dict(sent[0]["headers"])[b"retry-after"] == b"1"
 
 
+async def unread() -> Any:
+    raise AssertionError("the request has no body")
+
+
+async def unused(_scope: Any, _receive: Any, _send: Any) -> None:
+    raise AssertionError("the gateway has handed over")
+
+
 @pytest.mark.parametrize("target", ["@127.0.0.1:{other}/admin", "http://127.0.0.1:{other}/admin", "*", "//x"])
 async def test_request_target_without_a_leading_slash_is_not_forwarded_to_another_host(target, free_port):
     """A client of the gateway could once read another program's pages through it."""
@@ -111,7 +119,7 @@ async def test_request_target_without_a_leading_slash_is_not_forwarded_to_anothe
         successor, sent = Successor(f"http://127.0.0.1:{ports['successor']}"), Sent()
         stack.push_async_callback(successor.close)
         raw_path = target.format(other=ports["other"]).encode()
-        await successor.forward({**SCOPE, "method": "GET", "raw_path": raw_path}, None, sent)
+        await successor.forward({**SCOPE, "method": "GET", "raw_path": raw_path}, unread, sent)
     assert b"".join(message.get("body", b"") for message in sent) == b"successor"
 
 
@@ -119,5 +127,5 @@ async def test_request_that_arrives_while_the_gateway_closes_its_successors_clie
     state, sent = HandedOver(), Sent()
     state.successor = Successor("http://127.0.0.1:9")
     await state.successor.close()
-    await ForwardToSuccessor(None, state)(SCOPE, None, sent)
+    await ForwardToSuccessor(unused, state)(SCOPE, unread, sent)
     assert sent[0]["status"] == 503

@@ -99,7 +99,8 @@ async def test_too_many_image_urls_are_refused_before_any_is_fetched(tmp_path):
 
 def test_image_url_that_is_no_text_stays_in_the_body_beside_a_fetched_image():
     """The body's validation refuses it afterwards; this once was a TypeError."""
-    parts = [{"type": "image_url", "image_url": {"url": url}} for url in ("http://a.b/x.png", [], {})]
+    urls: list[Any] = ["http://a.b/x.png", [], {}]
+    parts = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
     body = {"messages": [{"role": "user", "content": parts}]}
     (fetched, *others) = with_files(body, {"http://a.b/x.png": b"x"})["messages"][0]["content"]
     assert fetched["image_url"]["url"].startswith("data:") and others == parts[1:]
