@@ -4,13 +4,13 @@ is made, an uploaded adapter or the adapter of the model's base is put into the 
 
 from __future__ import annotations
 
-import os
+import os.path
 import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from mlx_server.model_store import layout
+from mlx_server.model_store import disk, layout
 from mlx_server.model_store.adapters import Adapter, fetched_folder, read_adapter
 from mlx_server.model_store.adapters.adapter import CONFIG, WEIGHTS
 from mlx_server.model_store.adapters.configured import MANIFEST_KEY, SUBFOLDER
@@ -58,7 +58,7 @@ def _is_current(config: Config, adapter: ModelAdapter) -> bool:
     installed = layout.installed_path(config.models_dir, adapter.name)
     folder = fetched_folder(installed)
     fetched_from = layout.read_manifest(installed).get("source")
-    return folder is not None and folder.is_dir() and fetched_from == adapter.source
+    return folder is not None and os.path.isdir(folder) and fetched_from == adapter.source
 
 
 def _fetch(config: Config, adapter: ModelAdapter, source: HubSource, staging: Path, step: ReportStep) -> None:
@@ -87,10 +87,10 @@ def stage_uploads(name: str, uploads: Mapping[str, Path], staged: Path, base: Pa
         )
     folder = staged / SUBFOLDER
     folder.mkdir()
-    os.link(configs[0], folder / CONFIG)
+    disk.link_or_copy(name, configs[0], folder / CONFIG)
     try:
         is_peft = "peft_type" in weight_files.read_json_object(folder / CONFIG)
-        os.link(tensors[0], folder / WEIGHTS["peft" if is_peft else "mlx-lm"])
+        disk.link_or_copy(name, tensors[0], folder / WEIGHTS["peft" if is_peft else "mlx-lm"])
         read_adapter(folder, base, read_facts(base).digest)
     except UnreadableModel as error:
         raise _not_an_adapter(name, str(error).replace(f"{folder}", "the upload")) from error
@@ -110,7 +110,7 @@ def stage_inherited(name: str, adapter: Adapter, staged: Path, store: Path) -> s
     folder = staged / SUBFOLDER
     folder.mkdir()
     for path in (adapter.path / CONFIG, adapter.weights_file):
-        os.link(path, folder / path.name)
+        disk.link_or_copy(name, path, folder / path.name)
     _write_checksums(name, folder)
     return SUBFOLDER
 

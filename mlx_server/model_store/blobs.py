@@ -60,40 +60,40 @@ class Blobs:
         store's folder cannot be written, `disk_full` if the disk has less free space than the reserve.
         """
         target = self.path(digest)
-        self._prepare()
-        disk.require_space(target.name[:19], 0, self._folder, self._free)
-        descriptor, path = tempfile.mkstemp(dir=self._folder, prefix=_UPLOADING)
+        with self._write_errors_explained(target.name[:19]):
+            self._prepare()
+            disk.require_space(target.name[:19], 0, self._folder, self._free)
+            descriptor, path = tempfile.mkstemp(dir=self._folder, prefix=_UPLOADING)
         return Upload(target, Path(path), os.fdopen(descriptor, "wb"), self._free)
 
     @contextlib.contextmanager
     def working_folder(self) -> Iterator[Path]:
         """Yield a new folder on the disk of the store, which is deleted when the `with` block ends. Raises
-        ModelStoreError (`store_unwritable`) if the store cannot be written.
+        ModelStoreError (`store_unwritable` or `disk_full`) if the store cannot be written.
         """
-        self._prepare()
-        folder = Path(tempfile.mkdtemp(prefix=_WORKING, dir=self._folder))
+        with self._write_errors_explained(""):
+            self._prepare()
+            folder = Path(tempfile.mkdtemp(prefix=_WORKING, dir=self._folder))
         try:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _prepare(self) -> None:
-        """Create the folder of the uploads, and delete its content that is older than a day. Raises
-        ModelStoreError (`store_unwritable`) if the folder cannot be written.
+        """Create the folder of the uploads, and delete its content that is older than a day. Raises OSError
+        if the folder cannot be created.
         """
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            for path in self._folder.iterdir():
-                with contextlib.suppress(OSError):
-                    if time.time() - path.stat().st_mtime > KEPT_S:
-                        shutil.rmtree(path) if path.is_dir() else path.unlink()
-        except OSError as error:
-            raise ModelStoreError(
-                "store_unwritable",
-                f"The folder for models, {self._folder.parent}, cannot be written "
-                f"({error.strerror or error}).",
-                "Make it writable, or name another with mlx.store (VESTAL_MLX__STORE).",
-            ) from error
+        self._folder.mkdir(parents=True, exist_ok=True)
+        for path in self._folder.iterdir():
+            with contextlib.suppress(OSError):
+                if time.time() - path.stat().st_mtime > KEPT_S:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    def _write_errors_explained(self, name: str) -> contextlib.AbstractContextManager[None]:
+        """Return a context manager that raises ModelStoreError in place of the OSErrors of writing to the
+        store. `name` is the model or file that a full disk stops, "" for none.
+        """
+        return disk.write_errors_explained(name, disk.MARGIN_BYTES, self._folder.parent)
 
 
 class Upload:
@@ -112,23 +112,18 @@ class Upload:
         self._hash = hashlib.sha256()
 
     def write(self, part: bytes) -> None:
-        """Append `part` to the file. Raises ModelStoreError (`disk_full`) if that would leave less free disk
-        space than the reserve.
+        """Append `part` to the file. Raises ModelStoreError: `disk_full` if that would leave less free disk
+        space than the reserve, `store_unwritable` if the file cannot be written.
         """
-        folder = self._target.parent
-        disk.require_space(self._target.name[:19], len(part), folder, self._free)
-        try:
+        disk.require_space(self._target.name[:19], len(part), self._target.parent, self._free)
+        with self._write_errors_explained(len(part)):
             self._file.write(part)
-        except OSError as error:
-            if disk.is_disk_full(error):
-                free = disk.free_bytes(folder)
-                raise disk.disk_full_error(self._target.name[:19], len(part), free, folder) from error
-            raise
         self._hash.update(part)
 
     def finish(self) -> None:
-        """Give the uploaded file its final name. Raises ModelStoreError (`checksum_mismatch`) if its content
-        does not have the digest that the client named.
+        """Give the uploaded file its final name. Raises ModelStoreError: `checksum_mismatch` if its content
+        does not have the digest that the client named, `disk_full` or `store_unwritable` if the end of the
+        file, which is in a buffer until then, cannot be written.
         """
         found = f"sha256-{self._hash.hexdigest()}"
         if found != self._target.name:
@@ -138,8 +133,15 @@ class Upload:
                 f"{found.replace('-', ':')!r}.",
                 "Upload the file again.",
             )
-        self._file.close()
-        self._path.rename(self._target)
+        with self._write_errors_explained(disk.MARGIN_BYTES):
+            self._file.close()
+            self._path.rename(self._target)
+
+    def _write_errors_explained(self, need_bytes: int) -> contextlib.AbstractContextManager[None]:
+        """Return a context manager that raises ModelStoreError in place of the OSErrors of writing the file;
+        if the disk is full, the error says that `need_bytes` are needed.
+        """
+        return disk.write_errors_explained(self._target.name[:19], need_bytes, self._target.parent.parent)
 
     def close(self) -> None:
         """Close the file, and delete it unless `finish` succeeded."""

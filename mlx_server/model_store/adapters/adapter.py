@@ -16,7 +16,7 @@ from mlx_server.model_store.adapters.settings import AdapterSettings, UnusableAd
 from mlx_server.model_store.adapters.tensors import AdapterTensor, Form
 from mlx_server.model_store.files import weight_files
 from mlx_server.model_store.files.fingerprint import sample_file
-from mlx_server.model_store.files.weight_files import UnreadableModel, stored_bytes
+from mlx_server.model_store.files.weight_files import UnreadableModel, damage_explained, stored_bytes
 
 CONFIG = "adapter_config.json"
 WEIGHTS: Mapping[Form, str] = {"mlx-lm": "adapters.safetensors", "peft": "adapter_model.safetensors"}
@@ -65,10 +65,8 @@ def read_adapter(folder: Path, base: Path, base_digest: str) -> Adapter:
     Raises UnreadableModel, which names the file and the fault, if files are missing or invalid or do not suit
     the base.
     """
-    try:
+    with damage_explained(folder):
         return _read(folder, _stamp(folder), base, base_digest)
-    except (OSError, KeyError, TypeError, ValueError) as error:  # the files may hold anything
-        raise UnreadableModel(f"{folder}: {type(error).__name__}: {error}") from error
 
 
 def _stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:

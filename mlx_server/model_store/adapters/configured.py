@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mlx_server.model_store import layout
 from mlx_server.model_store.errors import ModelStoreError
+from mlx_server.model_store.sources.local_paths import source_path
 from mlx_server.model_store.sources.source import PathSource, parse_source
 from vestal.config import Config, canonical
 from vestal.config.settings import ModelAdapter
@@ -37,8 +38,7 @@ def configured_folder(config: Config, adapter: ModelAdapter) -> Path | None:
     except ModelStoreError:
         return None
     if isinstance(source, PathSource):
-        base = config.file.parent if config.file else Path.cwd()
-        return (base / Path(source.path).expanduser()).absolute()
+        return source_path(config, source)
     return fetched_folder(layout.installed_path(config.models_dir, adapter.name))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -99,7 +100,7 @@ def _rank(value: Any, name: str) -> int:
 
 
 def _scale(value: Any, name: str) -> float:
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not abs(value) <= sys.float_info.max:
         hint = "; mlx-lm calls it scale, not alpha" if name.endswith("scale") and value is None else ""
         raise UnusableAdapter(f"{name} must be a number, and it is {str(value)[:40]}{hint}")
     return float(value)

@@ -10,6 +10,7 @@ from mlx_server.model_store.adapters import Adapter
 from mlx_server.model_store.catalog.folders import ModelFolder
 from mlx_server.model_store.files import model_folder
 from mlx_server.model_store.files.model_kind import Kind
+from mlx_server.model_store.files.weight_files import damage_explained
 from mlx_server.model_store.preset import Preset
 from vestal.config import canonical
 
@@ -99,10 +100,12 @@ def entry_of(name: str, folder: Path, context_tokens: int | None = None) -> Mode
     UnreadableModel if the folder does not hold a model that can be loaded.
     """
     found = ModelFolder(canonical(name), folder, context_tokens)
-    return entry_in(found, model_folder.read_facts(folder))
+    with damage_explained(folder):
+        return entry_in(found, model_folder.read_facts(folder))
 
 
 def entry_in(found: ModelFolder, facts: model_folder.ModelFacts) -> ModelEntry:
+    """Return the model in the folder `found` as an entry; `facts` are what its files say."""
     context_tokens = found.context_tokens
     return ModelEntry(
         name=found.name,

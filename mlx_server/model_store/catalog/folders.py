@@ -13,6 +13,7 @@ from mlx_server.model_store.adapters import configured_adapters, fetched_folder
 from mlx_server.model_store.errors import ModelStoreError
 from mlx_server.model_store.files import model_folder
 from mlx_server.model_store.preset import Preset, from_manifest
+from mlx_server.model_store.sources.local_paths import source_path
 from mlx_server.model_store.sources.source import PathSource, parse_source
 from vestal.config import Config, canonical
 from vestal.platform.exhaustion import raise_if_exhausted
@@ -62,10 +63,16 @@ def _in_store(folder: Path) -> ModelFolder | None:
     if folder.name.startswith(".") or not isinstance(name, str) or not name:
         return None
     files = Path(path) if isinstance(path, str) else folder
-    at = float(installed_at) if isinstance(installed_at, int | float) else 0.0
+    at = 0.0
+    if isinstance(installed_at, int | float) and 0 <= installed_at < _END_OF_TIME_S:
+        at = float(installed_at)
     return ModelFolder(
         canonical(name), files, None, from_manifest(manifest), at, adapter=fetched_folder(folder)
     )
+
+
+_END_OF_TIME_S = 2**36
+"""The year 4147, in seconds since the epoch. A later time in a manifest is damage, and no date of ours."""
 
 
 def _subfolders(folder: Path) -> list[Path]:
@@ -95,11 +102,3 @@ def configured_folder(config: Config, name: str) -> Path | None:
     installed = layout.installed_path(config.models_dir, canonical(name))
     in_hub_cache = layout.read_manifest(installed).get("path")
     return Path(in_hub_cache) if isinstance(in_hub_cache, str) else installed
-
-
-def source_path(config: Config, source: PathSource) -> Path:
-    """Return the absolute path of `source`. `~` means the user's home, and a relative path begins in the
-    folder of the configuration file.
-    """
-    base = config.file.parent if config.file else Path.cwd()
-    return (base / Path(source.path).expanduser()).absolute()

@@ -13,7 +13,8 @@ from mlx_server.model_store.catalog.drafts import with_drafts
 from mlx_server.model_store.catalog.entry import BrokenModel, ModelEntry, entry_in
 from mlx_server.model_store.catalog.folders import ModelFolder, model_folders
 from mlx_server.model_store.files import model_folder
-from mlx_server.model_store.files.weight_files import UnreadableModel
+from mlx_server.model_store.files.capabilities import capabilities_of
+from mlx_server.model_store.files.weight_files import UnreadableModel, damage_explained
 from mlx_server.model_store.preset import Preset
 from vestal.config import Config, find_named
 
@@ -53,23 +54,31 @@ class _Survey:
 
     def add(self, found: ModelFolder) -> None:
         """Add the model in a folder, and the models that the configuration makes from it with adapters."""
-        if found.name in self._entries or not model_folder.looks_like_model(found.folder):
+        if found.name in self._entries:
             return
         try:
-            facts = model_folder.read_facts(found.folder)
-            entry = entry_in(found, facts)
-            weights = (facts.digest, facts.weights_file, "")
-            if found.adapter is not None:
-                entry = self._adapted(
-                    replace(self._owners.get(weights, entry), name=found.name), found.adapter
-                )
-                entry = replace(entry, modified=found.installed_at)
-                weights = (*weights[:2], entry.adapter.digest if entry.adapter else "")
+            with damage_explained(found.folder):
+                self._add_readable(found)
         except UnreadableModel as error:
             self._add_broken(found, str(error))
+
+    def _add_readable(self, found: ModelFolder) -> None:
+        """Add the model in a folder, and the models that the configuration makes from it with adapters. Do
+        nothing if the folder does not look like a model. Raises UnreadableModel, or an error of DAMAGE, if
+        the folder cannot be read.
+        """
+        if not model_folder.has_model_files(found.folder):
             return
-        owner = self._owners.setdefault(weights, entry)
-        self._entries[found.name] = entry if found.preset is None else _sharing(entry, owner, found.preset)
+        facts = model_folder.read_facts(found.folder)
+        entry = entry_in(found, facts)
+        weights = (facts.digest, facts.weights_file, "")
+        if found.adapter is not None:
+            entry = self._adapted(replace(self._owners.get(weights, entry), name=found.name), found.adapter)
+            entry = replace(entry, modified=found.installed_at)
+            weights = (*weights[:2], entry.adapter.digest if entry.adapter else "")
+        owner = self._owners.get(weights, entry)
+        listed = entry if found.preset is None else _sharing(entry, owner, found.preset)
+        self._owners[weights], self._entries[found.name] = owner, listed
         for name, folder in found.adapters.items():
             self._add_adapter(entry, name, folder, weights)
 
@@ -78,7 +87,8 @@ class _Survey:
         the adapter cannot be used. `weights` identifies the base's weights.
         """
         try:
-            entry = self._adapted(replace(base, name=name, preset=Preset(parent=base.name)), folder)
+            with damage_explained(folder):
+                entry = self._adapted(replace(base, name=name, preset=Preset(parent=base.name)), folder)
         except UnreadableModel as error:
             self._add_broken(ModelFolder(name, folder), str(error))
             return
@@ -144,7 +154,7 @@ def _sharing(entry: ModelEntry, owner: ModelEntry, preset: Preset) -> ModelEntry
     """
     capabilities = entry.capabilities
     if preset.template:
-        capabilities = model_folder.capabilities_of(
+        capabilities = capabilities_of(
             preset.template, fills_gaps="insert" in capabilities, reads_images="vision" in capabilities
         )
     return replace(

@@ -56,9 +56,9 @@ def image_support(
     """
     if not isinstance(config.get("vision_config"), dict):
         return ImageSupport()
-    family = config.get("model_type")
+    family = str(config.get("model_type"))
     if family not in FAMILIES:
-        return ImageSupport(False, f"images are not served here for models of the family {str(family)[:40]}")
+        return ImageSupport(False, f"images are not served here for models of the family {family[:40]}")
     if not any(_TOWER_NAMES & set(name.split(".")) for name in tensor_names):
         return ImageSupport(False, "its weights lack the part that encodes images")
     if not set(PROCESSOR_FILES) & set(files):

@@ -7,18 +7,27 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import math
+import os
+import stat
 import struct
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mlx_server.model_store.errors import DAMAGE
 from mlx_server.model_store.files import sentence_files, weight_files
+from mlx_server.model_store.files.capabilities import WITHOUT_CHAT, capabilities_of, has_infill_markers
 from mlx_server.model_store.files.image_support import PROCESSOR_FILES, image_support
 from mlx_server.model_store.files.model_kind import Kind, ModelKind, classify
 from mlx_server.model_store.files.sentence_modules import Module
-from mlx_server.model_store.files.weight_files import UnreadableModel, stored_bytes
+from mlx_server.model_store.files.weight_figures import most_common_dtype, parameters, quantization_of
+from mlx_server.model_store.files.weight_files import (
+    UnreadableModel,
+    damage_explained,
+    is_weight_file,
+    stored_bytes,
+)
 from mlx_server.model_store.layout import MANIFEST
 from vestal.platform.exhaustion import raise_if_exhausted
 
@@ -67,8 +76,29 @@ class ModelFacts:
 
 
 def looks_like_model(folder: Path) -> bool:
-    """Return True if the folder has a config.json and weight files, as every model has."""
-    return (folder / "config.json").is_file() and any(folder.glob("model*.safetensors"))
+    """Return True if the folder has a config.json and weight files, as every model has. A folder that cannot
+    be read, such as another user's or `lost+found`, does not look like a model.
+    """
+    try:
+        return has_model_files(folder)
+    except UnreadableModel:
+        return False
+
+
+def has_model_files(folder: Path) -> bool:
+    """Return True if the folder has a config.json and weight files, False if they or the folder are missing.
+    Raises UnreadableModel if the folder cannot be read, so that nobody knows.
+    """
+    try:
+        if not any(map(is_weight_file, os.listdir(folder))):
+            return False
+        return stat.S_ISREG((folder / "config.json").stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ValueError) as error:  # ValueError: the folder's name has a null byte
+        raise_if_exhausted(error)
+        reason = getattr(error, "strerror", None) or error
+        raise UnreadableModel(f"{folder}: it cannot be read ({reason})") from error
 
 
 def find_model(tree: Path) -> Path | None:
@@ -84,13 +114,10 @@ def read_facts(folder: Path) -> ModelFacts:
     """Return the facts of the model in `folder`. Raises UnreadableModel if a file is missing, damaged or not
     supported.
     """
-    try:
+    with damage_explained(folder):
         files = [*_files(folder), *sentence_files.module_files(folder)]
         stamp = tuple((str(p), p.stat().st_mtime_ns, p.stat().st_size) for p in files)
         return _read_facts(folder, stamp)
-    except (OSError, KeyError, TypeError, ValueError) as error:  # the files may hold anything
-        raise_if_exhausted(error)
-        raise UnreadableModel(f"{folder}: {type(error).__name__}: {error}") from error
 
 
 def check_templates(folder: Path) -> None:
@@ -117,7 +144,7 @@ def chat_template(folder: Path) -> str:
             return separate.read_text("utf-8")
         config = json.loads((folder / "tokenizer_config.json").read_text("utf-8"))
         template = config.get("chat_template")
-    except (OSError, ValueError, AttributeError, UnreadableModel) as error:
+    except (UnreadableModel, *DAMAGE) as error:
         raise_if_exhausted(error)
         return ""
     if isinstance(template, list):
@@ -152,22 +179,22 @@ def _read_facts(folder: Path, stamp: tuple[tuple[str, int, int], ...]) -> ModelF
     if images.reads_images:  # these files change how an image is resized and normalized
         for path in (folder / name for name in PROCESSOR_FILES):
             digest.update(path.read_bytes() if path.is_file() else b"")
-    bits, group_size = _quantization(config)
+    bits, group_size = quantization_of(config)
     first = weight_files.weight_files(folder)[0].stat()
     return ModelFacts(
         kind=kind,
         family=str(config.get("model_type", "unknown")),
         bytes=sum(size for _, _, size in stamp),
         weights_bytes=sum(stored_bytes(entry) for entry in headers.values()),
-        parameters=sum(_parameters(name, entry, headers, group_size) for name, entry in headers.items()),
-        quantization=f"Q{bits}" if bits else _most_common_dtype(headers),
+        parameters=sum(parameters(name, entry, headers, group_size) for name, entry in headers.items()),
+        quantization=f"Q{bits}" if bits else most_common_dtype(headers),
         context_tokens=_context_tokens(folder, config, kind),
         digest=digest.hexdigest(),
         modified=max(mtime for _, mtime, _ in stamp) / 1e9,
         config=config,
-        capabilities=_WITHOUT_CHAT.get(kind)
+        capabilities=WITHOUT_CHAT.get(kind)
         or capabilities_of(
-            chat_template(folder), fills_gaps=_fills_gaps(tokens), reads_images=images.reads_images
+            chat_template(folder), fills_gaps=has_infill_markers(tokens), reads_images=images.reads_images
         ),
         weights_file=(first.st_dev, first.st_ino),
         texts_digest=_texts_digest(folder),
@@ -188,9 +215,6 @@ def _texts_digest(folder: Path) -> str:
 
 
 _TEXTS = frozenset({".json", ".jinja", ".txt", ".model"})
-
-_WITHOUT_CHAT: dict[Kind, tuple[str, ...]] = {"embed": ("embedding",), "rerank": ("rerank",)}
-"""The capabilities of models that do not generate text."""
 
 
 def read_kind(folder: Path, config: dict[str, Any], tensor_names: Collection[str]) -> ModelKind:
@@ -221,44 +245,6 @@ def _unknown_prompt(folder: Path, modules: Sequence[Module]) -> str | None:
     return "its chat template is not that of Qwen3-Reranker, the only one that is known for ranking"
 
 
-def capabilities_of(template: str, *, fills_gaps: bool, reads_images: bool = False) -> tuple[str, ...]:
-    """Return the capabilities of a model with this chat template, in Ollama's words. Clients decide by them
-    whether to offer tools.
-
-    `fills_gaps` says whether the model can continue a text that is followed by a suffix. Every model with a
-    chat template has tools: if the template has no place for them, the system message describes them.
-    """
-    thinks = ("<think>" in template and "</think>" in template) or "<|channel|>analysis" in template
-    return (
-        "completion",
-        *(["tools"] if template else []),
-        *(["insert"] if fills_gaps else []),
-        *(["thinking"] if thinks else []),
-        *(["vision"] if reads_images else []),
-    )
-
-
-INFILL_MARKERS = (
-    ("<|fim_prefix|>", "<|fim_suffix|>"),
-    ("<fim_prefix>", "<fim_suffix>"),
-    ("<fim-prefix>", "<fim-suffix>"),
-    ("▁<PRE>", "▁<SUF>"),
-    ("<｜fim▁begin｜>", "<｜fim▁hole｜>"),
-    ("<[fim-prefix]>", "<[fim-suffix]>"),
-    ("[PREFIX]", "[SUFFIX]"),
-)
-"""Pairs of tokens that stand before and after a gap in a text. A model whose tokenizer has such a pair can
-fill gaps.
-"""
-
-
-def _fills_gaps(tokenizer: bytes) -> bool:
-    """Return True if the model can fill a gap in a text: its tokenizer.json, with the content `tokenizer`,
-    has both tokens of a pair of INFILL_MARKERS.
-    """
-    return any(all(f'"{marker}"'.encode() in tokenizer for marker in pair) for pair in INFILL_MARKERS)
-
-
 def _license(folder: Path) -> str:
     """Return the text of the license file in `folder`; empty if there is none that can be read."""
     for name in ("LICENSE", "LICENSE.txt", "LICENSE.md"):
@@ -273,37 +259,6 @@ def _license(folder: Path) -> str:
 
 def _files(folder: Path) -> Iterator[Path]:
     return (path for path in sorted(folder.iterdir()) if path.is_file())
-
-
-def _parameters(name: str, entry: dict[str, Any], headers: dict[str, Any], group_size: int) -> int:
-    """Return the number of weights that a tensor stands for.
-
-    A quantized tensor packs several weights into one number, so its weights are counted by its scales, of
-    which there is one per group. The scales and biases themselves count as 0.
-    """
-    stem, _, last = name.rpartition(".")
-    scales = headers.get(f"{stem}.scales")
-    if scales is None:
-        return math.prod(entry["shape"])
-    return math.prod(scales["shape"]) * group_size if last == "weight" else 0
-
-
-def _quantization(config: dict[str, Any]) -> tuple[int | None, int]:
-    """Return the bits per weight (None if the model is not quantized) and the number of weights in a
-    group.
-    """
-    quantization = config.get("quantization")
-    found = quantization if isinstance(quantization, dict) else {}
-    bits, group_size = found.get("bits"), found.get("group_size", 64)
-    return (bits if isinstance(bits, int) and bits > 0 else None), int(group_size)
-
-
-def _most_common_dtype(headers: dict[str, Any]) -> str:
-    """Return the type that takes the most bytes in the weights, such as `BF16`."""
-    bytes_by_dtype: dict[str, int] = {}
-    for entry in headers.values():
-        bytes_by_dtype[entry["dtype"]] = bytes_by_dtype.get(entry["dtype"], 0) + stored_bytes(entry)
-    return max(bytes_by_dtype, key=lambda dtype: bytes_by_dtype[dtype])
 
 
 def _context_tokens(folder: Path, config: dict[str, Any], kind: Kind) -> int:

@@ -150,7 +150,7 @@ def _not_a_cross_encoder(config: Mapping[str, Any], is_for_ranking: bool) -> str
 
 
 def _embeds(config: Mapping[str, Any], modules: Sequence[Module], front_matter: Mapping[str, Any]) -> bool:
-    model_type = config.get("model_type")
+    model_type = str(config.get("model_type", "unknown"))
     if modules or model_type in _ONLY_ENCODERS:
         return True
     if model_type not in _DECODERS:
@@ -158,7 +158,7 @@ def _embeds(config: Mapping[str, Any], modules: Sequence[Module], front_matter: 
     return (
         config.get("use_bidirectional_attention") is True
         or _architecture(config).endswith(("TextModel", "Model"))  # a language model without its output head
-        or front_matter.get("pipeline_tag") in _EMBEDDING_TASKS
+        or str(front_matter.get("pipeline_tag")) in _EMBEDDING_TASKS
     )
 
 

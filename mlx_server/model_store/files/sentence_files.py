@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from mlx_server.model_store.errors import DAMAGE
 from mlx_server.model_store.files.model_kind import default_pooling
 from mlx_server.model_store.files.sentence_modules import Module
 from mlx_server.model_store.files.weight_files import (
@@ -169,7 +170,7 @@ def front_matter(folder: Path) -> dict[str, Any]:
         if not text.startswith("---"):
             return {}
         content = yaml.safe_load(text.split("---", 2)[1])
-    except (OSError, yaml.YAMLError, IndexError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, *DAMAGE) as error:
         raise_if_exhausted(error)
         return {}
     return content if isinstance(content, dict) else {}

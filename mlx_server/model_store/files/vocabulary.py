@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mlx_server.model_store.files import weight_files
-from mlx_server.model_store.files.weight_files import UnreadableModel
+from mlx_server.model_store.files.weight_files import damage_explained
 
 TOKENIZER = "tokenizer.json"
 _OTHER_TOKENIZERS = ("tokenizer.model", "tiktoken.model")
@@ -22,7 +22,7 @@ def vocabulary_difference(folder: Path, other: Path) -> str:
     Tokens that only one vocabulary has, such as reserved tokens, are not a difference if they are at most 2 %
     of the larger vocabulary. Raises UnreadableModel if a file cannot be read.
     """
-    try:
+    with damage_explained(other / TOKENIZER):
         for name in (TOKENIZER, *_OTHER_TOKENIZERS):
             files = [path / name for path in (folder, other) if (path / name).is_file()]
             if len(files) == 2:
@@ -31,8 +31,6 @@ def vocabulary_difference(folder: Path, other: Path) -> str:
                 )
             if files:
                 return f"only {files[0].parent} has a {name}"
-    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:  # the files may hold anything
-        raise UnreadableModel(f"{other / TOKENIZER}: {type(error).__name__}: {error}") from error
     return f"there is no {TOKENIZER} in {folder}"
 
 

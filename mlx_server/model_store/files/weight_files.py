@@ -7,12 +7,15 @@ reading its data.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from mlx_server.model_store.errors import DAMAGE
 from vestal.platform.exhaustion import raise_if_exhausted
 
 INDEX = "model.safetensors.index.json"
@@ -29,6 +32,19 @@ _BITS = {
 
 class UnreadableModel(Exception):
     """A folder does not hold a model that can be loaded; the text names the file and the fault."""
+
+
+@contextlib.contextmanager
+def damage_explained(path: Path) -> Iterator[None]:
+    """Raise UnreadableModel, which names `path`, in place of the errors of DAMAGE that reading a file of any
+    content can raise in the `with` block. An error that comes from a lack of descriptors or memory is not
+    changed.
+    """
+    try:
+        yield
+    except DAMAGE as error:
+        raise_if_exhausted(error)
+        raise UnreadableModel(f"{path}: {type(error).__name__}: {str(error)[:200]}") from error
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -51,17 +67,23 @@ def weight_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("model*.safetensors"))
 
 
+def is_weight_file(name: str) -> bool:
+    """Return True if mlx-lm reads weights from a file of this name."""
+    return name.startswith("model") and name.endswith(".safetensors")
+
+
 def verify(folder: Path) -> None:
     """Check a model's configuration, the headers of its weight files and their index, without reading the
     weights.
 
     Raises UnreadableModel if a file is missing or damaged.
     """
-    read_config(folder)
-    by_file = {path.name: read_header(path)[1] for path in weight_files(folder)}
-    if not any(by_file.values()):
-        raise UnreadableModel(f"{folder}: no weights in model*.safetensors")
-    check_index(folder, by_file)
+    with damage_explained(folder):
+        read_config(folder)
+        by_file = {path.name: read_header(path)[1] for path in weight_files(folder)}
+        if not any(by_file.values()):
+            raise UnreadableModel(f"{folder}: no weights in model*.safetensors")
+        check_index(folder, by_file)
 
 
 def check_index(folder: Path, by_file: dict[str, dict[str, Any]]) -> None:
@@ -77,9 +99,10 @@ def check_index(folder: Path, by_file: dict[str, dict[str, Any]]) -> None:
     places = index.get("weight_map")
     if not isinstance(places, dict):
         raise UnreadableModel(f"{path}: it has no weight_map")
-    missing = sorted({str(file) for file in places.values()} - by_file.keys())
+    named = {str(file) for file in places.values()}
+    missing = sorted(named - by_file.keys())
     if missing:
-        lacking = f"{len(missing)} of {len(set(places.values()))} files are missing: {', '.join(missing[:3])}"
+        lacking = f"{len(missing)} of {len(named)} files are missing: {', '.join(missing[:3])}"
         raise UnreadableModel(f"{folder}: {lacking}; fetch the model again")
     misplaced = next((name for name, file in places.items() if name not in by_file[file]), None)
     if misplaced is not None:
@@ -88,9 +111,9 @@ def check_index(folder: Path, by_file: dict[str, dict[str, Any]]) -> None:
     metadata = index.get("metadata")
     total = metadata.get("total_size") if isinstance(metadata, dict) else None
     stored = sum(stored_bytes(by_file[file][name]) for name, file in places.items())
-    if isinstance(total, (int, float)) and int(total) != stored:
+    if isinstance(total, (int, float)) and abs(total - stored) >= 1:
         raise UnreadableModel(
-            f"{path}: the weights hold {stored} bytes, and its total_size says {int(total)}; "
+            f"{path}: the weights hold {stored} bytes, and its total_size says {total}; "
             "fetch the model again, or take total_size out if you made the files yourself"
         )
 
@@ -140,7 +163,7 @@ def read_header(path: Path) -> tuple[bytes, dict[str, Any]]:
         _check(parsed, size - 8 - length)
     except UnicodeDecodeError as error:
         raise UnreadableModel(f"{path}: its header is not text") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except DAMAGE as error:
         raise_if_exhausted(error)
         reason = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise UnreadableModel(f"{path}: {reason[:200]}") from error
@@ -148,20 +171,30 @@ def read_header(path: Path) -> tuple[bytes, dict[str, Any]]:
 
 
 def _check(entries: dict[str, Any], data_bytes: int) -> None:
-    """Raise ValueError if a tensor's size does not match its shape and type, or the file has too few or too
-    many bytes of data.
+    """Raise ValueError if a tensor's offsets or dimensions are not possible, its size does not match its
+    shape and type, or the file has too few or too many bytes of data.
     """
     for name, entry in entries.items():
-        bits = _BITS.get(entry["dtype"])
-        if bits is not None and math.prod(entry["shape"]) * bits != stored_bytes(entry) * 8:
+        bits, shape, (start, end) = _BITS.get(entry["dtype"]), entry["shape"], entry["data_offsets"]
+        if not _are_sizes(start, end) or start > end:
+            raise ValueError(f"tensor {name} has the offsets {str(entry['data_offsets'])[:80]}")
+        if not _are_sizes(*shape):
+            raise ValueError(f"tensor {name} has the shape {str(shape)[:80]}")
+        stored_bits, weights = (end - start) * 8, math.prod(shape)
+        if weights > stored_bits if bits is None else weights * bits != stored_bits:
             raise ValueError(
-                f"tensor {name} has {stored_bytes(entry)} bytes for {entry['dtype']} {entry['shape']}"
+                f"tensor {name} has {stored_bits // 8} bytes for {entry['dtype']} {str(shape)[:80]}"
             )
     end = max((entry["data_offsets"][1] for entry in entries.values()), default=0)
     if data_bytes < end:
         raise ValueError(f"cut off: {data_bytes} of {end} bytes of data")
     if data_bytes > end:
         raise ValueError(f"{data_bytes - end} bytes too many")
+
+
+def _are_sizes(*values: Any) -> bool:
+    """Return True if all values are whole numbers from 0."""
+    return all(type(value) is int and value >= 0 for value in values)
 
 
 def stored_bytes(entry: dict[str, Any]) -> int:

@@ -211,7 +211,13 @@ def place_tensors(
 
 
 def _check_complete(architecture: str, family: Family, names: set[str], layers: int) -> None:
-    needed = {f"blk.{layer}.{name}" for layer in range(layers) for name in family.layer}
+    """Raise UnsupportedGguf if `names`, the file's tensors, lack one of a model with this many `layers`.
+
+    A damaged file may claim millions of layers. If it claims more layers than it has tensors, one of the
+    first must lack its tensors, so the rest are not looked at.
+    """
+    claimed = range(min(layers, len(names) + 1))
+    needed = {f"blk.{layer}.{name}" for layer in claimed for name in family.layer}
     needed |= family.top.keys() - {"output.weight"}
     if missing := sorted(needed - names):
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""

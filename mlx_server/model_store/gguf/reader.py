@@ -126,7 +126,7 @@ def read_header(path: Path, *, keep_arrays: bool = True) -> Header:
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         try:
             return _Reader(content, keep_arrays).header()
-        except (struct.error, IndexError) as error:
+        except (struct.error, IndexError, OverflowError) as error:
             raise UnsupportedGguf(f"it is cut off within its header: it has {size} bytes") from error
         except UnicodeDecodeError as error:
             raise UnsupportedGguf("a text in its header is not UTF-8") from error
@@ -229,6 +229,8 @@ class _Reader:
         length_at, unpack = self._at, struct.Struct("<Q").unpack_from
         for _ in range(count):
             length_at += 8 + unpack(self._content, length_at)[0]
+            if length_at > self._size:
+                raise UnsupportedGguf(f"it is cut off or damaged: a text in {name} ends after the file")
         self._at = length_at
         return SkippedArray(count)
 

@@ -47,8 +47,9 @@ def import_model(config: Config, found: Candidate, on_progress: OnProgress) -> l
     def report_wait() -> None:
         step(0.0, "Waiting for another fetch.")
 
+    explained = disk.full_disk_explained(name, found.needed_bytes, config.models_dir)
     try:
-        with layout.locked_staging_folder(config.models_dir, report_wait) as staging:
+        with explained, layout.locked_staging_folder(config.models_dir, report_wait) as staging:
             staged = staging / "model"
             twin = _converted_before(config, weights)
             if twin is not None:
@@ -60,9 +61,6 @@ def import_model(config: Config, found: Candidate, on_progress: OnProgress) -> l
                 converter_process.run(name, weights.path, staged, step)
             notes = _install(config, name, found, weights, staged)
     except OSError as error:
-        if disk.is_disk_full(error):
-            free = disk.free_bytes(config.models_dir)
-            raise disk.disk_full_error(name, found.needed_bytes, free, config.models_dir) from error
         raise ModelStoreError(
             "conversion_failed",
             f"Model {name} of Ollama cannot be imported: {error}.",

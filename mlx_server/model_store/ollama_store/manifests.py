@@ -15,6 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mlx_server.model_store.errors import DAMAGE
+from vestal.platform.exhaustion import raise_if_exhausted
+
 MAX_MANIFEST_BYTES = 1024 * 1024
 MAX_TEXT_BYTES = 1024 * 1024
 """The largest template, system prompt, license, or list of parameters or messages that is read."""
@@ -104,7 +107,8 @@ def read_model(store: Path, path: Path) -> OllamaModel:
         layers = tuple(_layer(store, entry) for entry in manifest["layers"])
         config = _layer(store, manifest["config"])
         about = json.loads(read_file(config.path, MAX_TEXT_BYTES)) if config.path.is_file() else {}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except DAMAGE as error:
+        raise_if_exhausted(error)
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         return OllamaModel(name, fault=f"its manifest {path} cannot be read ({reason[:100]})")
     known = about if isinstance(about, dict) else {}

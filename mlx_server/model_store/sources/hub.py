@@ -89,8 +89,9 @@ def fetch(name: str, source: HubSource, step: ReportStep) -> Path:
     def report(fraction: float) -> None:
         step(min(fraction, CHECKED_FROM), f"Downloading {source.repo}, {format_size(total)}.", total)
 
+    full = disk.full_disk_explained(name, total, cache_folder(), ANOTHER_CACHE)
     try:
-        with explained(name, source.repo, source.revision), report_growth(done, lambda: total, report):
+        with full, explained(name, source.repo, source.revision), report_growth(done, lambda: total, report):
             hub_download.download(name, found, blobs)
             path = huggingface_hub.snapshot_download(
                 source.repo,
@@ -100,9 +101,6 @@ def fetch(name: str, source: HubSource, step: ReportStep) -> Path:
                 else [file.name for file in found.files],
             )
     except OSError as error:
-        if disk.is_disk_full(error):
-            free = disk.free_bytes(cache_folder())
-            raise disk.disk_full_error(name, total, free, cache_folder(), ANOTHER_CACHE) from error
         raise failed(name, source.repo, str(error)) from error
     verify(name, source, Path(path), step, {sha256 for sha256 in checked if sha256})
     return Path(path) if source.quantization is None else Path(path) / found.files[0].name

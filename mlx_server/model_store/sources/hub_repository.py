@@ -11,11 +11,12 @@ from __future__ import annotations
 import fnmatch
 import json
 import os
+import re
 import struct
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mlx_server.model_store.errors import ModelStoreError
@@ -36,6 +37,7 @@ is needed.
 """
 _NOT_READ = frozenset({"tokenizer.json", "vocab.json", "model.safetensors.index.json"})
 _CONNECTIONS = 8
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,9 @@ class HubFile:
 class Repository:
     """A repository at one commit, with the files that would be fetched. `license` is a word such as `mit`, ""
     if unknown.
+
+    Raises ModelStoreError (`fetch_failed`) if a file's name leads out of the repository, or its checksum is
+    not a sha256: both become names of files on this machine.
     """
 
     repo: str
@@ -63,10 +68,28 @@ class Repository:
     downloads: int = 0
     gated: bool = False
 
+    def __post_init__(self) -> None:
+        for file in self.files:
+            path = PurePosixPath(file.name)
+            if not path.parts or path.is_absolute() or ".." in path.parts or "\0" in file.name:
+                raise _wrong_list(
+                    self.repo, f"the file {file.name[:100]!r}, which would lie outside of its folder"
+                )
+            if file.sha256 is not None and not _SHA256.fullmatch(file.sha256):
+                raise _wrong_list(self.repo, f"the checksum {file.sha256[:100]!r}, which is not a sha256")
+
     @property
     def bytes(self) -> int:
         """Return the total size of the files that would be fetched."""
         return sum(file.bytes for file in self.files)
+
+
+def _wrong_list(repo: str, what: str) -> ModelStoreError:
+    return ModelStoreError(
+        "fetch_failed",
+        f"{repo} names {what}.",
+        "Check HF_ENDPOINT, which may name a hub that is not to be trusted, or take another repository.",
+    )
 
 
 def read(name: str, source: HubSource) -> Repository:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from mlx_server.memory_forecast.weights import Arithmetic
+from mlx_server.model_store.errors import DAMAGE
 from mlx_server.model_store.files.model_kind import Kind, classify
 from mlx_server.model_store.sources.hub_errors import explained
 
@@ -99,8 +101,16 @@ def search(words: str, limit: int) -> list[SearchResult]:
     return list({each.repo: each for each in results}.values())[:limit]
 
 
-def _served(found: Iterable[Any]) -> list[SearchResult]:
-    return [result for info in found if (result := _result(info)) is not None]
+def _served(found: Iterable[Any]) -> Iterator[SearchResult]:
+    """Yield those of the hub's answers that Vestal can serve. A repository that is described in another way
+    than expected, such as by a list in place of a name, is left out.
+    """
+    for info in found:
+        result = None
+        with contextlib.suppress(*DAMAGE):
+            result = _result(info)
+        if result is not None:
+            yield result
 
 
 def _result(info: Any) -> SearchResult | None:
@@ -122,5 +132,5 @@ def _result(info: Any) -> SearchResult | None:
         license=next(
             (tag.removeprefix("license:") for tag in sorted(tags) if tag.startswith("license:")), ""
         ),
-        parameters=dict((info.safetensors or {}).get("parameters") or {}),
+        parameters={dtype: int(n) for dtype, n in ((info.safetensors or {}).get("parameters") or {}).items()},
     )

@@ -1,5 +1,8 @@
 """The store on disk: models appear as a whole, one process writes, abandoned staging folders are deleted."""
 
+import errno
+import os
+import tempfile
 import threading
 
 import pytest
@@ -95,3 +98,71 @@ def test_locked_staging_folder_in_an_unwritable_store_raises_store_unwritable(tm
 def test_read_manifest_of_a_damaged_file_is_empty(tmp_path):
     (tmp_path / layout.MANIFEST).write_text("{")
     assert layout.read_manifest(tmp_path) == {}
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    """Refuse each new folder, as a full disk does."""
+
+    def refuse(*_args, **_options):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(tempfile, "mkdtemp", refuse)
+    monkeypatch.setattr(os, "mkdir", refuse)
+
+
+def test_remove_on_a_full_disk_deletes_the_model(tmp_path, request):
+    """Removing a model is the remedy that the message of a full disk names."""
+    stage(tmp_path, "{}").rename(tmp_path / "m")
+    request.getfixturevalue("full_disk")
+    assert layout.remove(tmp_path, "m") is True
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_remove_of_a_linked_model_deletes_the_link_alone(tmp_path):
+    stage(tmp_path, "{}").rename(tmp_path / "elsewhere")
+    (tmp_path / "m").symlink_to(tmp_path / "elsewhere")
+    assert layout.remove(tmp_path, "m") is True
+    assert [path.name for path in tmp_path.iterdir()] == ["elsewhere"]
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
+def test_remove_from_an_unwritable_store_raises_store_unwritable(tmp_path, monkeypatch, number):
+    def refuse(*_args):
+        raise OSError(number, os.strerror(number))
+
+    stage(tmp_path, "{}").rename(tmp_path / "m")
+    monkeypatch.setattr(os, "rename", refuse)
+    with pytest.raises(ModelStoreError, match=r"mlx\.store") as caught:
+        layout.remove(tmp_path, "m")
+    assert caught.value.code == "store_unwritable"
+
+
+@pytest.mark.parametrize(("number", "code"), [(errno.EROFS, "store_unwritable"), (errno.ENOSPC, "disk_full")])
+@pytest.mark.parametrize("folder", [layout.changing, layout.locked_staging_folder])
+def test_new_folder_of_the_store_that_cannot_be_made_raises_the_reason(
+    tmp_path, monkeypatch, number, code, folder
+):
+    def refuse(*_args, **_options):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(tempfile, "mkdtemp", refuse)
+    with pytest.raises(ModelStoreError) as caught, folder(tmp_path):
+        pass
+    assert caught.value.code == code
+
+
+def test_replace_that_fails_midway_keeps_the_installed_model(tmp_path, monkeypatch):
+    """The old model had been moved to the folder that is deleted next when the new one could not be moved."""
+    stage(tmp_path, "old").rename(tmp_path / "m")
+    real = os.rename
+
+    def fail_once_for_the_new_model(source, target, **options):
+        if os.path.basename(source) == "model":
+            raise OSError(errno.EIO, "Input/output error")
+        return real(source, target, **options)
+
+    monkeypatch.setattr(os, "rename", fail_once_for_the_new_model)
+    with pytest.raises(OSError, match="Input/output"), layout.changing(tmp_path) as staging:
+        layout.replace(stage(staging, "new"), tmp_path, "m")
+    assert (tmp_path / "m" / "config.json").read_text() == "old"

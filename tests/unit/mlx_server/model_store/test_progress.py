@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from mlx_server.model_store.progress import RATE_WINDOW_S, Rate
+import errno
+import os
+
+from mlx_server.model_store.progress import RATE_WINDOW_S, Rate, folder_bytes
 
 
 def test_download_rate_of_a_resumed_download_counts_only_newly_downloaded_bytes():
@@ -38,3 +41,22 @@ def test_download_rate_starts_again_if_a_file_has_to_be_downloaded_again():
     rate.add(1.0, 0)
     rate.add(2.0, 100)
     assert rate.bytes_per_s() == 100
+
+
+def test_folder_bytes_of_a_folder_whose_subfolder_vanishes_counts_the_other_files(tmp_path, monkeypatch):
+    """pip deletes its temporary folders while they are measured. That once ended the report of progress."""
+    (tmp_path / "gone").mkdir()
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "file").write_bytes(b"12345")
+    (tmp_path / "link").symlink_to(tmp_path / "kept" / "file")
+    (tmp_path / "folder-link").symlink_to(tmp_path / "kept")
+    real = os.scandir
+
+    def vanish(path="."):
+        if str(path).endswith("gone"):
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", vanish)
+    assert folder_bytes(tmp_path) == 5
+    assert folder_bytes(tmp_path / "gone") == folder_bytes(tmp_path / "never") == 0

@@ -133,6 +133,14 @@ def test_model_has_no_draft_model_where_drafting_is_off(config_of):
     ("models", "reason"),
     [
         ({"a": {"source": "path:x", "draft": "A:latest"}}, "a is its own `draft`"),
+        (
+            {"a": {"source": "path:x", "draft": "b"}, "b": {"source": "path:y", "draft": "A:latest"}},
+            "each of a, b, a has the next as its `draft`, in a circle: take",
+        ),
+        (
+            {"a": {"source": "path:x", "draft": "a:own", "adapters": {"own": "path:y"}}},
+            "each of a, a:own has the next as its `draft`, in a circle",
+        ),
         ({"a": {"source": "path:x", "draft": "hf:"}}, "not a source"),
         ({"a": {"source": "path:x", "draft": ""}}, "give the name of a model"),
         (

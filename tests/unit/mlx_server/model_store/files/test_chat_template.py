@@ -7,13 +7,8 @@ import json
 import pytest
 
 from mlx_server.engine.generation.prompts import infilling
-from mlx_server.model_store.files.model_folder import (
-    INFILL_MARKERS,
-    MAX_TEMPLATE_BYTES,
-    capabilities_of,
-    chat_template,
-    check_templates,
-)
+from mlx_server.model_store.files.capabilities import INFILL_MARKERS, capabilities_of
+from mlx_server.model_store.files.model_folder import MAX_TEMPLATE_BYTES, chat_template, check_templates
 from mlx_server.model_store.files.weight_files import UnreadableModel
 
 

@@ -166,6 +166,10 @@ def test_large_model_converted_from_gguf_is_written_as_several_files_with_an_ind
         ({"general.architecture": "rwkv6"}, "its architecture is 'rwkv6'; Vestal converts llama, qwen2, "),
         ({"llama.expert_count": 8}, "mixture of experts"),
         ({"llama.block_count": 3}, "lacks the tensor blk.2.attn_k.weight and 8 more"),
+        (
+            {"llama.block_count": (1 << 24) - 1},
+            "lacks the tensor blk.10.attn_k.weight",
+        ),  # once used up the memory
         ({"llama.block_count": 1}, r"'blk\.1\..*', which is not part"),
         ({"llama.attention.head_count_kv": 4}, r"blk\.0\.attn_k\.weight has the shape \(32, 64\)"),
         ({"llama.rope.dimension_count": 8}, "only a part of each head"),

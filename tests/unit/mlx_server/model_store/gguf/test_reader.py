@@ -44,6 +44,14 @@ HOSTILE = {
     ),
     "array over the file": (header(keys=1) + text(b"k") + struct.pack("<IIQ", 9, 4, 1 << 61), "k has"),
     "texts over the file": (header(keys=1) + text(b"k") + struct.pack("<IIQ", 9, 8, 1 << 61), "k has"),
+    "text in a long array over the file": (
+        header(keys=1) + text(b"k") + struct.pack("<IIQQ", 9, 8, 300, (1 << 64) - 1) + bytes(4000),
+        "cut off or damaged",
+    ),
+    "last text of a long array over the file": (
+        header(keys=1) + text(b"k") + struct.pack("<IIQ", 9, 8, 300) + bytes(299 * 8) + struct.pack("<Q", 9),
+        "cut off or damaged",
+    ),
     "array of arrays": (header(keys=1) + text(b"k") + struct.pack("<IIQ", 9, 9, 1), "array of type 9"),
     "unknown type of an entry": (header(keys=1) + text(b"k") + struct.pack("<I", 77), "k is of type 77"),
     "text that is not UTF-8": (header(keys=1) + text(b"\xff") + struct.pack("<IB", 0, 1), "not UTF-8"),

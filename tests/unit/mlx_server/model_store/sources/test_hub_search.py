@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from mlx_server.memory_forecast.weights import Arithmetic
 from mlx_server.model_store.forecasts import METAL
-from mlx_server.model_store.sources.hub_search import SearchResult
+from mlx_server.model_store.sources.hub_search import SearchResult, _served
 
 CPU = Arithmetic(dense_float32=True, fused_attention=False)
 
@@ -33,3 +34,32 @@ def test_loaded_size_of_a_hub_model_is_its_file_size_on_metal_and_float32_size_o
 ):
     assert found.loaded_bytes(METAL) == found.weights_bytes == on_metal
     assert found.loaded_bytes(CPU) == on_cpu
+
+
+def listed(**odd: Any) -> SimpleNamespace:
+    """Return one of the hub's answers to a search."""
+    usual = {"id": "org/m", "tags": ["mlx"], "pipeline_tag": "feature-extraction", "downloads": 1}
+    usual |= {"config": {"model_type": "bert"}, "gated": False, "safetensors": {"parameters": {"F16": 8}}}
+    return SimpleNamespace(**{**usual, **odd})
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"config": ["bert"]},
+        {"tags": [["mlx"]]},
+        {"pipeline_tag": ["text-ranking"]},
+        {"safetensors": [1]},
+        {"safetensors": {"parameters": {"F16": "many"}}},
+    ],
+)
+def test_search_leaves_out_a_repository_that_is_described_oddly(odd):
+    found = list(_served([listed(**odd), listed(id="org/other")]))
+    assert [each.repo for each in found] == ["org/other"]
+    assert found[0].weights_bytes == 16
+
+
+def test_search_lists_a_repository_whose_model_type_is_a_list():
+    """Such a repository once ended the search with a traceback."""
+    (found,) = _served([listed(config={"model_type": ["bert"]})])
+    assert (found.repo, found.kind) == ("org/m", "embed")
