@@ -81,6 +81,7 @@ class Listeners:
         self._hostname = socket.gethostname().lower()
         self._table = ConnectionTable(max_connections())
         self.bridge: str | None = None
+        self._bridges: set[str] = set()  # all addresses that the bridge has had, whose sockets stay open
         self._is_accepting = True
 
     def bind(self) -> None:
@@ -124,11 +125,14 @@ class Listeners:
         last_failure = ""
         while self._is_accepting:
             address = await asyncio.to_thread(network.bridge_address)
+            if not self._is_accepting:
+                return
             if self._is_covered(address):
                 self.bridge = address
-            elif address and address != self.bridge:
+            elif address:
                 try:
                     self._serve(app, [self._bind(address)])
+                    self._bridges.add(address)
                     self.bridge, last_failure = address, ""
                     self._telemetry.emit(
                         "listening", "the Docker bridge", addresses=[address], port=self._port
@@ -146,6 +150,7 @@ class Listeners:
         self._is_accepting = False
         for server, _ in self._servers:
             server.stop_accepting()
+            asyncio.get_running_loop().call_soon(server.stop_accepting)  # its task may not have begun
 
     def open_connections(self, close_idle_for_s: float) -> int:
         """Close the connections that have been idle for `close_idle_for_s` seconds. Return how many
@@ -162,10 +167,11 @@ class Listeners:
         await asyncio.gather(*(task for _, task in self._servers), return_exceptions=True)
 
     def _is_covered(self, address: str | None) -> bool:
-        """Return whether a configured socket already listens on the address, or on the wildcard 0.0.0.0,
+        """Return whether a socket of this gateway already listens on the address, or on the wildcard 0.0.0.0,
         which includes it.
         """
-        return address in self._addresses or (bool(address) and "0.0.0.0" in self._addresses)
+        served = {*self._addresses, *self._bridges}
+        return address in served or (bool(address) and "0.0.0.0" in self._addresses)
 
     def _serve(self, app: FastAPI, sockets: list[socket.socket]) -> None:
         from mlx_server.gateway.connections.http_protocol import HttpServer  # uvicorn: see main.py

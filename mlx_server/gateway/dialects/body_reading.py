@@ -11,6 +11,7 @@ from starlette.requests import Request
 
 from mlx_server.gateway.dialects.body_budget import BodyShare, share_of
 from mlx_server.gateway.errors import TooLarge
+from mlx_server.gateway.kept_answers.kept_answer import kept_answer_of
 from mlx_server.gateway.requests.ticket import ClientDisconnected
 from vestal.web.connections import BODY_MIN_BYTES, BODY_WINDOW_S, BodyProgress
 from vestal.web.guard import CLOSING
@@ -71,7 +72,8 @@ async def _next_part(http: Request, pace: _Pace, size_bytes: int) -> tuple[bytes
             async with asyncio.timeout(POLL_S):
                 message = await http.receive()
         except TimeoutError:
-            pace.check(size_bytes)
+            if not _has_arrived(http):
+                pace.check(size_bytes)
             continue
         if message["type"] == "http.disconnect":
             raise ClientDisconnected
@@ -79,6 +81,14 @@ async def _next_part(http: Request, pace: _Pace, size_bytes: int) -> tuple[bytes
         if has_more:  # checked here too: a body that trickles in never causes a TimeoutError
             pace.check(size_bytes + len(part))
         return part, has_more
+
+
+def _has_arrived(http: Request) -> bool:
+    """Return whether the whole body has arrived, although its last part is held back while another machine
+    is asked to serve the request.
+    """
+    kept = kept_answer_of(http.scope)
+    return kept is not None and kept.body.is_whole.is_set()
 
 
 class _Pace:

@@ -148,8 +148,7 @@ class GatewayContext:
             raise
         if kept is None:
             return Answers(tickets, self.clock)
-        kept.accept(len(tickets))
-        kept.outlives_client |= outlives_client
+        kept.accept(len(tickets), outlives_client=outlives_client)
         return Answers(
             tickets,
             self.clock,

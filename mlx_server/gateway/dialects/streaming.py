@@ -26,6 +26,7 @@ from mlx_server.gateway.dialects.answers import Answers
 from mlx_server.gateway.dialects.error_envelopes import request_id_headers
 from mlx_server.gateway.errors import GatewayError, ServerFault
 from mlx_server.gateway.requests.ticket import ClientDisconnected
+from vestal.supervision.cancelled_task import cancel_and_wait
 from vestal.web import server_sent_events
 
 log = logging.getLogger(__name__)
@@ -119,12 +120,13 @@ async def cancel_on_disconnect(http: Request, work: Cancellable, result: Awaitab
     """
     watch = asyncio.ensure_future(_cancel_when_disconnected(http.receive, work))
     try:
-        return await result
+        try:
+            return await result
+        finally:
+            await cancel_and_wait(watch)
     except BaseException:
         work.cancel()
         raise
-    finally:
-        await _end(watch)
 
 
 class StreamedResponse(Response):
@@ -150,16 +152,10 @@ class StreamedResponse(Response):
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
             self._work.cancel()
-            await _end(watch)
+            await cancel_and_wait(watch)
 
 
 async def _cancel_when_disconnected(receive: Callable[[], Awaitable[object]], work: Cancellable) -> None:
     while (await receive()) != {"type": "http.disconnect"}:
         pass
     work.cancel()
-
-
-async def _end(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task

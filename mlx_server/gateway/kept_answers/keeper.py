@@ -15,7 +15,7 @@ from mlx_server.gateway.answer_log import FORMAT, Accepted, AnswerLog, Ended, Le
 from mlx_server.gateway.kept_answers.kept_answer import KeptAnswer
 from mlx_server.gateway.kept_answers.offers import Offers
 from mlx_server.gateway.kept_answers.rendering import CopyElsewhere, Receive
-from mlx_server.gateway.kept_answers.running import RunningAnswers
+from mlx_server.gateway.kept_answers.running import STOPS, RunningAnswers
 from mlx_server.gateway.kept_answers.runs import history_of, is_suspended, receiving, replaying, scope_of
 from vestal.supervision import Clock
 from vestal.web.http_error import HttpError
@@ -24,7 +24,6 @@ NO_LONGER_KEPT = (
     "This answer is no longer kept: it failed, was cancelled, is older than mlx.keep_answers_s, "
     "or could not be written down."
 )
-STOPS = "The server is stopping; ask for this answer again when it is back."
 SECRET_HEADERS = frozenset({b"authorization", b"x-api-key", b"cookie", b"idempotency-key"})
 """Headers of a request that are not written to the answer log."""
 
@@ -113,12 +112,14 @@ class AnswerKeeper:
         return answer
 
     async def take_over(self, records: Sequence[Record]) -> KeptAnswer:
-        """Continue an answer that was begun on another machine, under the same id, and return it. `records`
-        are the answer's log records from that machine. Raises HttpError if they cannot be written to the
-        answer log of this gateway.
+        """Continue an answer that was begun on another machine, and return it. If this gateway has the answer
+        already, return that one, and ignore `records`, which are the answer's log records from that machine.
+        Raises HttpError if they cannot be written to the answer log of this gateway.
         """
         head = records[0]
         assert isinstance(head, Accepted)
+        if self.has(head.id):  # no `await` before `_take_up`, so that nobody else begins the answer meanwhile
+            return await self.find(head.id)
         self.log.begin(head)
         for record in records[1:]:
             self.log.append(head.id, record)
@@ -162,16 +163,13 @@ class AnswerKeeper:
         if answer is not None and not answer.client_left.is_set():
             return answer
         if answer_id not in self._reviving:
-            if not self.has(answer_id) and (mirrored := await self._go_on_with_mirrored(answer_id)):
-                return mirrored
+            if not self.has(answer_id) and self.mirrored and (found := await self.mirrored.find(answer_id)):
+                return found
             self.check_logged(answer_id)
             task = asyncio.ensure_future(self._revive(answer_id, answer))
             self._reviving[answer_id] = task
             task.add_done_callback(lambda _: self._reviving.pop(answer_id, None))
         return await asyncio.shield(self._reviving[answer_id])
-
-    async def _go_on_with_mirrored(self, answer_id: str) -> KeptAnswer | None:
-        return await self.mirrored.find(answer_id) if self.mirrored is not None else None
 
     def check_logged(self, answer_id: str) -> None:
         """Raise HttpError if the answer is not in the log: with status 404 if its id is unknown, else with
@@ -188,7 +186,7 @@ class AnswerKeeper:
         """Return the answer to the first request with this idempotency key; None if there is none. Raises
         HttpError if the answer existed but can no longer be read.
         """
-        answer = self._running.of_key(key_digest)
+        answer = await self._running.of_key(key_digest)
         if answer is not None and not answer.client_left.is_set():
             return answer
         answer_id = answer.id if answer else self.log.id_of_key(key_digest)

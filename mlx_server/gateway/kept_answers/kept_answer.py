@@ -33,8 +33,9 @@ class KeptAnswer:
     error before clients see it. If it asks another machine to continue the request, it calls `begin_offer`,
     and `settle` after the reply. The attributes `random` (the source of the request's random numbers) and
     `created_s` (when the request was first accepted, in seconds since 1970) are the same in a resumed
-    request, so that it makes the same frames. With the attribute `outlives_client`, the request continues
-    without clients.
+    request, so that it makes the same frames. The attribute `is_accepted` says whether the request's tickets
+    were submitted to the dispatcher; `is_prepared` is set then, or when the request has ended before. With
+    the attribute `outlives_client`, the request continues without clients.
     """
 
     def __init__(
@@ -56,6 +57,8 @@ class KeptAnswer:
         self.body = ReceivedBody()
         self.client_left = asyncio.Event()
         self.is_detached = False
+        self.is_accepted = False
+        self.is_prepared = asyncio.Event()
         self.request_ids: set[str] = set()
         self.elsewhere: CopyElsewhere | None = None
         self.task: asyncio.Task[None] | None = None
@@ -68,7 +71,6 @@ class KeptAnswer:
         self._on_over = on_over
         self._was_accepted = was_accepted
         self._unfinished: set[int] = set()
-        self._is_accepted = False
         self._written: asyncio.Future[None] | None = None
         self._has_unwritten = False
         self._disk_is_slow = False
@@ -87,14 +89,9 @@ class KeptAnswer:
         return self.head.body_digest or self.body.digest
 
     @property
-    def is_accepted(self) -> bool:
-        """Return whether the request's tickets were submitted to the dispatcher."""
-        return self._is_accepted
-
-    @property
     def has_all_events(self) -> bool:
         """Return whether the engine has finished all answers of the request."""
-        return self._is_accepted and not self._unfinished
+        return self.is_accepted and not self._unfinished
 
     @property
     def is_over(self) -> bool:
@@ -115,26 +112,30 @@ class KeptAnswer:
         self.request_ids.add(request_id)
         return ResumedRequest(request_id, public_id, events_of(self.history, number), self._was_accepted)
 
-    def accept(self, count: int) -> None:
+    def accept(self, count: int, *, outlives_client: bool = False) -> None:
         """Record that the request's `count` answers (OpenAI's `n`) were submitted to the dispatcher. Begin
-        the request's file in the answer log, unless the request was resumed from this file.
+        the request's file in the answer log, unless the request was resumed from this file. With
+        `outlives_client`, it does not matter that the request's client may have left already.
         """
-        self._is_accepted = True
+        self.is_accepted, self.outlives_client = True, outlives_client
+        self.is_prepared.set()
+        if outlives_client:
+            self.client_left.clear()
         ended = {number for number, item in self.history if isinstance(item, protocol.Done)}
         self._unfinished = set(range(count)) - ended
         if not self._was_accepted:
             head = msgspec.structs.replace(self.head, body_digest=self.body.digest)
             self._log.begin(head, self.body.take_parts())
-            if self.client_left.is_set():
-                self._log.append(self.id, Left())
             self._written = asyncio.ensure_future(self._log.flush())
         elif not self._unfinished:  # a gateway may die between the last event and the record of the end
             self._log.ended(self.id)
+        if self.client_left.is_set():
+            self.leave()
 
     @property
     def is_written_down(self) -> bool:
         """Return whether the request's file in the log was begun."""
-        return self._was_accepted or self._is_accepted
+        return self._was_accepted or self.is_accepted
 
     @property
     def whole_head(self) -> Accepted:

@@ -22,11 +22,14 @@ from mlx_server.gateway.kept_answers.rendering import (
     Receive,
     Send,
 )
+from vestal.supervision.cancelled_task import cancel_and_wait
 from vestal.web.guard import CLOSING
 from vestal.web.http_error import HttpError
 
 MAX_KEY_BYTES = 255
 LOST = "The server was replaced, and the new one died before it answered; send the request again."
+SUSPENDED = "The answer was suspended just now, because its last client left; ask for it again."
+NOT_BEGUN = "The first request with this Idempotency-Key ended before it began; send this one again."
 REPEATED_BODY_S = 60.0
 """How long the body of a repeated request, whose answer exists already, may take to arrive."""
 
@@ -74,14 +77,20 @@ class KeepAnswers:
         this request and return its answer, which is stored while it is generated.
 
         Raises HttpError if the Idempotency-Key is too long or was used for another path or body, if the
-        earlier answer can no longer be read, or if the repeated body is too large or arrives too slowly.
+        earlier answer can no longer be read or was never begun, or if the repeated body is too large or
+        arrives too slowly.
         """
         key = _key_digest(scope)
         earlier = await self._keeper.find_by_key(key) if key else None
-        if earlier is None:
+        if key is None or earlier is None:
             return self._keeper.start(scope, receive, key)
         digest = await self._digest(receive)
         await earlier.body.is_whole.wait()
+        if earlier.client_left.is_set():  # while this body arrived, so that the answer may be cut off
+            earlier = await self._keeper.find_by_key(key)
+            if earlier is None:
+                raise HttpError("engine_unavailable", NOT_BEGUN, status=503, retry_after_s=1)
+            await earlier.body.is_whole.wait()
         if (earlier.head.path, earlier.body_digest) != (scope["path"], digest):
             message = (
                 "Another request with this Idempotency-Key had another body; take a new key for each request."
@@ -132,11 +141,14 @@ async def follow(answer: KeptAnswer, first_frame: int, receive: Receive, send: S
     """Send the answer to a client, from frame number `first_frame` on. If the last of the answer's clients
     leaves before the end, suspend its request until a client asks for the answer again.
 
-    If another gateway continues the answer but does not deliver the rest, raise HttpError if nothing was sent
-    to the client yet. Otherwise return with the response incomplete, so that the server closes the
-    connection.
+    If another gateway continues the answer but does not deliver the rest, or this gateway stops, raise
+    HttpError if nothing was sent to the client yet. Otherwise return with the response incomplete, so that
+    the server closes the connection. Also raises HttpError if the request was suspended after the caller had
+    found the answer: the answer is then cut off, and has to be found again.
     """
     rendering = answer.rendering
+    if answer.client_left.is_set() and answer.elsewhere is None:
+        raise HttpError("engine_unavailable", SUSPENDED, status=503, retry_after_s=1)
     gone = asyncio.ensure_future(_disconnection(answer, receive))
     gone.add_done_callback(lambda _: rendering.wake())
     answer.first_frames.append(first_frame)
@@ -146,12 +158,10 @@ async def follow(answer: KeptAnswer, first_frame: int, receive: Receive, send: S
             await _copy_rest(answer.elsewhere, answer.id, copied, send, gone)
     finally:
         answer.first_frames.remove(first_frame)
-        gone.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await gone
         is_over = rendering.is_complete or rendering.is_frozen
         if not answer.first_frames and not is_over and not answer.outlives_client:
             answer.leave()
+        await cancel_and_wait(gone)
 
 
 async def _copy_rest(
@@ -188,8 +198,9 @@ async def _disconnection(answer: KeptAnswer, receive: Receive) -> None:
 
 async def _unless_gone(work: asyncio.Future[None], gone: asyncio.Future[None]) -> None:
     """Wait for `work`, and raise its exceptions. If the client goes away first (`gone`), cancel `work`."""
-    await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
-    if not work.done():
+    try:
+        await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+    except asyncio.CancelledError:
         work.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await work
+        raise
+    await cancel_and_wait(work)

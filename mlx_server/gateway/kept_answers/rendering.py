@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
+from vestal.web.http_error import HttpError
+
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
@@ -42,13 +44,14 @@ class Copied:
 
 class Rendering:
     """Stores one response. `error` is the exception that the route did not handle, or None; `copy_to` raises
-    it for each client.
+    it for each client. With `is_cut_off`, `copy_to` raises it only for clients that have received nothing.
     """
 
     def __init__(self) -> None:
         self.frames: list[bytes] = []
         self.is_complete = False
         self.error: Exception | None = None
+        self.is_cut_off = False
         self.is_frozen = False
         self._start: Message | None = None
         self._held: list[Callable[[], None]] | None = None
@@ -86,6 +89,16 @@ class Rendering:
             return
         self.is_complete, self.error = True, error
         self.wake()
+
+    def cut_off(self, error: HttpError) -> None:
+        """Record that the route was cancelled. Unless the response was complete by then, clients that have
+        received nothing get `error`, and the others an incomplete response.
+        """
+        if self._held is not None:
+            self._held.append(partial(self.cut_off, error))
+        elif not self.is_complete:
+            self.is_cut_off = True
+            self.end(error)
 
     def hold(self) -> None:
         """Hold back the further ASGI messages of the route, so that no client receives them, until `release`
@@ -129,7 +142,8 @@ class Rendering:
 
         Return None when the response ends, or when the client has gone (`is_gone`). If another gateway
         continues the response (`freeze`), return how much was sent here. If the route failed, raise its
-        exception, which the attribute `error` holds.
+        exception, which the attribute `error` holds. If the route was cancelled (`cut_off`) after a part of
+        the response was sent, return None without sending the response's end.
         """
         position, has_started = first_frame, False
         while True:
@@ -152,6 +166,8 @@ class Rendering:
             if self.is_complete:
                 break
             await self.wait_for_change()
+        if self.is_cut_off and has_started:
+            return None
         if self.error is not None:
             raise self.error
         await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -9,8 +9,10 @@ from starlette.types import ASGIApp, Scope
 from mlx_server.gateway.answer_log import AnswerLog
 from mlx_server.gateway.kept_answers.kept_answer import KeptAnswer, keep
 from mlx_server.gateway.kept_answers.rendering import Receive
+from vestal.web.http_error import HttpError
 
 MAX_GONE = 1000
+STOPS = "The server is stopping; ask for this answer again when it is back."
 
 
 class RunningAnswers:
@@ -37,9 +39,16 @@ class RunningAnswers:
         """Return the running answer with this id; None if there is none."""
         return self._by_id.get(answer_id)
 
-    def of_key(self, key_digest: str) -> KeptAnswer | None:
-        """Return the running answer to the request with this idempotency key; None if there is none."""
-        return self._by_key.get(key_digest)
+    async def of_key(self, key_digest: str) -> KeptAnswer | None:
+        """Return the running answer to the request with this idempotency key; None if there is none. If the
+        client of the request has left, wait first until the request is prepared: only then is it known
+        whether the request continues without clients.
+        """
+        answer = self._by_key.get(key_digest)
+        if answer is not None and answer.client_left.is_set():
+            await answer.is_prepared.wait()
+            return self._by_key.get(key_digest)
+        return answer
 
     def is_gone(self, answer_id: str) -> bool:
         """Return whether the answer ran here, has ended, and is not in the answer log."""
@@ -56,15 +65,18 @@ class RunningAnswers:
         answer.task = asyncio.ensure_future(self._make_response(answer, scope, receive))
 
     async def _make_response(self, answer: KeptAnswer, scope: Scope, receive: Receive) -> None:
-        error: Exception | None = None
         try:
             assert self.app is not None
             await self.app(scope, receive, answer.rendering.take)
-        except Exception as raised:
-            error = raised
-        finally:
+            answer.rendering.end()
+        except asyncio.CancelledError:
+            answer.rendering.cut_off(HttpError("draining", STOPS, status=503, retry_after_s=1))
+            raise
+        except Exception as error:
             answer.rendering.end(error)
+        finally:
             answer.body.is_whole.set()
+            answer.is_prepared.set()
             asyncio.get_running_loop().call_soon(self.release, answer)
 
     def release(self, answer: KeptAnswer) -> None:

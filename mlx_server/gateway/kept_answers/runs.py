@@ -5,6 +5,7 @@ records in the answer log.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -68,18 +69,32 @@ def receiving(
     the answer over other connections too.
 
     When the body is complete, `place` is asked to have another machine serve the request. If one does, the
-    disconnection is delivered at once, which ends the run on this machine.
+    disconnection is delivered in place of the body's last part, which ends the run on this machine. The
+    caller may stop waiting for a message and call again, as it does to check how fast the body arrives: no
+    part is lost, and `place` is asked once.
     """
+    last_part: list[asyncio.Task[Message]] = []  # once it has arrived, until it is delivered
+
+    async def placed(message: Message) -> Message:
+        return {"type": "http.disconnect"} if await place(answer) else message
 
     async def next_message() -> Message:
-        if answer.body.is_whole.is_set():
-            await answer.client_left.wait()
-            return {"type": "http.disconnect"}
-        message = await receive()
-        answer.body.add(message)
-        if answer.body.is_whole.is_set() and message["type"] == "http.request" and await place(answer):
-            return {"type": "http.disconnect"}
-        return message
+        if not answer.body.is_whole.is_set():
+            message = await receive()
+            answer.body.add(message)
+            if message["type"] == "http.disconnect":  # its body will never be complete
+                answer.leave()
+            if message["type"] == "http.disconnect" or not answer.body.is_whole.is_set():
+                return message
+            last_part.append(asyncio.ensure_future(placed(message)))
+            if answer.task is not None:
+                answer.task.add_done_callback(lambda _: last_part[0].cancel() if last_part else None)
+        if last_part:
+            message = await asyncio.shield(last_part[0])
+            last_part.clear()
+            return message
+        await answer.client_left.wait()
+        return {"type": "http.disconnect"}
 
     return next_message
 

@@ -87,7 +87,11 @@ class ResponseStore(Protocol):
     def keeps_any(self) -> bool:
         """Return whether the settings allow the store to keep responses at all."""
 
-    def add(self, response: StoredResponse) -> None: ...
+    def add(self, response: StoredResponse) -> None:
+        """Store a response that starts. It replaces the stored response with the same id, if any, because a
+        request is run again when its answer is read again.
+        """
+
     def ended(self, response: StoredResponse) -> None: ...
     def remove(self, response_id: str) -> None: ...
 
@@ -159,14 +163,15 @@ class MemoryResponseStore:
     def add(self, response: StoredResponse) -> None:
         self._drop_old()
         if self.keeps_any:
+            self.remove(response.id)
             self._responses[response.id] = response
             self._note_items(response)
 
     def ended(self, response: StoredResponse) -> None:
         """Begin to count the bytes of a response that has ended, and drop the oldest responses if the limit
-        is exceeded.
+        is exceeded. Do nothing if the response was removed or replaced.
         """
-        if response.id not in self._responses:
+        if self._responses.get(response.id) is not response:
             return
         response.ended_at = self._now()
         self._responses.move_to_end(response.id)

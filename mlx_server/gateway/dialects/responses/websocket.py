@@ -20,12 +20,12 @@ from mlx_server.gateway.dialects.bodies import parsed_object, validated
 from mlx_server.gateway.dialects.body_budget import SMALL_BYTES, share_of
 from mlx_server.gateway.dialects.responses import resource
 from mlx_server.gateway.dialects.responses.creation import Responses
-from mlx_server.gateway.dialects.responses.running import ResponseRun
 from mlx_server.gateway.dialects.responses.schema import CreateBody
 from mlx_server.gateway.dialects.responses.stored import StoredResponse
 from mlx_server.gateway.dialects.value_limits import check_counts
 from mlx_server.gateway.errors import BadRequest, GatewayError, ServerFault
 from mlx_server.gateway.json_text import json_bytes
+from vestal.supervision.cancelled_task import cancel_and_wait
 from vestal.web.http_error import HttpError
 
 REPORT_TURN = "vestal.report_turn"
@@ -49,10 +49,7 @@ async def serve(responses: Responses, socket: WebSocket) -> None:
         with contextlib.suppress(WebSocketDisconnect):
             await _converse(conversation, inbox, socket)
     finally:
-        conversation.cancel()
-        reading.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await reading
+        await cancel_and_wait(reading)
 
 
 async def _converse(conversation: _Conversation, inbox: _Inbox, socket: WebSocket) -> None:
@@ -127,18 +124,13 @@ class _Conversation:
         self._responses = responses
         self._socket = socket
         self._latest: StoredResponse | None = None
-        self._running: ResponseRun | None = None
         self._share = share_of(socket)
         self._report_turn: Callable[[bool], None] = socket.scope.get(REPORT_TURN, lambda is_running: None)
 
-    def cancel(self) -> None:
-        """Cancel the running turn, because its client is gone."""
-        if self._running is not None:
-            self._running.cancel()
-
     async def turn(self, message: bytes, inbox: _Inbox) -> None:
-        """Answer one message of the client. If `inbox` reports meanwhile that the connection is closed,
-        cancel the response. Raises WebSocketDisconnect if the client is gone.
+        """Answer one message of the client. If the turn ends before its response, cancel the response: if
+        `inbox` reports that the connection is closed, a message cannot be sent, or the call is cancelled.
+        Raises WebSocketDisconnect if the client is gone.
         """
         self._report_turn(True)
         try:
@@ -158,14 +150,13 @@ class _Conversation:
             await self.send_error(error if isinstance(error, GatewayError) else _bug(error))
             return
         del body, message  # they may be large, and the answer may take long
-        self._running = response.run
         closed = asyncio.ensure_future(inbox.is_closed.wait())
-        closed.add_done_callback(lambda task: None if task.cancelled() else response.run.cancel())
+        closed.add_done_callback(lambda _: response.run.cancel())
         try:
             await self._follow(response)
         finally:
             closed.cancel()
-            self._running = None
+            response.run.cancel()  # which does nothing if the response has ended
         if response.run.error:
             self._forget(previous_id)
         else:

@@ -238,3 +238,63 @@ async def test_conversation_of_a_stored_response_has_its_input_before_its_output
     clock = FakeClock()
     response = await stored_response(clock, 1)
     assert [item["id"] for item in items_in(response.conversation)] == ["msg_in_1", "msg_1_0"]
+
+
+async def run_again(
+    store: MemoryResponseStore, clock: FakeClock, number: int = 1, items: bytes = b"[]"
+) -> tuple[Ticket, StoredResponse]:
+    """Start a response as `Responses.create` does, for example for a client that reads its answer again."""
+    ticket = a_ticket()
+    run = a_run(ticket, clock, number)
+    response = StoredResponse(run, items=items)
+    store.add(response)
+    run.start(lambda: store.ended(response))
+    say(ticket, "a" * 1000)
+    await settle()
+    return ticket, response
+
+
+async def test_response_store_counts_a_response_that_is_run_again_once():
+    """Each time that a response was read again, its bytes were added for ever. After 32 MiB of them, every
+    response was dropped when it ended.
+    """
+    clock = FakeClock()
+    store = MemoryResponseStore(3600, clock.now, max_bytes=40_000)
+    sizes_bytes = set()
+    for _ in range(20):
+        ticket, _ = await run_again(store, clock)
+        end(ticket)
+        await settle()
+        sizes_bytes.add(store.size_bytes)
+    assert len(sizes_bytes) == 1
+    assert store.find("resp_1") is not None
+    store.remove("resp_1")
+    assert store.size_bytes == 0
+
+
+async def test_response_removed_while_it_is_run_again_is_not_counted_or_stored_when_it_ends():
+    clock = FakeClock()
+    store = MemoryResponseStore(3600, clock.now)
+    for number in (1, 2):
+        ticket, _ = await run_again(store, clock, items=b'[{"id":"x%d"}]' % number)
+        if number == 1:
+            end(ticket)
+            await settle()
+    store.remove("resp_1")
+    end(ticket)
+    await settle()
+    assert (store.size_bytes, store.find("resp_1")) == (0, None)
+
+
+async def test_end_of_a_response_that_a_newer_run_has_replaced_changes_nothing_in_the_store():
+    clock = FakeClock()
+    store = MemoryResponseStore(3600, clock.now)
+    older, _ = await run_again(store, clock)
+    newer, response = await run_again(store, clock)
+    end(older)
+    await settle()
+    assert (store.size_bytes, response.ended_at) == (0, None)
+    end(newer)
+    await settle()
+    assert store.find("resp_1") is response
+    assert store.size_bytes == response.size_bytes + len(response.items)

@@ -1,0 +1,73 @@
+"""What clients receive when the gateway stops and cancels the runs of their requests."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from mlx_server.gateway.answer_log import NoLog
+from mlx_server.gateway.kept_answers.kept_answer import KeptAnswer
+from mlx_server.gateway.kept_answers.middleware import follow
+from tests.unit.mlx_server.gateway.kept_answers.kept_routes import LAST, START, Gateway, frame, turns
+from tests.unit.mlx_server.gateway.kept_answers.test_keep_alives import HEAD
+
+
+@pytest.mark.parametrize("is_waited_for", [False, True])
+async def test_client_of_a_cancelled_run_gets_503_before_the_start_and_no_end_after_it(is_waited_for):
+    """A body was sent without a start, which the server reported as a fault of the application; and a stream
+    that was cut off ended like a complete one.
+    """
+    goes_on = asyncio.Event()
+
+    async def route(scope: Any, receive: Any, send: Any) -> None:
+        try:
+            if dict(scope["headers"])[b"idempotency-key"] != b"prepared":
+                await send(START)
+                await send(frame(b"Hel"))
+            if dict(scope["headers"])[b"idempotency-key"] == b"complete":
+                await send(LAST)
+            await asyncio.Event().wait()
+        finally:
+            if is_waited_for:
+                await goes_on.wait()
+
+    gateway = Gateway(NoLog(), route)
+    prepared, begun, complete = [gateway.client(key) for key in (b"prepared", b"begun", b"complete")]
+    await turns()
+    closing = asyncio.ensure_future(gateway.keeper.close())
+    await turns()
+    goes_on.set()
+    await closing
+    await asyncio.wait_for(asyncio.gather(prepared.task, begun.task, complete.task), 5)
+    assert (prepared.status, "stopping" in prepared.text, prepared.is_complete) == (503, True, True)
+    assert (begun.status, begun.text, begun.is_complete) == (200, "Hel", False)
+    assert (complete.status, complete.text, complete.is_complete) == (200, "Hel", True)
+
+
+@pytest.mark.parametrize("is_complete", [False, True])
+@pytest.mark.parametrize("turns_later", range(5))
+async def test_follower_cancelled_at_any_time_ends_cancelled_and_suspends_an_incomplete_answer(
+    is_complete, turns_later
+):
+    """A cancellation that came while the follower ended was swallowed, and its caller went on."""
+    answer = KeptAnswer(HEAD, NoLog(), lambda answer: None)
+    answer.body.is_whole.set()
+    await answer.rendering.take(START)
+
+    async def send(message: Any) -> None:
+        pass
+
+    async def never() -> Any:
+        await asyncio.Event().wait()
+
+    following = asyncio.ensure_future(follow(answer, 0, never, send))
+    await turns()
+    if is_complete:
+        answer.rendering.end()
+    await turns(turns_later)
+    had_ended = not following.cancel()
+    await asyncio.wait([following])
+    assert following.cancelled() != had_ended
+    assert (answer.client_left.is_set(), answer.first_frames) == (not is_complete, [])
