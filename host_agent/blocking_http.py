@@ -45,7 +45,10 @@ def open_response(
 
 def json_object(raw: bytes) -> dict[str, Any]:
     """Parse a response's body as JSON. Return an empty dict if the body is empty or is not a JSON object.
-    Raises ValueError if the body is not JSON.
+    Raises ValueError if the body is not JSON, or is nested too deeply to be read.
     """
-    parsed = json.loads(raw or b"{}")
+    try:
+        parsed = json.loads(raw or b"{}")
+    except RecursionError:
+        raise ValueError("its JSON is nested too deeply") from None
     return parsed if isinstance(parsed, dict) else {}

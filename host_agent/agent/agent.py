@@ -27,7 +27,7 @@ from vestal.supervision import SupervisionError
 
 log = logging.getLogger("vestal")
 
-PASS_END_S = 5.0  # the longest that a replacement waits for a running recovery pass to end
+PASS_END_S = 5.0  # the longest that a replacement waits for a running recovery pass or request to end
 
 
 class Agent:
@@ -139,14 +139,17 @@ async def _leave_children(components: Components, loops: BackgroundLoops, journa
     """Stop the agent's own work, and leave every child process running for the program that replaces the
     agent.
 
-    A recovery pass that has not ended after PASS_END_S seconds is canceled.
+    A recovery pass, or what a person asked for, is canceled if it has not ended after PASS_END_S seconds.
     """
+    control = components.listener_context.service_control
     journal.record("agent", "agent_replacing")
     await loops.stop()
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(PASS_END_S):
             await components.passes.wait()
-    await components.passes.cancel()
+            await control.wait()
+    await components.passes.close()
+    await control.close()
     journal.disconnect_followers()
     await components.listener.stop_accepting()
     await components.watchdog.detach()
@@ -157,14 +160,15 @@ async def _leave_children(components: Components, loops: BackgroundLoops, journa
 async def _stop(components: Components, loops: BackgroundLoops, journal: Journal) -> None:
     """Stop all work of the agent and all child processes.
 
-    The watchdog, the loops and the recovery pass end first, so that none of them restarts a child that is
-    stopped later.
+    The watchdog, the loops, the recovery pass and what a person asked for end first, so that none of them
+    restarts a child that is stopped later. The listener still answers, but starts nothing any more.
     """
     journal.record("agent", "agent_stopping")
     await _stop_supervised(components.watchdog.stop, journal)
     await components.upgrades.stop()
     await loops.stop()
-    await components.passes.cancel()
+    await components.passes.close()
+    await components.listener_context.service_control.close()
     journal.disconnect_followers()
     for stop in (components.ollama.controller.stop, components.supervisor.stop):
         await _stop_supervised(stop, journal)

@@ -14,7 +14,7 @@ from typing import Any
 
 from host_agent.history import counters, plot
 from host_agent.history.counters import Reading
-from host_agent.history.plot import FINE_STEP_S, SPANS, Span
+from host_agent.history.plot import FINE_STEP_S, SPANS
 from host_agent.history.sample import Sample
 from host_agent.history.store import HistoryStore
 from host_agent.journal import Journal
@@ -87,8 +87,8 @@ class History:
         """
         now, span = self._wall(), SPANS[name]
         # If probes are rarer than the steps of the plot, make the steps longer.
-        if span.is_fine and self._patience_s > span.step_s:
-            span = Span(span.length_s, plot.start_of(self._patience_s, span.step_s) + span.step_s)
+        if span.is_fine:
+            span = span.with_steps_of(self._patience_s)
         read = self._store.fine if span.is_fine else self._store.coarse
         return {"range": name, **plot.plot(read(now - span.length_s), span, now)}
 

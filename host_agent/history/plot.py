@@ -28,6 +28,17 @@ class Span:
         """
         return self.step_s < COARSE_STEP_S
 
+    def with_steps_of(self, least_s: float) -> Span:
+        """Return this span with longer steps if its steps are shorter than `least_s` seconds.
+
+        The new steps are multiples of `step_s`, and at most as long as the span, so that a plot has at least
+        one.
+        """
+        if least_s <= self.step_s:
+            return self
+        within_s = min(least_s, self.length_s)
+        return Span(self.length_s, min(self.length_s, start_of(within_s, self.step_s) + self.step_s))
+
 
 SPANS = {
     "hour": Span(3600, FINE_STEP_S),

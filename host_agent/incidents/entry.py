@@ -32,6 +32,13 @@ class Entry(NamedTuple):
         """
         return int(min(self.number(name), MAX_COUNT))
 
+    def reference(self, name: str) -> int:
+        """Return the field `name`, which is the id of an incident or the number of a journal entry, as a
+        whole number; 0 if the field is missing or no number. These numbers grow without a limit, so `count`
+        must not read them.
+        """
+        return int(self.number(name))
+
     def text(self, name: str) -> str:
         """Return the field `name` as a text of at most MAX_TEXT characters; empty if the field is missing or
         no text.

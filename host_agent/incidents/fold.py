@@ -27,10 +27,14 @@ WITHOUT_FIELDS = frozenset({"child_adopted", "child_killed", "child_ready", "chi
 class IncidentFold:
     """Derives the incidents from journal entries, which must be added in their order. `ledger` has the
     incidents.
+
+    If an entry cannot be applied because of a bug, `on_bug` is called with the name of its event and the
+    exception, and the entry is skipped. Without `on_bug`, the exception is raised.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_bug: Callable[[str, Exception], None] | None = None) -> None:
         self.ledger = Ledger()
+        self._on_bug = on_bug
         self._known = Known()
         readers = (
             ChildEvents(self.ledger, self._known),
@@ -58,7 +62,8 @@ class IncidentFold:
         if not isinstance(event, str) or event not in self._methods:
             return ()
         head = (raw.get("seq"), raw.get("ts"), raw.get("component"), event, raw.get("cause"))
-        return self._take(made(*head, raw.get("fields"), self._known.last_ts))
+        self._apply(made(*head, raw.get("fields"), self._known.last_ts))
+        return self.ledger.take_changed()
 
     def add_rows(self, rows: Iterable[tuple[Any, ...]], parse: Callable[[str], Any]) -> None:
         """Update the incidents by the journal's next events, which are rows of its file.
@@ -66,21 +71,25 @@ class IncidentFold:
         `parse` decodes an event's fields, and is called only if they are needed. An agent that starts after
         many crashes reads twenty thousand rows, so this loop must be fast.
         """
-        ledger, known, methods = self.ledger, self._known, self._methods
+        known, methods = self._known, self._methods
         for seq, ts, component, event, cause, text in rows:
-            if (method := methods.get(event)) is not None:
+            if event in methods:
                 fields = {} if event in WITHOUT_FIELDS or text == "{}" else parse(text)
-                entry = made(seq, ts, component, event, cause, fields, known.last_ts)
-                ledger.begin(entry.seq, entry.ts)
-                method(entry)
-                known.last_ts = entry.ts
-        ledger.take_changed()
+                self._apply(made(seq, ts, component, event, cause, fields, known.last_ts))
+        self.ledger.take_changed()
 
-    def _take(self, entry: Entry) -> tuple[Incident, ...]:
-        self.ledger.begin(entry.seq, entry.ts)
-        self._methods[entry.event](entry)
+    def _apply(self, entry: Entry) -> None:
+        """Update the incidents by `entry`. A bug in this must not keep the agent from starting: see
+        `on_bug`.
+        """
+        try:
+            self.ledger.begin(entry.seq, entry.ts)
+            self._methods[entry.event](entry)
+        except Exception as error:
+            if self._on_bug is None:
+                raise
+            self._on_bug(entry.event, error)
         self._known.last_ts = entry.ts
-        return self.ledger.take_changed()
 
 
 def fold(entries: Iterable[Mapping[str, Any]]) -> list[Incident]:

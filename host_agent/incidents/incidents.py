@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +17,8 @@ from host_agent.incidents.events import INCIDENT_EVENTS
 from host_agent.incidents.fold import IncidentFold
 from host_agent.incidents.incident import Incident
 from host_agent.journal import COLUMNS, Journal, connect_read_only, event_from_row, fields_from
+
+log = logging.getLogger("vestal")
 
 FOLLOWER_BACKLOG = 1000  # the most unread incidents of a follower, which is then disconnected
 MAX_ENTRIES = 500  # the most journal lines in one response about an incident
@@ -30,7 +33,7 @@ class Incidents:
 
     def __init__(self, journal: Journal, *, wall: Callable[[], float] = time.time) -> None:
         self._journal, self._wall = journal, wall
-        self._fold = IncidentFold()
+        self._fold = IncidentFold(log_first_bug())
         self._followers: set[Followed] = set()
         self._fold.add_rows(journal.rows_of(INCIDENT_EVENTS), fields_from)
         journal.call_with_each(self._add)
@@ -97,6 +100,21 @@ class Incidents:
                     queue.put_nowait(changed_json)
 
 
+def log_first_bug() -> Callable[[str, Exception], None]:
+    """Return a function that logs the first exception which it is called with, with the name of the journal
+    event that raised it, and ignores later ones, because a journal may have thousands of such events.
+    """
+    is_logged = False
+
+    def on_bug(event: str, error: Exception) -> None:
+        nonlocal is_logged
+        if not is_logged:
+            is_logged = True
+            log.error("A bug: the incidents lack a journal event %r.", event, exc_info=error)
+
+    return on_bug
+
+
 def newest_of(incidents: list[Incident], limit: int, since: float) -> list[Incident]:
     """Return the newest `limit` incidents, newest first, without those that ended before `since`."""
     recent = (each for each in reversed(incidents) if each.ended_at is None or each.ended_at >= since)
@@ -108,7 +126,7 @@ def incidents_in_file(path: Path) -> list[Incident]:
 
     Raises sqlite3.Error if the file cannot be read.
     """
-    folded = IncidentFold()
+    folded = IncidentFold(log_first_bug())
     names = ", ".join("?" * len(INCIDENT_EVENTS))
     query = f"SELECT {COLUMNS} FROM events WHERE event IN ({names}) ORDER BY seq"
     with contextlib.closing(connect_read_only(path)) as database:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from host_agent.incidents.entry import Entry
-from host_agent.incidents.incident import Failure, Incident, Requests
+from host_agent.incidents.incident import Failure, Incident, Part, Requests
 from host_agent.incidents.related import PARENTS, with_children
 from host_agent.services import MLX_ENGINE, MLX_SERVER
 
@@ -76,8 +76,7 @@ class Ledger:
         The service is `entry.service` if `service` is empty.
         """
         service = service or entry.service
-        incident = self.incident_of(service, entry)
-        part = incident.part(service, entry.ts)
+        incident, part = self._fault(service, entry)
         part.failed(failure, entry.ts)
         part.is_notice = False
         incident.pending.add(service)
@@ -87,25 +86,24 @@ class Ledger:
         return incident
 
     def note(self, entry: Entry, failure: Failure, service: str = "") -> None:
-        """Record a fault that is over at once. It is added to the incident that `incident_of` returns. This
-        incident ends unless one of its services is unhealthy.
+        """Record a fault that is over at once. It is added to the incident that a failure of the service
+        would belong to. This incident ends unless one of its services is unhealthy.
 
         `entry` is the journal entry that reports the fault, and `failure` describes it. The service that
         failed is `service` or, if that is empty, `entry.service`.
         """
         service = service or entry.service
-        incident = self.incident_of(service, entry)
-        is_new = service not in incident.parts
-        part = incident.part(service, entry.ts)
+        incident, part = self._fault(service, entry)
+        part.is_notice = part.count == 0 or part.is_notice
         part.failed(failure, entry.ts)
-        part.is_notice = is_new or part.is_notice
         self._close_if_well(incident, entry)
 
-    def incident_of(self, service: str, entry: Entry) -> Incident:
-        """Return the incident to which a fault of the service belongs; create an incident if there is
-        none.
+    def _fault(self, service: str, entry: Entry) -> tuple[Incident, Part]:
+        """Return the incident to which a fault of the service belongs, and the part of this incident that
+        says what happened to the service. Create each of them if it does not exist.
         """
-        found = self.open_with(service) or self._open_with_relative(service) or self._recent(entry.ts)
+        # Nothing else creates incidents: one without a part has no title, and kept the agent from starting.
+        found = self.fault_of(service) or self._recent(entry.ts)
         if found is None:
             self._last_id = max(entry.seq, self._last_id + 1)
             found = Incident(self._last_id, entry.ts, entry.seq, entry.seq)
@@ -113,19 +111,18 @@ class Ledger:
             self.live.append(found)
             self._by_id[found.id] = found
             self._forget_oldest()
-        return self.mark_changed(found)
+        return self.mark_changed(found), found.part(service, entry.ts)
 
     def open_with(self, service: str) -> Incident | None:
         """Return the open incident in which the service is unhealthy, or None if there is none."""
         return next((each for each in self.live if service in each.pending), None)
 
-    def is_unhealthy(self, service: str) -> bool:
-        """Return whether the service, its parent or its child is unhealthy in an open incident."""
-        return self.open_with(service) is not None or self._open_with_relative(service) is not None
-
-    def _open_with_relative(self, service: str) -> Incident | None:
+    def fault_of(self, service: str) -> Incident | None:
+        """Return the open incident in which the service is unhealthy or, if there is none, one in which its
+        parent or its child is. Return None if all of them are healthy.
+        """
         relatives = {*with_children(service), PARENTS.get(service, service)}
-        return next((each for each in self.live if relatives & each.pending), None)
+        return self.open_with(service) or next((each for each in self.live if relatives & each.pending), None)
 
     def _recent(self, ts: float) -> Incident | None:
         return next((each for each in reversed(self.live) if _is_near(each, ts)), None)

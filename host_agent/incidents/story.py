@@ -46,6 +46,8 @@ def as_json(incident: Incident, clock: Clock, now: float) -> dict[str, Any]:
 def title(incident: Incident) -> str:
     """Return a title that says what failed, in a few words."""
     parts = _parts(incident)
+    if not parts:
+        return "Something failed"
     if len(parts) > 1:
         names = _list([name_of(part.service) for part in parts])
         return f"{names[:1].upper()}{names[1:]} failed"

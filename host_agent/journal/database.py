@@ -8,6 +8,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterable
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,6 +32,9 @@ KEPT_COPIES = 3
 Row = tuple[int, float, str, str, str, str]
 """An event's columns, in the order of COLUMNS."""
 
+FileId = tuple[int, int]
+"""A file's device and inode, by which a file is known from another one that took its path."""
+
 
 class JournalDatabase:
     """One connection to the journal's SQLite file. Every method may raise sqlite3.Error or OSError.
@@ -41,7 +45,7 @@ class JournalDatabase:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._connection: sqlite3.Connection | None = None
-        self._file_id: tuple[int, int] | None = None
+        self._file_id: FileId | None = None
         self._was_checked = False
         self.replaced = ""
 
@@ -57,28 +61,46 @@ class JournalDatabase:
         it if there is none. A damaged file is renamed, and an empty one takes its place.
         """
         if self._connection is not None:
-            if self._identify() == self._file_id:
+            if self.file_at_path() == self._file_id:
                 return False
             self.close()
             self.replaced = "it was deleted or exchanged while it was open"
             self._delete_side_files()
+        found = self.file_at_path()
         try:
             self._connection = _connect(self._path, check=not self._was_checked)
         except sqlite3.DatabaseError as error:
             if not is_damage(error):
                 raise
-            self.put_aside(str(error))
+            self.put_aside(str(error), found)
             self._connection = _connect(self._path, check=False)
         self._was_checked = True  # check once only: a broken disk may cause many calls of `open`
-        self._file_id = self._identify()
+        self._file_id = self.file_at_path()
         return True
 
-    def put_aside(self, damage: str) -> None:
-        """Rename the damaged file, so that the next `open` creates an empty one. `damage` describes the
-        damage, and becomes part of `replaced`. Only the newest KEPT_COPIES damaged files are kept.
+    @property
+    def opened_file(self) -> FileId | None:
+        """Return the file that was opened last; None if there was none."""
+        return self._file_id
+
+    def file_at_path(self) -> FileId | None:
+        """Return the file that is at the path now; None if there is none."""
+        try:
+            status = os.stat(self._path)
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
+
+    def put_aside(self, damage: str, damaged: FileId | None) -> None:
+        """Rename the file `damaged`, so that the next `open` creates an empty one. If another file is at the
+        path by now, leave that one alone. `damage` describes the damage, and becomes part of `replaced`. Only
+        the newest KEPT_COPIES damaged files are kept.
         """
+        if damaged is None or damaged != self.file_at_path():
+            return
         self.close()
-        copy = self._path.with_name(f"{self._path.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}")
+        now = datetime.now()
+        copy = self._path.with_name(f"{self._path.name}.damaged-{now:%Y%m%d-%H%M%S-%f}")
         self._path.replace(copy)
         self._delete_side_files()
         self.replaced = f"it was damaged ({damage}) and renamed to {copy.name}"
@@ -140,13 +162,6 @@ class JournalDatabase:
 
     def _execute(self, query: str, *arguments: int | str) -> sqlite3.Cursor:
         return self._opened().execute(query, arguments)
-
-    def _identify(self) -> tuple[int, int] | None:
-        try:
-            status = os.stat(self._path)
-        except OSError:
-            return None
-        return status.st_dev, status.st_ino
 
     def _delete_side_files(self) -> None:
         """Delete the write-ahead log of a file that is gone, because SQLite would replay it into the new

@@ -119,10 +119,15 @@ class Journal:
         self._save()
 
     async def check(self) -> None:
-        """Check the file for damaged pages, in a thread, and replace a damaged file by an empty one."""
+        """Check the file for damaged pages, in a thread, and replace a damaged file by an empty one.
+
+        If another file has taken its place meanwhile, because an event could not be written to the damaged
+        one, that other file stays.
+        """
+        checked = self._database.file_at_path()
         if damage := await asyncio.to_thread(find_damage, self._path):
             with contextlib.suppress(OSError):
-                self._database.put_aside(damage)
+                self._database.put_aside(damage, checked)
             self.keep()
 
     @contextlib.contextmanager
@@ -280,7 +285,7 @@ class Journal:
         self._failed_at = time.monotonic()
         if isinstance(error, sqlite3.Error) and is_damage(error):
             with contextlib.suppress(OSError):
-                self._database.put_aside(str(error))
+                self._database.put_aside(str(error), self._database.opened_file)
         elif find_obstacle(self._path.parent) is None:
             self._database.close()  # what was opened on a read-only disk stays read-only
 

@@ -43,18 +43,28 @@ class EventStreams:
         with self._journal.follow() as queue:
             await response.prepare(request)
             try:
-                for entry in [] if since is None else self._journal.since(since):
-                    await response.write(_frame(entry))
-                await self._send_live(response, queue)
+                sent = 0 if since is None else await self._send_saved(response, since)
+                await self._send_live(response, queue, sent)
             except ConnectionError:
                 pass  # the client has hung up
         return response
 
+    async def _send_saved(self, response: web.StreamResponse, since: int) -> int:
+        """Send all saved entries with numbers above `since`, a page at a time. Return the number of the last
+        entry that was sent; 0 if there was none.
+        """
+        sent = 0
+        while page := self._journal.since(max(since, sent)):
+            for entry in page:
+                await response.write(_frame(entry))
+            sent = page[-1]["seq"]
+        return sent
+
     async def _send_live(
-        self, response: web.StreamResponse, queue: asyncio.Queue[dict[str, Any] | None]
+        self, response: web.StreamResponse, queue: asyncio.Queue[dict[str, Any] | None], sent: int
     ) -> None:
-        """Send the entries of `queue` until its last item, None. While no entry comes, send an SSE comment
-        each KEEPALIVE_EACH_S.
+        """Send the entries of `queue` whose numbers are above `sent`, until the queue's last item, None.
+        While no entry comes, send an SSE comment each KEEPALIVE_EACH_S.
         """
         while True:
             try:
@@ -65,7 +75,8 @@ class EventStreams:
                 continue
             if entry is None:
                 return
-            await response.write(_frame(entry))
+            if entry["seq"] > sent:
+                await response.write(_frame(entry))
 
 
 def sequence_number(text: str, name: str) -> int:

@@ -8,7 +8,7 @@ import time
 
 from aiohttp import web
 
-from host_agent.errors import PortBusy
+from host_agent.errors import HostAgentError, PortBusy
 from host_agent.journal import Journal
 from host_agent.listener.api import Api
 from host_agent.listener.context import ListenerContext
@@ -26,6 +26,14 @@ ANSWERS_WITHIN_S = 1.0
 POLL_S = 0.01
 LOOPBACK = "127.0.0.1"
 WILDCARD = "0.0.0.0"
+
+
+class CannotListen(HostAgentError):
+    """The agent cannot listen at an address of its settings, although no other process holds the port."""
+
+    code = "cannot_listen"
+    retryable = True  # a network interface may get its address later
+    exit_code = 75
 
 
 class Listener:
@@ -63,7 +71,7 @@ class Listener:
 
     async def start(self) -> None:
         """Listen on the configured addresses. Raises PortBusy, which names the process that holds the port,
-        if the port is taken.
+        if the port is taken, and CannotListen if an address or the port cannot be used for another reason.
         """
         await self._runner.setup()
         configured = [
@@ -100,32 +108,51 @@ class Listener:
         self._api.close_streams()
 
     async def _bind(self, address: str) -> None:
-        port = self._config.agent.port
         try:
-            name = LOOPBACK if address == "localhost" else address
-            listening = self._inherited.take(name, port) or acceptor.bind(name, port)
-            self._sockets.append(listening)
-            await self._runner.listen(address, port, listening)
+            await self._listen(address)
         except OSError as error:
-            if error.errno != errno.EADDRINUSE:
-                raise
-            holder = ports.holder(port, address) or ports.PortHolder(port, None)
-            sentence = ports.in_use_message(holder, "VESTAL_AGENT_PORT")
-            raise PortBusy(f"The agent cannot listen: {sentence}.") from None
+            cause = self._explain(error, address)
+            if isinstance(cause, PortBusy):
+                raise cause from None
+            where = f"{address}, port {self._config.agent.port}"
+            remedy = "correct agent.bind or agent.port"
+            raise CannotListen(f"The agent cannot listen at {where} ({error.strerror}): {remedy}.") from None
+
+    async def _listen(self, address: str) -> None:
+        port = self._config.agent.port
+        name = LOOPBACK if address == "localhost" else address
+        listening = self._inherited.take(name, port) or acceptor.bind(name, port)
+        await self._runner.listen(address, port, listening)
+        self._sockets.append(listening)
         self._bound.add(address)
 
+    def _explain(self, error: OSError, address: str) -> OSError | PortBusy:
+        """Return PortBusy, which names the process that holds the port, if the port is taken at `address`;
+        else return `error`.
+        """
+        if error.errno != errno.EADDRINUSE:
+            return error
+        port = self._config.agent.port
+        holder = ports.holder(port, address) or ports.PortHolder(port, None)
+        sentence = ports.in_use_message(holder, "VESTAL_AGENT_PORT")
+        return PortBusy(f"The agent cannot listen: {sentence}.")
+
     async def _follow_bridge(self) -> None:
-        """Listen on the Docker bridge's address once it exists, which may be long after the agent's start."""
+        """Listen on the Docker bridge's address once it exists and its port is free, which may be long after
+        the agent's start. Of failures in a row at one address, only the first is recorded in the journal.
+        """
         failed = ""
         while WILDCARD not in self._bound:
             address = network.bridge_address()
-            if address and address not in self._bound and address != failed:
+            if address and address not in self._bound:
                 try:
-                    await self._bind(address)
+                    await self._listen(address)
+                    failed = ""
                     self._journal.record("listener", "address_bound", "the Docker bridge", address=address)
-                except (OSError, PortBusy) as error:
-                    failed = address
-                    self._journal.record("listener", "address_not_bound", str(error), address=address)
+                except OSError as error:
+                    if address != failed:
+                        failed, cause = address, str(self._explain(error, address))
+                        self._journal.record("listener", "address_not_bound", cause, address=address)
             self._inherited.close()  # the rest belongs to addresses that the settings do not name
             await asyncio.sleep(BRIDGE_EACH_S)
 

@@ -13,6 +13,7 @@ from host_agent.journal import Journal
 from host_agent.recovery import recovery_pass
 from host_agent.recovery.recovery_pass import Checks, RecoveryPass, Remedies
 from host_agent.recovery.report import Report
+from host_agent.services.service_control import agent_stops
 from vestal.platform.file_lock import LockHeld, hold_lock
 
 log = logging.getLogger("vestal")
@@ -52,6 +53,7 @@ class Passes:
         self._reports: OrderedDict[str, Report] = OrderedDict()
         self._running: Report | None = None
         self._task: asyncio.Task[None] | None = None
+        self._closed = False
         self.count = 0
 
     @property
@@ -70,8 +72,10 @@ class Passes:
 
     def request(self, reason: str) -> tuple[Report, bool]:
         """Join the running pass, or start one. Return the pass's report, and True if this call started the
-        pass.
+        pass. Raises HttpError with status 503 after `close`.
         """
+        if self._closed:
+            raise agent_stops()
         if self._running is not None:
             self._joined.set()
             return self._running, False
@@ -87,8 +91,9 @@ class Passes:
         if self._task is not None:
             await asyncio.wait([self._task])
 
-    async def cancel(self) -> None:
-        """Cancel the running pass and wait until it has ended."""
+    async def close(self) -> None:
+        """Refuse further requests, cancel the running pass, and wait until it has ended."""
+        self._closed = True
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -120,7 +125,7 @@ class Passes:
             report.state, report.finished_at, self._running = "done", time.time(), None
         if report.found or report.left or report.reason != "scheduled" or self._records_all():
             self._record(report, found)
-        if self._joined.is_set():  # the last look began before these callers joined
+        if self._joined.is_set() and not self._closed:  # the last look began before these callers joined
             self.request(f"asked for while pass {report.run_id} ended")
 
     async def _look_for_everyone(self, report: Report) -> dict[str, Any]:

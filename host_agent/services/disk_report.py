@@ -29,8 +29,8 @@ class DiskReport:
     writes begin to fail and when they succeed again.
 
     `home` is the Vestal home; the disk of its folder is checked for whether it can be written. `mlx_failures`
-    returns the failed writes of the gateway and its engine, as the gateway reported them last. `ask_mlx` gets
-    a new report from the gateway; it is called while writes fail.
+    returns the failed writes of the gateway and its engine, as the running gateway reported them last.
+    `ask_mlx` gets a new report from the gateway; it is called while writes fail.
     """
 
     def __init__(

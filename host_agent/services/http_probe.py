@@ -21,7 +21,9 @@ class AnswerTimeout(NoAnswer):
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer: its status, and its body as parsed JSON, or None if the body is not JSON."""
+    """An answer: its status, and its body as parsed JSON, or None if the body is not JSON or is nested too
+    deeply.
+    """
 
     status: int
     body: Any
@@ -68,5 +70,5 @@ async def _read(content: aiohttp.StreamReader) -> bytes:
 def _json(raw: bytes) -> Any:
     try:
         return json.loads(raw)
-    except ValueError:
+    except (ValueError, RecursionError):  # whatever listens on the port may have written it
         return None

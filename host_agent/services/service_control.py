@@ -5,8 +5,10 @@ import contextlib
 import logging
 import os
 import signal
+from collections.abc import Awaitable, Callable
+from functools import partial
 
-from host_agent.errors import NotPossible, UnknownService
+from host_agent.errors import HostAgentError, NotPossible, UnknownService
 from host_agent.journal import Journal
 from host_agent.services import (
     AGENT,
@@ -23,11 +25,13 @@ from host_agent.services.ollama import OllamaService
 from host_agent.services.orchestrator.mode import Mode, ModeDecision
 from host_agent.services.retry_advice import GIVEN_UP
 from vestal.platform.processes import process_lookup
-from vestal.supervision import DOWN, Supervisor
+from vestal.supervision import DOWN, SupervisionError, Supervisor
+from vestal.web.http_error import HttpError
 
 log = logging.getLogger("vestal")
 
 BY_HAND = "a person"
+AGAIN_AFTER_S = 5.0  # an agent that is replaced answers again within this time
 NOT_CONTROLLED_HERE = {
     AGENT: "The agent is started and stopped with `vestal up` and `vestal down`.",
     DOCKER: "Vestal only watches the Docker engine: start or stop it as you installed it.",
@@ -51,35 +55,63 @@ class ServiceControl:
         self._supervisor, self._containers, self._mlx = supervisor, containers, mlx
         self._ollama, self._decision, self._journal = ollama, decision, journal
         self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
 
     def request(self, service: str, action: str) -> None:
         """Begin to `start`, `stop` or `restart` a service.
 
-        Raises UnknownService if there is no such service, or NotPossible if this service does not allow the
-        action. A later failure is recorded in the journal.
+        Raises UnknownService if there is no such service, NotPossible if this service does not allow the
+        action, or HttpError with status 503 after `close`. A later failure is recorded in the journal.
         """
+        if self._closed:
+            raise agent_stops()
         self._refuse_impossible(service, action)
         self._journal.record(service, f"{action}_requested", "by hand")
-        task = asyncio.create_task(self._carry_out(service, action))
+        task = asyncio.create_task(
+            self._record_failure(service, action, partial(self._carry_out, service, action))
+        )
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def start_all(self) -> None:
         """Start all services that were stopped by hand or given up, for `vestal up` and `vestal recover
-        --reset`.
+        --reset`. If one cannot be started, its failure is recorded in the journal, and the others are started
+        all the same. Raises HttpError with status 503 after `close`.
         """
-        children = (MLX_SERVER, *IN_CONTAINERS) if self._decision.mode is Mode.NATIVE else (MLX_SERVER,)
-        status = self._supervisor.status()
-        for name in (name for name in children if status[name].state in DOWN):
-            await self._supervisor.start_child(name, "asked for by hand", reset=True)
-        if status[MLX_SERVER].state not in DOWN:
-            engine = await self._mlx.engine_status(fresh=True)
-            if engine is not None and engine.state in GIVEN_UP:
-                self.request(MLX_SERVER, "restart")  # only a new gateway starts an engine that was given up
-        await self._ollama.start_again()
+        if self._closed:
+            raise agent_stops()
         if self._decision.mode is Mode.DOCKER:
             for name in IN_CONTAINERS:
                 self._containers.clear_manual_stop(name)
+        children = (MLX_SERVER, *IN_CONTAINERS) if self._decision.mode is Mode.NATIVE else (MLX_SERVER,)
+        status = self._supervisor.status()
+        for name in (name for name in children if status[name].state in DOWN):
+            start = partial(self._supervisor.start_child, name, "asked for by hand", reset=True)
+            await self._record_failure(name, "start", start)
+        if status[MLX_SERVER].state not in DOWN:
+            await self._record_failure(MLX_ENGINE, "start", self._start_engine_given_up)
+        await self._record_failure(OLLAMA, "start", self._ollama.start_again)
+
+    async def wait(self) -> None:
+        """Wait until everything that was requested has been done or has failed."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def close(self) -> None:
+        """Refuse further requests, and cancel those that are under way, because the agent stops."""
+        self._closed = True
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _start_engine_given_up(self) -> None:
+        """Request a restart of the gateway if its engine was given up, because only a new gateway starts
+        it.
+        """
+        engine = await self._mlx.engine_status(fresh=True)
+        if engine is not None and engine.state in GIVEN_UP:
+            self.request(MLX_SERVER, "restart")
 
     def _refuse_impossible(self, service: str, action: str) -> None:
         if service not in NAMES:
@@ -93,19 +125,26 @@ class ServiceControl:
         if service in IN_CONTAINERS and self._decision.mode is Mode.OFF:
             raise NotPossible("The orchestrator is switched off (orchestrator.mode).")
 
-    async def _carry_out(self, service: str, action: str) -> None:
+    async def _record_failure(self, service: str, action: str, work: Callable[[], Awaitable[None]]) -> None:
+        """Await `work()`, which is to `start`, `stop` or `restart` the service, as `action` says. If it
+        fails, record that in the journal and do not raise, so that other services get their turn.
+        """
         try:
-            if service == MLX_ENGINE:
-                await (self._try_engine() if action == "start" else self._restart_engine())
-            elif service == OLLAMA:
-                await self._ollama.manual_action(action)
-            elif service in IN_CONTAINERS and self._decision.mode is Mode.DOCKER:
-                await self._container(service, action)
-            else:
-                await self._child(service, action)
-        except Exception as error:  # nobody awaits this task, so the journal reports its failure
-            log.warning("%s of %s failed", action, service, exc_info=True)
+            await work()
+        except Exception as error:
+            is_bug = not isinstance(error, HostAgentError | SupervisionError)
+            log.warning("%s of %s failed", action, service, exc_info=is_bug)
             self._journal.record(service, f"{action}_failed", str(error) or repr(error))
+
+    async def _carry_out(self, service: str, action: str) -> None:
+        if service == MLX_ENGINE:
+            await (self._try_engine() if action == "start" else self._restart_engine())
+        elif service == OLLAMA:
+            await self._ollama.manual_action(action)
+        elif service in IN_CONTAINERS and self._decision.mode is Mode.DOCKER:
+            await self._container(service, action)
+        else:
+            await self._child(service, action)
 
     async def _child(self, service: str, action: str) -> None:
         match action:
@@ -162,3 +201,9 @@ class ServiceControl:
         if pid is None or "mlx_server.engine" not in process_lookup.command_line(pid):
             raise NotPossible("The engine is not running; its gateway starts it.")
         return pid
+
+
+def agent_stops() -> HttpError:
+    """Return the error for a request that would start something while the agent stops or is replaced."""
+    message = "The agent is stopping, and starts nothing any more; ask again once it runs (`vestal up`)."
+    return HttpError("agent_stopping", message, status=503, retry_after_s=AGAIN_AFTER_S)

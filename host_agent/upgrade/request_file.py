@@ -46,10 +46,11 @@ def take(home: Home) -> UpgradeRequest:
     In either case the environment names this process's log file, because the new agent writes to the same
     log.
     """
-    asked: dict[str, object] = {}
-    with contextlib.suppress(OSError, ValueError):
+    asked: object = None
+    with contextlib.suppress(OSError, ValueError, RecursionError):
         asked = json.loads(_path(home).read_text())
     remove(home)
+    asked = asked if isinstance(asked, dict) else {}
     environment = asked.get("environment")
     chosen = environment if isinstance(environment, dict) else dict(os.environ)
     chosen = {str(name): str(value) for name, value in chosen.items()}

@@ -86,14 +86,15 @@ class Upgrades:
         return True
 
     def go_on(self) -> None:
-        """Finish the upgrade that replaced the earlier agent by this one; do nothing if there was none."""
+        """Finish the upgrade that replaced the earlier agent by this one. If the new program could not be
+        executed, so that the present one goes on, only record that in the journal, which was closed at that
+        time. Do nothing if there was no upgrade.
+        """
         if self._report["state"] == "replacing_agent":
             self._note(AGENT, "replaced", event="agent_replaced")
             self._task = asyncio.create_task(self._finish(), name="upgrade")
-
-    def agent_was_not_replaced(self, why: str) -> None:
-        """Report that the new program could not be executed, for the reason `why`."""
-        self._refuse(UpgradeRefused(f"The agent could not be replaced, and goes on: {why}."))
+        elif self._report["state"] == "refused":
+            self._journal.record(AGENT, "upgrade_refused", self._report["why"])
 
     async def stop(self) -> None:
         """Cancel the upgrade that is under way."""

@@ -17,6 +17,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from host_agent.watchdog.restart_plan import RestartPlan
@@ -35,14 +36,21 @@ LOOK_EACH_S = 0.5
 
 class Watchdog:
     """Watches the agent whose PID file is in the folder `run`. If this agent has died and no other one
-    starts, or if the agent does not answer GET /health at `port`, the watchdog runs `vestal recover --once`.
+    starts, or if the agent does not answer GET /health at `port`, the watchdog runs `command`, which is
+    `vestal recover --once`. `plan` says after which delay.
 
     Its `sockets` keep the gateway's listening sockets for the next agent.
     """
 
-    def __init__(self, run: Path, port: int) -> None:
-        self._run, self._port = run, port
-        self._plan = RestartPlan()
+    def __init__(
+        self,
+        run: Path,
+        port: int,
+        command: Sequence[str] = RECOVER,
+        plan: RestartPlan = RestartPlan(),  # noqa: B008 - frozen
+    ) -> None:
+        self._run, self._port, self._command = run, port, command
+        self._plan = plan
         self.sockets = SocketStore(run / SOCKET_NAME)
 
     async def watch(self) -> None:
@@ -93,16 +101,29 @@ class Watchdog:
         return True
 
     async def _recover(self) -> None:
-        """Run `vestal recover --once`; end it if the watchdog is stopped meanwhile."""
+        """Run `vestal recover --once`; end it if the watchdog is stopped meanwhile.
+
+        If no process can be started, only report that: the watchdog goes on, and tries again by its plan.
+        """
+        try:
+            code = await self._run_command()
+        except (OSError, RuntimeError) as error:  # no process, descriptor or thread; Python is being replaced
+            write_line(sys.stdout, f"`vestal recover --once` could not be started: {error}")
+        else:
+            write_line(sys.stdout, f"`vestal recover --once` ended with exit code {code}")
+
+    async def _run_command(self) -> int:
+        """Run `command` to its end, and return its exit code. Terminate it if this task is cancelled."""
         # By this variable a supervisor finds its child: what is started here is not the watchdog.
         env = {name: value for name, value in os.environ.items() if name != PID_FILE_VARIABLE}
-        process = await asyncio.create_subprocess_exec(*RECOVER, stdin=asyncio.subprocess.DEVNULL, env=env)
+        process = await asyncio.create_subprocess_exec(
+            *self._command, stdin=asyncio.subprocess.DEVNULL, env=env
+        )
         try:
-            code = await process.wait()
+            return await process.wait()
         except asyncio.CancelledError:
             process.terminate()
             raise
-        write_line(sys.stdout, f"`vestal recover --once` ended with exit code {code}")
 
     async def _answers(self) -> bool:
         """Return whether the agent answers GET /health."""

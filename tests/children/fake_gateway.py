@@ -2,8 +2,9 @@
 
 The file is `fake_gateway.json` in VESTAL_HOME: {"status": "ok", "engine": {...}}; without it, the answer is
 that of a healthy gateway. With `exit_code` in the file, the process exits at once with that code. With
-`start_s`, it serves after that many seconds. While it has `computes`, requests are not answered, and the
-process computes. Like the real gateway it serves the socket that it inherits from the agent.
+`start_s`, it serves after that many seconds; with `stop_s`, it ends that many seconds after SIGTERM. While it
+has `computes`, requests are not answered, and the process computes. Like the real gateway it serves the
+socket that it inherits from the agent.
 """
 
 from __future__ import annotations
@@ -31,6 +32,11 @@ def health() -> dict[str, Any]:
         return HEALTHY
 
 
+def end(number: int, frame: object) -> None:
+    time.sleep(health().get("stop_s", 0))
+    os._exit(0)
+
+
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         while "computes" in health():
@@ -55,7 +61,7 @@ def main() -> None:
     if "exit_code" in health():
         print("the configuration is wrong: no such model", flush=True)
         sys.exit(health()["exit_code"])
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    signal.signal(signal.SIGTERM, end)
     time.sleep(health().get("start_s", 0))
     inherited = InheritedSockets.from_environment().take("127.0.0.1", PORT)
     server = Server(("127.0.0.1", PORT), Handler, bind_and_activate=inherited is None)

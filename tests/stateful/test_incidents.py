@@ -73,7 +73,14 @@ class AnyJournal(RuleBasedStateMachine):
     @rule(service=st.sampled_from(SERVICES), event=st.sampled_from(sorted(EFFECTS)))
     def write_any_event(self, service: str, event: str) -> None:
         self.write(
-            service, event, count=2, id="r1", healthy=False, unhealthy=[service], faults={service: "x"}
+            service,
+            event,
+            attempt=1,
+            count=2,
+            id="r1",
+            healthy=False,
+            unhealthy=[service],
+            faults={service: "x"},
         )
 
     @rule()
@@ -114,6 +121,7 @@ class AnyJournal(RuleBasedStateMachine):
             requests = each["requests"]
             assert 0 <= requests["lost"] + requests["continued"] <= requests["waited"]
         for incident in incidents:
+            assert incident.parts, "an incident is about a service"
             assert incident.open == bool(incident.pending)
             assert incident.first_seq <= incident.last_seq
 
@@ -139,6 +147,36 @@ ENTRY = st.fixed_dictionaries(
     }
     | {"fields": FIELDS | ANYTHING},
 )
+
+
+FAILURES = ("health_failed", "child_start_timed_out", "child_launch_failed", "child_exited")
+MEANWHILE = ("stop_requested", "child_stopped", "agent_stopping", "recovery_finished", "child_started")
+OUTCOMES = ("child_restarting", "breaker_opened", "child_gave_up", "remedy_applied", "restart_failed")
+LIFE = st.tuples(
+    st.sampled_from(FAILURES),
+    st.sampled_from(("mlx_server", "mlx_engine")),
+    st.sampled_from(MEANWHILE),
+    st.sampled_from((0.0, 5.0, 30.0)),
+    st.sampled_from(OUTCOMES),
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(LIFE, min_size=1, max_size=4))
+def test_incidents_of_failures_with_any_event_before_their_outcome_have_a_part_and_a_title(lives):
+    """An engine that hung and was stopped, and whose successor died, once made an incident without a part.
+    It has no title, so that GET /incidents failed, and the next agent could not start.
+    """
+    folded, ts, seq = IncidentFold(), 1000.0, 0
+    for failure, service, meanwhile, gap_s, outcome in lives:
+        for component, event in (("mlx_engine", failure), (service, meanwhile), ("mlx_engine", outcome)):
+            fields = {"attempt": 1, "healthy": True, "open_s": 60}
+            seq, ts = seq + 1, ts + gap_s
+            folded.add({"seq": seq, "ts": ts, "component": component, "event": event, "fields": fields})
+            for incident in folded.ledger.incidents:
+                assert incident.parts
+                assert incident.open == bool(incident.pending)
+                assert as_json(incident, str, ts)["title"]
 
 
 @settings(max_examples=150, deadline=None)

@@ -9,7 +9,7 @@ import yaml
 
 from vestal.config.errors import ConfigError
 from vestal.config.settings import Settings
-from vestal.config.yaml_file import KeyPath
+from vestal.config.yaml_file import KeyPath, parse
 
 SHORT_NAMES: dict[str, KeyPath] = {
     "VESTAL_MLX_PORT": ("mlx", "port"),
@@ -79,7 +79,7 @@ def _parse(key: KeyPath, text: str) -> Any:
 def _parse_yaml(text: str) -> Any:
     """Return the list or mapping in the text. Invalid YAML stays text, which validation then refuses."""
     try:
-        return yaml.safe_load(text)
+        return parse(text)[1]
     except yaml.YAMLError:
         return text
 

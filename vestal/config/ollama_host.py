@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 
 from vestal.config.errors import ConfigError
+from vestal.config.urls import check_http_url
 
 VARIABLE = "OLLAMA_HOST"
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", "11434"
@@ -26,13 +27,16 @@ def base_url(env: Mapping[str, str]) -> str | None:
     if not text:
         return None
     scheme, host, port, path = _parts(text)
-    if scheme not in SCHEME_PORTS or not (_NAME.fullmatch(host) or _is_ip_address(host)):
+    try:
+        if not (_NAME.fullmatch(host) or _is_ip_address(host)):
+            raise ValueError
+        host = _connectable(host)
+        return check_http_url(f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}{path}")
+    except ValueError:
         raise ConfigError(
             f"{VARIABLE} (environment) is {text!r}, which is not an Ollama server's address: give HOST:PORT, "
             "unset it, or set ollama.base_url."
-        )
-    host = _connectable(host)
-    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}{path}"
+        ) from None
 
 
 def _parts(text: str) -> tuple[str, str, str, str]:
@@ -43,9 +47,10 @@ def _parts(text: str) -> tuple[str, str, str, str]:
         scheme, rest, default_port = ("https", text, "443") if text == CLOUD else ("http", text, DEFAULT_PORT)
     address, slash, path = rest.partition("/")
     host, port = _split(address)
-    if port is None or not (port.isascii() and port.isdigit() and 0 < int(port[:6]) <= MAX_PORT):
-        port = default_port
-    return scheme, host or DEFAULT_HOST, str(int(port)), (slash + path).rstrip("/")
+    digits = (port or "").lstrip("0")
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= 5 and int(digits) <= MAX_PORT):
+        digits = default_port
+    return scheme, host or DEFAULT_HOST, digits, (slash + path).rstrip("/")
 
 
 def _split(address: str) -> tuple[str, str | None]:

@@ -8,6 +8,7 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _NOT_A_DURATION = 'not a duration such as "5m", "90s" or -1 (forever)'
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", re.IGNORECASE)
+_MAX_BYTES = 2**63 - 1  # what a system call takes
 _POWER = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 
@@ -37,12 +38,15 @@ def _with_units_s(text: str) -> float:
 def size_bytes(value: str | int) -> int:
     """Return a size as Docker writes it (`2g`, `512m`, `1.5GiB`, or a number of bytes) in bytes.
 
-    Units are powers of 1024. Raises ValueError if `value` is not a size.
+    Units are powers of 1024. Raises ValueError if `value` is not a size, or more than 2**63 - 1 bytes.
     """
     match = _SIZE.fullmatch(str(value).strip())
     if match is None:
         raise ValueError('not a size such as "2g" or "512m"')
-    return int(float(match[1]) * 1024 ** _POWER[match[2].lower()])
+    size = float(match[1]) * 1024 ** _POWER[match[2].lower()]
+    if size >= _MAX_BYTES:
+        raise ValueError('more than any machine has: give a size such as "2g" or "512m"')
+    return int(size)
 
 
 def format_size(count: float) -> str:

@@ -1,13 +1,17 @@
-"""Read the configuration file, and remember the line of each key."""
+"""Read the configuration file, and remember the line of each key. Also parse YAML in the environment."""
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
+from yaml.constructor import ConstructorError
 
 from vestal.config.errors import ConfigError
+
+MAX_DEPTH, MAX_VALUES = 20, 100_000
+_ENDLESS = "it has too many levels or values, or an alias of a section stands inside that section"
 
 KeyPath = tuple[str, ...]
 """The section and the key of a setting, such as `("mlx", "port")`."""
@@ -42,12 +46,11 @@ def read(path: Path) -> YamlFile:
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}.") from error
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        data = yaml.safe_load(text)
+        node, data = parse(text)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise ConfigError(f"{path}:{line}: this is not YAML: {error.problem or error.context}.") from error
-    except (yaml.YAMLError, RecursionError) as error:
+    except yaml.YAMLError as error:
         raise ConfigError(f"{path}: this is not YAML: {str(error).splitlines()[0]}.") from error
     if node is None:
         return YamlFile(path)
@@ -55,6 +58,59 @@ def read(path: Path) -> YamlFile:
         shape = "a list" if isinstance(data, list) else "a single value"
         raise ConfigError(f"{path}:1: the file must hold sections such as `mlx:`, not {shape}.")
     return YamlFile(path, data, _lines(path, node))
+
+
+def parse(text: str) -> tuple[yaml.Node | None, Any]:
+    """Return the root node of YAML, which is None if the text is empty, and the value that it stands for.
+
+    Raises yaml.YAMLError, and nothing else, if the text is invalid. A value that is not what its form says,
+    such as the date 2024-13-01, is invalid too, and so is one that contains itself, or that has more than
+    MAX_DEPTH levels or MAX_VALUES values.
+    """
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None, None
+        _refuse_endless(node)
+        return node, loader.construct_document(node)
+    except RecursionError:
+        raise yaml.YAMLError(_ENDLESS) from None
+    finally:
+        loader.dispose()
+
+
+class _Loader(yaml.SafeLoader):
+    """Reports a value that cannot be converted as an error of its line. PyYAML itself raises ValueError,
+    KeyError and others, without a line.
+    """
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Hashable:
+        try:
+            value: Hashable = super().construct_object(node, deep)
+            if isinstance(value, int):
+                str(value)  # raises ValueError for thousands of digits, as any message about it would
+        except (yaml.YAMLError, RecursionError):
+            raise
+        except Exception as error:
+            text = f'"{node.value[:60]}"' if isinstance(node, yaml.ScalarNode) else "it"
+            problem = f"{text} is not a valid {node.tag.rpartition(':')[2]}; put it in quotes if it is text"
+            raise ConstructorError(None, None, problem, node.start_mark) from error
+        return value
+
+
+def _refuse_endless(root: yaml.Node) -> None:
+    """Raise an error, with the line, for a value that is nested too deeply or in itself, or is too large."""
+    pending, count = [(root, 0)], 0
+    while pending:
+        node, depth = pending.pop()
+        count += 1
+        if depth > MAX_DEPTH or count > MAX_VALUES:
+            raise ConstructorError(None, None, _ENDLESS, node.start_mark)
+        if isinstance(node, yaml.MappingNode):
+            pending += [(inner, depth + 1) for pair in node.value for inner in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            pending += [(inner, depth + 1) for inner in node.value]
 
 
 def _lines(path: Path, root: yaml.Node) -> dict[KeyPath, int]:

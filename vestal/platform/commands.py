@@ -19,6 +19,7 @@ TIMEOUT_S = 10.0
 ASK_TIMEOUT_S = 20.0
 ACT_TIMEOUT_S = 180.0  # stopping the MLX server waits for its drain and for the six stages of its shutdown
 KILL_TIMEOUT_S = 1.0
+_STREAM_LIMIT_BYTES = 64 * 1024  # how much output is read ahead, as in asyncio
 # Parsers expect English without colors, and Homebrew would first update itself.
 PLAIN_OUTPUT = {"LC_ALL": "C", "HOMEBREW_NO_AUTO_UPDATE": "1", "NO_COLOR": "1"}
 
@@ -38,8 +39,8 @@ class CommandResult:
 def run(*command: str, timeout_s: float = TIMEOUT_S) -> CommandResult:
     """Run a command and return its stdout and stderr together.
 
-    The exit code is NOT_FOUND for a missing program, and TIMED_OUT for a command that was killed because it
-    took longer than `timeout_s`.
+    The exit code is NOT_FOUND for a missing program, and TIMED_OUT for a command that was killed, with
+    everything it started, because it took longer than `timeout_s`.
     """
     return _run(command, timeout_s, subprocess.STDOUT)
 
@@ -60,19 +61,22 @@ async def run_async(
 
     The command reads `stdin`; without it, its input is empty.
 
-    After `timeout_s`, or when the caller is cancelled, the command and everything it started are killed.
+    After `timeout_s`, or when the caller is cancelled, the command and everything it started are killed, even
+    if the command itself has ended: what it started in the background may still hold its output open.
     """
     try:
-        process = await _start(command, env, stdin is not None)
+        process, transport = await _start(command, env, stdin is not None)
     except OSError as error:
         return _not_found(command, error)
     try:
         async with asyncio.timeout(timeout_s):
             printed, _ = await process.communicate(stdin)
     except TimeoutError:
+        await _abandon(process, transport)
         return _timed_out(timeout_s)
-    finally:
-        await _kill_group(process)
+    except BaseException:
+        await _abandon(process, transport)
+        raise
     return CommandResult(process.returncode or 0, printed.decode(errors="replace"))
 
 
@@ -114,8 +118,9 @@ class DryRunCommands(Commands):
 def _run(
     command: tuple[str, ...], timeout_s: float, stderr: int, env: Mapping[str, str] | None = None
 ) -> CommandResult:
+    """Run a command in its own process group, all of which is killed after `timeout_s`."""
     try:
-        done = subprocess.run(
+        process = subprocess.Popen(
             command,
             env=env,
             stdin=subprocess.DEVNULL,
@@ -123,24 +128,36 @@ def _run(
             stderr=stderr,
             encoding="utf-8",
             errors="replace",
-            timeout=timeout_s,
-            check=False,
+            start_new_session=True,
         )
-    except subprocess.TimeoutExpired:
-        return _timed_out(timeout_s)
     except OSError as error:
         return _not_found(command, error)
-    return CommandResult(done.returncode, done.stdout)
+    with process:  # closes the pipes, and waits for the command
+        try:
+            printed, _ = process.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            _kill_group(process.pid, process.returncode)
+            return _timed_out(timeout_s)
+        except BaseException:
+            _kill_group(process.pid, process.returncode)
+            raise
+        return CommandResult(process.returncode, printed)
 
 
-async def _start(command: tuple[str, ...], env: Mapping[str, str] | None, has_input: bool) -> Process:
-    """Start the command as the leader of its own process group.
+async def _start(
+    command: tuple[str, ...], env: Mapping[str, str] | None, has_input: bool
+) -> tuple[Process, asyncio.SubprocessTransport]:
+    """Start the command as the leader of its own process group. Return the process, and the transport of its
+    pipes.
 
     If the caller is cancelled meanwhile, the command and everything it has started are killed. asyncio itself
     would kill the command only.
     """
+    loop = asyncio.get_running_loop()
+    # As asyncio.create_subprocess_exec does, which does not return the transport.
     starting = asyncio.ensure_future(
-        asyncio.create_subprocess_exec(
+        loop.subprocess_exec(
+            lambda: asyncio.subprocess.SubprocessStreamProtocol(_STREAM_LIMIT_BYTES, loop),
             *command,
             env=env,
             stdin=asyncio.subprocess.PIPE if has_input else asyncio.subprocess.DEVNULL,
@@ -150,11 +167,13 @@ async def _start(command: tuple[str, ...], env: Mapping[str, str] | None, has_in
         )
     )
     try:
-        return await asyncio.shield(starting)
+        transport, protocol = await asyncio.shield(starting)
     except asyncio.CancelledError:
         with contextlib.suppress(OSError):
-            await _kill_group(await starting)
+            transport, protocol = await starting
+            await _abandon(Process(transport, protocol, loop), transport)
         raise
+    return Process(transport, protocol, loop), transport
 
 
 def _timed_out(timeout_s: float) -> CommandResult:
@@ -165,14 +184,32 @@ def _not_found(command: tuple[str, ...], error: OSError) -> CommandResult:
     return CommandResult(NOT_FOUND, f"{command[0]}: {error.strerror}")
 
 
-async def _kill_group(process: Process) -> None:
-    """Kill the whole process group, because a child of the command that holds the pipe open would block
-    `wait`.
+async def _abandon(process: Process, transport: asyncio.SubprocessTransport) -> None:
+    """Kill the command's process group, wait for the command at most KILL_TIMEOUT_S, and close the pipes.
+
+    A process that has left the group may hold the other end of a pipe for ever.
     """
-    if process.returncode is not None:
-        return
+    _kill_group(process.pid, process.returncode)
+    try:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(KILL_TIMEOUT_S):
+                await process.wait()
+    finally:
+        transport.close()
+
+
+def _kill_group(leader: int, returncode: int | None) -> None:
+    """Kill the command and everything it has started, unless the number of its group is another process's by
+    now. `returncode` is None if the command, which leads the group, has not been reaped.
+    """
     with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS: EPERM for a group of zombies
-        os.killpg(process.pid, signal.SIGKILL)
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(KILL_TIMEOUT_S):
-            await process.wait()
+        if returncode is None or not _exists(leader):
+            os.killpg(leader, signal.SIGKILL)
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except OSError as error:
+        return not isinstance(error, ProcessLookupError)  # PermissionError: it is another user's
+    return True

@@ -17,6 +17,7 @@ from vestal.supervision.errors import (
     StoppedByHand,
     StopTimeout,
     SupervisionError,
+    SupervisorStopped,
     UnknownChild,
     WaitTimeout,
 )
@@ -95,6 +96,7 @@ __all__ = [
     "Strategy",
     "SupervisionError",
     "Supervisor",
+    "SupervisorStopped",
     "SystemClock",
     "UnknownChild",
     "ProcessVerdict",

@@ -197,11 +197,13 @@ class Child:
     async def detach(self) -> None:
         """Stop supervising the child, and leave its process running.
 
-        A launch that is under way is awaited, because otherwise it would leave a process without a PID file.
+        A launch that is under way, also one of a successor, is awaited, because otherwise it would leave a
+        process without a PID file.
         """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_DETACH_TIMEOUT_S):
                 await self.wait_for_launch()
+                await self._handovers.wait_for_launch()
         await self._handovers.detach()
         await self._tasks.cancel_all()
         self._timer.set(None)

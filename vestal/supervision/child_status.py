@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
+from vestal.supervision.errors import WaitTimeout
 from vestal.supervision.lifecycle.breaker import BreakerState
 from vestal.supervision.lifecycle.child_state import ChildState
 from vestal.supervision.lifecycle.states import ChildStatus, State
@@ -36,6 +39,16 @@ def trial_at(child: ChildState) -> float | None:
     if child.state is State.STARTING:
         return child.started_at
     return child.timer_at if child.state in (State.OPEN, State.BACKOFF) else None
+
+
+def wait_timeout(name: str, child: ChildState, wanted: Collection[State], timeout_s: float) -> WaitTimeout:
+    """Return the error for a caller that has waited `timeout_s` for the child `name` to enter one of the
+    states `wanted`. It says in which state the child is instead.
+    """
+    detail = f": {child.detail}" if child.detail else ""
+    hoped = " or ".join(sorted(wanted))
+    message = f"{name} was not {hoped} within {timeout_s:g} s; it is {child.state}{detail}"
+    return WaitTimeout(message, child=name, state=str(child.state))
 
 
 def _next_trial_in_s(child: ChildState, now: float) -> float | None:

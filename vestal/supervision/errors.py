@@ -4,6 +4,7 @@
     ├── SpecError          a child spec cannot work (two children have one name, or there is no command)
     ├── UnknownChild       there is no child of that name
     ├── StoppedByHand      a restart was requested for a child that a person stopped
+    ├── SupervisorStopped  the supervisor was stopped, and starts nothing any more
     ├── LaunchError        the command started no process (not found, not executable, no such folder)
     ├── HandoverRefused    no successor took over; the process goes on as before
     ├── StopTimeout        the process did not end, not even on SIGKILL
@@ -50,6 +51,13 @@ class StoppedByHand(SupervisionError):
     """A restart was requested of a child that a person stopped: only a person's start brings it back."""
 
     code = "stopped_by_hand"
+
+
+class SupervisorStopped(SupervisionError):
+    """The supervisor was stopped or detached, and starts no child until it is started again itself."""
+
+    code = "supervisor_stopped"
+    retryable = True
 
 
 class LaunchError(SupervisionError):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -42,3 +45,10 @@ class EventStream:
         emitted = Event(self._wall(), self._seq, component, event, cause, fields)
         self._sink(emitted)
         return emitted
+
+
+def log_event(event: Event) -> None:
+    """Write an event to the log as one line. A Supervisor without an `on_event` of its own uses this."""
+    fields = "".join(f" {key}={value}" for key, value in event.fields.items())
+    cause = f" ({event.cause})" if event.cause else ""
+    _log.info("%s %s%s%s", event.component, event.event, fields, cause)

@@ -9,9 +9,17 @@ from typing import Any
 
 from vestal.supervision.child import Child
 from vestal.supervision.child_spec import ChildSpec
+from vestal.supervision.child_status import wait_timeout
 from vestal.supervision.clock import Clock, SystemClock, next_tick
-from vestal.supervision.errors import SpecError, StoppedByHand, StopTimeout, UnknownChild, WaitTimeout
-from vestal.supervision.event_stream import Event, EventStream
+from vestal.supervision.errors import (
+    SpecError,
+    StoppedByHand,
+    StopTimeout,
+    SupervisorStopped,
+    UnknownChild,
+    WaitTimeout,
+)
+from vestal.supervision.event_stream import Event, EventStream, log_event
 from vestal.supervision.lifecycle.inputs import Restart, Start, Stop
 from vestal.supervision.lifecycle.probe import ProbeResult
 from vestal.supervision.lifecycle.restart_strategy import SiblingGroup
@@ -25,13 +33,6 @@ _KEEP_FILES_S = 1.0  # how soon a PID file that was deleted, or could not be wri
 _STUCK_S = 10.0  # how long a stop waits after SIGKILL before it reports that the process does not end
 
 GAVE_UP = frozenset({State.OPEN, State.FAILED})
-
-
-def log_event(event: Event) -> None:
-    """Write an event to the log as one line. A Supervisor without an `on_event` of its own uses this."""
-    fields = "".join(f" {key}={value}" for key, value in event.fields.items())
-    cause = f" ({event.cause})" if event.cause else ""
-    _log.info("%s %s%s%s", event.component, event.event, fields, cause)
 
 
 class Supervisor:
@@ -58,7 +59,7 @@ class Supervisor:
         self._tasks = NamedTasks(name)
         self._events = EventStream(self._clock.wall, self._publish)
         self._waiters = StateWaiters()
-        self._running = False
+        self._running = self._stopped = False
         self._gave_up: dict[str, str] = {}
         self._instruction_due = False
         specs = tuple(specs)
@@ -107,7 +108,7 @@ class Supervisor:
         Under the other strategies, each child is launched when the one before it is up. `start` then waits
         only for the launches that have begun, and the others follow later.
         """
-        self._running = True
+        self._running, self._stopped = True, False
         self._tasks.run("files", self._keep_files())
         for child in self._children.values():
             child.begin(on_hold=self._group.coupled)
@@ -119,9 +120,10 @@ class Supervisor:
     async def stop(self) -> None:
         """Stop every child, the last one first, and wait for each process to be reaped before the next.
 
-        Raises StopTimeout if a process does not end on SIGKILL, after all others have been stopped.
+        Raises StopTimeout if a process does not end on SIGKILL, after all others have been stopped. From the
+        beginning of the stop, each request to start a child raises SupervisorStopped.
         """
-        self._running = False
+        self._running, self._stopped = False, True
         stuck: list[str] = []
         for child in reversed(self._children.values()):
             child.send(Stop("the supervisor stops", by_hand=False))
@@ -147,7 +149,7 @@ class Supervisor:
 
     async def detach(self) -> None:
         """Stop supervising. The next supervisor finds the processes, which run on, by their PID files."""
-        self._running = False
+        self._running, self._stopped = False, True
         for child in self._children.values():
             await child.detach()
         await self._tasks.cancel_all()
@@ -162,9 +164,9 @@ class Supervisor:
         A child in BACKOFF, or with an open circuit breaker, starts later, when its delay is over. With
         `reset`, which only a person may ask for, the breaker is closed, and there is no delay. A launch that
         fails raises no exception. Raises StopTimeout if the child is being stopped and its process does not
-        end.
+        end, or SupervisorStopped.
         """
-        child = self._child(name)
+        child = self._child_to_start(name)
         child.send(Start(cause, reset))
         await self._wait_while_stopping(child)
         await child.wait_for_launch()
@@ -183,9 +185,9 @@ class Supervisor:
         """Stop and start a child, and wait until its launch has ended. Backoff and intensity ignore this.
 
         A child in BACKOFF or behind an open breaker starts no earlier than without this request, unless
-        `reset` is given. Raises StoppedByHand if a person stopped the child.
+        `reset` is given. Raises StoppedByHand if a person stopped the child, or SupervisorStopped.
         """
-        child = self._child(name)
+        child = self._child_to_start(name)
         if child.lifecycle.stopped_by_hand:
             raise StoppedByHand(f"{name} was stopped by hand; start it to have it back", child=name)
         child.send(Restart(cause, reset))
@@ -196,9 +198,10 @@ class Supervisor:
         """Launch a successor while a child's process serves, and wait until the successor serves instead.
 
         The predecessor stays until its clients have what they wait for (see `handover.plan`). Raises
-        HandoverRefused if no successor takes over; the process then goes on as before.
+        HandoverRefused if no successor takes over; the process then goes on as before. Raises
+        SupervisorStopped if the supervisor was stopped.
         """
-        await self._child(name).hand_over()
+        await self._child_to_start(name).hand_over()
 
     async def check_health(self, name: str) -> ProbeResult | None:
         """Ask a child until it has answered, or is known to be busy or hung, and return the result.
@@ -216,7 +219,7 @@ class Supervisor:
             try:
                 await self._waiters.wait(name, wanted, timeout_s)
             except TimeoutError as error:
-                raise _wait_timeout(child, wanted, timeout_s) from error
+                raise wait_timeout(name, child.lifecycle, wanted, timeout_s) from error
         return child.status()
 
     async def _keep_files(self) -> None:
@@ -227,6 +230,11 @@ class Supervisor:
                 child.keep_files()
             if self._store is not None:
                 self._store.keep()
+
+    def _child_to_start(self, name: str) -> Child:
+        if self._stopped:  # nobody would stop the process that it starts
+            raise SupervisorStopped(f"{name} was not started, because its supervisor was stopped", child=name)
+        return self._child(name)
 
     def _child(self, name: str) -> Child:
         try:
@@ -290,11 +298,3 @@ class Supervisor:
             self._on_event(event)
         except Exception:  # an error in the receiver must not prevent a restart
             _log.exception("on_event failed for %s", event.event)
-
-
-def _wait_timeout(child: Child, wanted: Collection[State], timeout_s: float) -> WaitTimeout:
-    now = child.lifecycle
-    detail = f": {now.detail}" if now.detail else ""
-    hoped = " or ".join(sorted(wanted))
-    message = f"{child.name} was not {hoped} within {timeout_s:g} s; it is {now.state}{detail}"
-    return WaitTimeout(message, child=child.name, state=str(now.state))

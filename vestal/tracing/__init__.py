@@ -21,6 +21,11 @@ MISSING = (
     "Install `vestal[tracing]`, or unset the variable; in a container, `vestal up` adds it to the image."
 )
 
+NOT_POSSIBLE = (
+    "Tracing cannot begin, so no traces are sent: {}. Correct the environment variables OTEL_…, or unset "
+    "OTEL_EXPORTER_OTLP_ENDPOINT."
+)
+
 present_traceparent: ContextVar[str | None] = ContextVar("present_traceparent", default=None)
 """The traceparent of the span in which the present asyncio task works, for requests that the task sends; None
 if there is no span.
@@ -42,7 +47,10 @@ def open_tracer(service: str, report: Callable[[str], object]) -> Tracer | None:
         return None
     try:
         from vestal.tracing.tracer import Tracer
+
+        return Tracer(service, report)
     except ImportError:
         report(MISSING)
-        return None
-    return Tracer(service, report)
+    except Exception as error:  # the SDK reads its variables, also during the import
+        report(NOT_POSSIBLE.format(f"{error or type(error).__name__}".rstrip(".")))
+    return None

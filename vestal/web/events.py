@@ -56,9 +56,16 @@ class LogHandler(logging.Handler):
         self._event = event
 
     def emit(self, record: logging.LogRecord) -> None:
-        cause = record.getMessage()
         fields: dict[str, Any] = {"level": record.levelname.lower(), "logger": record.name}
-        if record.exc_info and record.exc_info[1] is not None:
-            cause = f"{cause}: {record.exc_info[1]!r}"
-            fields["traceback"] = logging.Formatter().formatException(record.exc_info)
+        try:
+            cause = record.getMessage()
+            if record.exc_info and record.exc_info[1] is not None:
+                cause = f"{cause}: {record.exc_info[1]!r}"
+                fields["traceback"] = logging.Formatter().formatException(record.exc_info)
+        except Exception as error:  # a library's mistake must not reach the code that only logs something
+            message = record.msg if isinstance(record.msg, str) else type(record.msg).__name__
+            cause = (
+                f"A log message could not be formatted ({type(error).__name__}): {message!r}, logged in line "
+                f"{record.lineno} of {record.pathname}."
+            )
         self._emit(self._event, cause, **fields)

@@ -100,7 +100,7 @@ class AgentEvents:
         """Record that the agent has tried to send a notice about an incident or about its end, so that the
         notice is not sent again. A failed attempt, `notice_not_delivered`, counts too.
         """
-        incident = self._ledger.find(entry.count("incident"))
+        incident = self._ledger.find(entry.reference("incident"))
         if incident is not None:
             is_end = entry.fields.get("over") is True
             incident.notified_of_end = incident.notified_of_end or is_end

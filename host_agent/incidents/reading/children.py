@@ -43,7 +43,7 @@ class ChildEvents:
         # If no exit of the last process was recorded, that process ended while no agent ran.
         if trace.alive and service not in PARENTS:
             self._fail(entry, failures.ENDED_UNSEEN).part(service, entry.ts).unseen = True
-        trace.alive, trace.asked = False, ""
+        self._known.traces[service] = ProcessTrace()  # a failure of the previous process is past
         if incident := self._ledger.open_with(service):
             if part := incident.parts.get(service):
                 part.restarts += 1
@@ -216,12 +216,11 @@ class ChildEvents:
         gives up.
 
         The failure is not counted again if an earlier entry (`child_start_timed_out`, `health_failed`) has
-        counted it.
+        counted it, in an incident that is still open.
         """
         trace = self._trace(entry.service)
-        if trace.counted:
-            incident = self._ledger.incident_of(entry.service, entry)
-        else:
+        incident = self._ledger.open_with(entry.service) if trace.counted else None
+        if incident is None:
             incident = self._fail(entry, trace.exit or Failure("failed", failures.detail(entry.cause)))
             if incident.last_seq == entry.seq and trace.exit_seq:  # a new incident begins with the exit
                 incident.first_seq = min(incident.first_seq, trace.exit_seq)
@@ -229,7 +228,6 @@ class ChildEvents:
                 incident.add_cause(f"{subject(entry.service)}: {failures.detail(entry.cause)}.")
             if trace.for_memory:
                 incident.become_urgent("engine_killed_for_memory", entry.service)
-        incident.pending.add(entry.service)
-        incident.ended_at = None
+        self._ledger.mark_changed(incident)
         trace.exit, trace.exit_seq, trace.counted, trace.for_memory = None, 0, False, False
         return incident

@@ -30,13 +30,14 @@ class RecoveryEvents:
     def remedy_applied(self, entry: Entry) -> None:
         """Open a fault, because a recovery pass found a service that does not work and applied a remedy."""
         service = entry.service
-        if not self._ledger.is_unhealthy(service):
+        incident = self._ledger.fault_of(service)
+        if incident is None:
             if entry.ts < self._known.starting_until and not self._known.trace(service).alive:
                 return  # an agent's first recovery pass starts services, which is no fault
-            self._ledger.fail(entry, _found(service, entry.cause))
-        incident = self._ledger.incident_of(service, entry)
+            incident = self._ledger.fail(entry, _found(service, entry.cause))
         remedy = failures.detail(entry.text("remedy"))
-        incident.add_done(f"A recovery pass acted on {name_of(service)}: {remedy}.")
+        done = f"A recovery pass acted on {name_of(service)}: {remedy}."
+        self._ledger.mark_changed(incident).add_done(done)
 
     def only_a_reboot_helps(self, entry: Entry) -> None:
         """Open a fault, because a recovery pass found memory in use that belongs to no process."""
@@ -44,7 +45,7 @@ class RecoveryEvents:
         incident = self._ledger.open_with(service) or self._ledger.fail(
             entry, _found(service, entry.cause), service
         )
-        incident.become_urgent(entry.event, service)
+        self._ledger.mark_changed(incident).become_urgent(entry.event, service)
 
     def recovery_finished(self, entry: Entry) -> None:
         """End the faults of services that a recovery pass found healthy, and open a fault for each that it
@@ -56,7 +57,7 @@ class RecoveryEvents:
             return  # the recovery pass has no finding about services
         faults = {} if healthy else entry.sentences("faults")
         for service, sentence in faults.items():
-            if not self._ledger.is_unhealthy(service):
+            if self._ledger.fault_of(service) is None:
                 self._ledger.fail(entry, _found(service, sentence), service)
         unhealthy = entry.names("unhealthy") | faults.keys()
         ill = {each for service in unhealthy for each in with_children(service)}

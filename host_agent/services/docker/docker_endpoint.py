@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -23,9 +24,17 @@ def find_endpoint(env: Mapping[str, str] | None = None) -> str | None:
     home = Path(env.get("HOME") or Path.home())
     for socket in SOCKETS:
         path = home / socket[2:] if socket.startswith("~/") else Path(socket)
-        if path.is_socket():
+        if _is_socket(path):
             return f"unix://{path}"
     return None
+
+
+def _is_socket(path: Path) -> bool:
+    """Return whether the path is a socket; False too if this user may not look into its folder."""
+    try:
+        return stat.S_ISSOCK(os.stat(path).st_mode)
+    except OSError:
+        return False
 
 
 def _supported(address: str) -> str | None:

@@ -1,7 +1,9 @@
 """Copy the MLX engine's events from its gateway into the journal: what died, why, and what was done."""
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import aiohttp
@@ -15,10 +17,16 @@ WAIT_S = 25.0  # the gateway answers when there are events, or after this time
 ANSWER_TIMEOUT_S = 35.0
 RETRY_S = 1.0
 
+Identity = tuple[float, str, str]
+"""The time, component and name of an event, which stay the same in the journal."""
+
 
 class EngineEvents:
     """Copies the engine's events from the gateway, and from each gateway that replaces it, into the
     journal.
+
+    A gateway that outlived the agent sends again what the earlier agent has recorded. These events are
+    recognized by what the journal holds, and not by the clock, which may have been set meanwhile.
     """
 
     def __init__(
@@ -34,40 +42,51 @@ class EngineEvents:
         self._session, self._journal, self._on_event = session, journal, on_event
         self._url = f"http://127.0.0.1:{port}/events"
         self._instance, self._seq = "", 0
-        # A gateway that outlived the agent sends again what the agent before has recorded already.
-        newest = journal.newest(1)
-        self._recorded_until = newest[0]["ts"] if newest else 0.0
 
     async def follow(self) -> None:
-        """Copy the engine's events from the gateway into the journal until cancelled. If the gateway does not
-        answer, try again after RETRY_S.
+        """Copy the engine's events from the gateway into the journal until cancelled. If an attempt gives no
+        new event, the next one follows RETRY_S after its start at the earliest, because a gateway that stops
+        answers at once.
         """
         while True:
-            try:
-                await self._fetch()
-            except NoAnswer:
-                await asyncio.sleep(RETRY_S)
+            asked_at = time.monotonic()
+            with contextlib.suppress(NoAnswer):
+                if await self._fetch():
+                    continue
+            await asyncio.sleep(max(0.0, asked_at + RETRY_S - time.monotonic()))
 
-    async def _fetch(self) -> None:
-        """Ask the gateway once for newer events, and record them. Raises NoAnswer if the gateway returns no
-        list.
+    async def _fetch(self) -> bool:
+        """Ask the gateway once for newer events, and record them. Return whether there were any. Raises
+        NoAnswer if the gateway returns no list.
         """
         query = f"since={self._seq}&instance={self._instance}&wait_s={WAIT_S:g}"
         reply = await http_probe.get(self._session, f"{self._url}?{query}", ANSWER_TIMEOUT_S)
         events = reply.fields.get("events")
         if not isinstance(events, list):
             raise NoAnswer(f"HTTP {reply.status} is no list of events")
-        instance = str(reply.fields.get("instance"))
+        instance, recorded = str(reply.fields.get("instance")), 0
         if instance != self._instance:  # another gateway numbers its events from 1
             self._instance, self._seq = instance, 0
-        for entry in events:
-            self._record(entry)
+            recorded = self._count_recorded(events)
+        before = self._seq
+        for number, entry in enumerate(events):
+            self._take(entry, is_recorded=number < recorded)
+        return self._seq > before
 
-    def _record(self, entry: dict[str, Any]) -> None:
+    def _count_recorded(self, events: Sequence[dict[str, Any]]) -> int:
+        """Return how many of a gateway's events, from the first on, the journal has: all up to the last one
+        that is found in it.
+        """
+        names = {str(entry["event"]) for entry in events}
+        known: set[Identity] = {(row[1], row[2], row[3]) for row in self._journal.rows_of(names)}
+        found = [(each["ts"], each["component"], each["event"]) in known for each in events]
+        return max((number for number, is_known in enumerate(found, 1) if is_known), default=0)
+
+    def _take(self, entry: dict[str, Any], is_recorded: bool) -> None:
         event = Event(
             entry["ts"], entry["seq"], entry["component"], entry["event"], entry["cause"], entry["fields"]
         )
         self._seq = event.seq
         self._on_event(event)
-        if event.ts > self._recorded_until:
+        if not is_recorded:
             self._journal.append(event)

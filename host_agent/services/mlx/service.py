@@ -31,7 +31,9 @@ from vestal.supervision import (
     Event,
     HandoverPolicy,
     ProbeResult,
+    ProcessIdentity,
 )
+from vestal.supervision.processes.identity import identify
 from vestal.web.listening_sockets import InheritedSockets
 
 log = logging.getLogger("vestal")
@@ -71,7 +73,8 @@ class MlxService:
         self._hands_over: int | None = None  # the PID of the gateway that last said that it can hand over
         self._requests: int | None = None
         self._served: object = None  # the PID of the last gateway that said that it served a client
-        self.write_failures: dict[str, Any] = {}  # by process, as the gateway reported them last
+        self._write_failures: dict[str, Any] = {}
+        self._reporter: ProcessIdentity | None = None  # the gateway that reported these failures
         self._answer: tuple[float, GatewayAnswer | None] = (float("-inf"), None)
 
     def spec(self) -> ChildSpec:
@@ -124,6 +127,13 @@ class MlxService:
         yet.
         """
         return self._requests
+
+    @property
+    def write_failures(self) -> dict[str, Any]:
+        """Return the failed writes of the gateway and its engine, by process, as the gateway reported them
+        last. Return an empty dict once that gateway has ended, because nothing could correct its report.
+        """
+        return self._write_failures if self._reporter and self._reporter.alive() else {}
 
     def on_gateway_event(self, event: Event) -> None:
         """Remember the PID of the gateway if `event` reports that gateway's first answer to a client; ignore
@@ -180,7 +190,8 @@ class MlxService:
             except NoAnswer:
                 return None
             answer = GatewayAnswer(reply, read_engine_status(reply))
-            self.write_failures = read_write_failures(reply)
+            self._write_failures, pid = read_write_failures(reply), reply.fields.get("pid")
+            self._reporter = identify(pid) if isinstance(pid, int) else None
             self._answer = (time.monotonic(), answer)
         return answer
 

@@ -64,7 +64,7 @@ def has_manifests() -> bool:
     """Return whether this user has models on disk. If so, a server that lists none reads another folder."""
     folder = Path(os.environ.get("OLLAMA_MODELS") or Path.home() / ".ollama" / "models") / "manifests"
     try:
-        return any(path.is_file() for path in folder.rglob("*"))
+        return any(os.path.isfile(path) for path in folder.rglob("*"))
     except OSError:
         return False
 

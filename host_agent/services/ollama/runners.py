@@ -91,12 +91,12 @@ def log_of(owner: Owner, own_log: Path) -> Path | None:
         return Path.home() / ".ollama" / "logs" / "server.log"
     if owner.kind is OwnerKind.BREW:
         found = (Path(folder) / "ollama.log" for folder in brew.LOGS)
-        return next((path for path in found if path.is_file()), None)
+        return next((path for path in found if os.path.isfile(path)), None)
     try:
         stderr = Path(os.readlink(f"/proc/{owner.pid}/fd/2"))  # Linux: a server whose output is redirected
     except OSError:
         return None
-    return stderr if stderr.is_file() else None
+    return stderr if os.path.isfile(stderr) else None
 
 
 async def _cores(runners: Sequence[ProcessSnapshot]) -> list[float]:

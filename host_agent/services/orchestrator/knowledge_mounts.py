@@ -5,6 +5,7 @@ which this module writes.
 """
 
 import json
+import os
 from pathlib import Path
 
 from host_agent.errors import HostAgentError
@@ -51,8 +52,10 @@ def check(config: Config) -> None:
 
 
 def missing_folders(config: Config) -> list[tuple[str, Path]]:
-    """Return the agent's name and the path of each knowledge folder that does not exist."""
-    return [(name, path) for name, path in knowledge_folders(config).items() if not path.is_dir()]
+    """Return the agent's name and the path of each knowledge folder that does not exist, or that
+    this user may not reach.
+    """
+    return [(name, path) for name, path in knowledge_folders(config).items() if not os.path.isdir(path)]
 
 
 def _mount(name: str, path: Path) -> dict[str, object]:

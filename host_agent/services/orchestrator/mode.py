@@ -1,6 +1,7 @@
 """Decide at the agent's start whether the orchestrator runs in containers or as the agent's child."""
 
 import asyncio
+import os
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -114,7 +115,7 @@ def forget_containers(config: Config) -> None:
 
 def has_containers(config: Config) -> bool:
     """Return whether this home has made containers and not removed them."""
-    return _marker(config).exists()
+    return os.path.exists(_marker(config))
 
 
 def _marker(config: Config) -> Path:

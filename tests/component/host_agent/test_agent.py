@@ -101,6 +101,19 @@ def test_agent_that_gets_sigterm_stops_its_gateway_and_leaves_no_pid_file(agent)
     assert list((agent.home / "run").glob("*.json")) == []
 
 
+def test_agent_that_stops_while_its_gateway_drains_refuses_with_503_what_would_start_services(agent):
+    """POST /recover once started again what had just been stopped, and that outlived the agent."""
+    agent.start()
+    (agent.home / "fake_gateway.json").write_text(json.dumps({"stop_s": 3}))
+    agent.process.send_signal(signal.SIGTERM)
+    code, answer = agent.until(lambda: (a := agent.ask("/recover", {}))[0] == 503 and a, "it refuses", 5)
+    assert answer["error"]["code"] == "agent_stopping"
+    assert agent.ask("/recover/reset", {})[0] == 503
+    assert agent.ask("/services/mlx_server/start", {})[0] == 503
+    assert agent.process.wait(timeout=10) == 0
+    assert agent.processes() == []
+
+
 def test_hung_gateway_is_replaced_by_a_recovery_pass(agent):
     first = agent.start().gateway()
     os.kill(first, signal.SIGSTOP)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import sqlite3
@@ -10,6 +11,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from host_agent.incidents import Incidents, incidents_in_file
+from host_agent.incidents.entry import Entry
+from host_agent.incidents.reading.children import ChildEvents
 from host_agent.journal import PRUNE_EVERY, Journal, damaged_copies, find_damage
 from host_agent.journal.journal import UNSAVED_MAX
 from vestal.best_effort.failures import FAILURES
@@ -123,6 +129,40 @@ def test_journal_damaged_while_open_is_replaced_by_an_empty_one(home: Path):
     journal.close()
 
 
+async def test_journal_file_that_replaced_a_damaged_one_during_its_check_is_kept(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The check takes up to 2 s. Meanwhile an event may have met the damage, and a new file was begun: the
+    check once put that one aside, with its events.
+    """
+    path = home / "journal.db"
+    _filled(path)
+    journal = Journal(path)
+    _flip_bits_of_a_page(path)
+
+    def replaced_meanwhile(checked: Path) -> str:
+        damage = find_damage(checked)
+        checked.rename(home / "put_aside")
+        _filled(checked, 3)
+        return damage
+
+    monkeypatch.setattr("host_agent.journal.journal.find_damage", replaced_meanwhile)
+    await journal.check()
+    assert [found["event"] for found in journal.newest(4)[:3]] == ["counted"] * 3
+    assert damaged_copies(path) == []
+    journal.close()
+
+
+def test_journal_files_damaged_within_one_second_are_both_kept(home: Path):
+    """The names of the copies had whole seconds, so that the second copy replaced the first."""
+    path = home / "journal.db"
+    for number in (1, 2):
+        path.write_bytes(b"no database, " * 100 + bytes([number]))
+        Journal(path).close()
+    first, second = damaged_copies(path)
+    assert (first.read_bytes()[-1], second.read_bytes()[-1]) == (1, 2)
+
+
 def test_journal_deleted_while_open_is_created_again_and_continues_its_entry_numbers(home: Path):
     path = home / "journal.db"
     _filled(path, 10)
@@ -210,4 +250,26 @@ def test_journal_entry_with_invalid_json_and_invalid_utf_8_is_still_returned(hom
         database.execute("UPDATE events SET fields = '[}', cause = CAST(X'ff41' AS TEXT)")
     assert journal.newest(1)[0]["fields"] == {"unreadable": "[}"}
     assert journal.newest(1)[0]["cause"] == "\ufffdA"
+    journal.close()
+
+
+def test_journal_event_whose_reader_raises_is_skipped_and_logged_once_and_other_incidents_are_read(
+    home: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    """Such an event once kept each next agent from starting, until the journal was deleted."""
+
+    def raises(self: ChildEvents, entry: Entry) -> None:
+        raise ValueError("a bug")
+
+    monkeypatch.setattr(ChildEvents, "breaker_opened", raises)
+    journal = Journal(home / "journal.db")
+    for _ in range(3):
+        journal.record("mlx_engine", "breaker_opened", open_s=60)
+    journal.record("ollama", "child_gave_up", "exit code 78")
+    with caplog.at_level(logging.ERROR, "vestal"):
+        incidents = Incidents(journal)
+        journal.record("mlx_engine", "breaker_opened", open_s=60)
+    assert [incident["title"] for incident in incidents.newest()] == ["Ollama cannot start"]
+    assert len(caplog.records) == 1
+    assert len(incidents_in_file(home / "journal.db")) == 1
     journal.close()

@@ -173,6 +173,23 @@ def test_upgrade_that_cannot_start_or_changes_nothing_leaves_agent_and_gateway_r
     assert agent.ask("/health")[0] == 200
 
 
+def test_upgrade_whose_program_cannot_be_executed_is_refused_in_report_and_journal(agent):
+    """Earlier, only the report said so. The program is deleted between its check and its execution."""
+    gateway = agent.start("--hands-over").gateway()
+    program = agent.home / "python"
+    program.write_text(f'#!/bin/sh\nrm "$0"\nexec {sys.executable} "$@"\n')
+    program.chmod(0o700)
+    request = {"executable": str(program), "environment": {**agent.env, "VESTAL_MLX__MAX_RUNNING": "3"}}
+    (agent.home / "run" / "upgrade.request").write_text(json.dumps(request))
+    agent.ask("/upgrade", {})
+    refused = lambda: [e for e in agent.journal() if e["event"] == "upgrade_refused"]  # noqa: E731
+    (entry,) = agent.until(refused, "the upgrade is refused", 40)
+    assert entry["cause"].startswith("The agent could not be replaced, and goes on (No such file")
+    report = agent.ask("/upgrade")[1]
+    assert (report["state"], report["why"]) == ("refused", entry["cause"])
+    assert agent.gateway() == gateway
+
+
 @pytest.mark.parametrize("obstacle", ["it does not know how", "an agent that died had its sockets"])
 def test_upgrade_restarts_a_gateway_that_cannot_hand_over_its_requests(agent, upgrade, obstacle):
     gateway = agent.start(*([] if obstacle == "it does not know how" else ["--hands-over"])).gateway()

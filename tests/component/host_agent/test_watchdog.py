@@ -16,10 +16,12 @@ import psutil
 import pytest
 
 from host_agent.watchdog import child
+from host_agent.watchdog.__main__ import Watchdog
 from host_agent.watchdog.child import AgentRestarter, AgentWatchdog
+from host_agent.watchdog.restart_plan import RestartPlan
 from tests.component.host_agent.conftest import PROGRAM, REPO, AgentUnderTest
 from vestal.config import load
-from vestal.supervision import write_pid_file
+from vestal.supervision import Backoff, Intensity, write_pid_file
 from vestal.supervision.processes.identity import identify
 
 WAITS = REPO / "tests" / "children" / "waits.py"
@@ -119,6 +121,29 @@ def test_second_watchdog_for_the_same_agent_ends_at_once(watched):
     assert done.returncode == 0
     assert "another watchdog watches" in done.stdout
     assert watched.watchdogs() == [watchdog]
+
+
+async def test_watchdog_whose_command_cannot_be_started_tries_again_until_it_can(
+    home: Path, capsys: pytest.CaptureFixture[str]
+):
+    """It once ended with the OSError, so that nobody started the dead agent any more."""
+    command = home / "python"
+    quick = RestartPlan(Backoff(0.05, 0.05), Intensity(max_restarts=1000))
+    watching = asyncio.create_task(Watchdog(home / "run", 1, (str(command),), quick).watch())
+    printed = ""
+    async with asyncio.timeout(10):
+        while printed.count("could not be started") < 2 and not watching.done():
+            await asyncio.sleep(0.01)
+            printed += capsys.readouterr().out
+        (home / "python.new").write_text("#!/bin/sh\nrm $0\n")
+        (home / "python.new").chmod(0o700)
+        (home / "python.new").rename(command)  # as an upgrade of Python does
+        while "ended with exit code 0" not in printed and not watching.done():
+            await asyncio.sleep(0.01)
+            printed += capsys.readouterr().out
+    assert not watching.done()
+    watching.cancel()
+    await asyncio.wait({watching})
 
 
 def test_agent_started_by_hand_has_no_watchdog_and_reports_that(agent):

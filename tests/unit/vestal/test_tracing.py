@@ -54,6 +54,26 @@ assert len(said) <= 1, said
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "-1"), ("OTEL_SPAN_LINK_COUNT_LIMIT", "many")],
+)
+def test_tracing_with_a_wrong_variable_is_off_and_reported_with_the_remedy(name: str, value: str):
+    """The SDK raises ValueError when it is imported, which once ended the gateway at its start."""
+    program = (
+        "from vestal.tracing import open_tracer\n"
+        "said = []\n"
+        "assert open_tracer('vestal-test', said.append) is None\n"
+        "print(*said)"
+    )
+    env = os.environ | {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", name: value}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=env, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.startswith(f"Tracing cannot begin, so no traces are sent: {name} must be"), done.stderr
+    assert "Correct the environment variables OTEL_" in done.stdout
+
+
 class FakeTracer:
     """A tracer that keeps the recorded spans."""
 

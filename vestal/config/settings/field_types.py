@@ -3,8 +3,11 @@
 import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from vestal.config.urls import check_http_url
+
+MOST_DIGITS = 9
 DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 _BASE_URL = re.compile(r"https?://(\[[0-9a-fA-F:.%]+\]|[^/?#@:\s\"']+)(:\d{1,5})?")
 _KEY = re.compile(r"[!-~]{16,}")
@@ -26,10 +29,10 @@ def _refuse_bool(value: object) -> object:
 
 
 def _parse_digits(value: object) -> object:
-    """Convert a text of digits to a number, because every value from the environment is text. Return any
-    other value unchanged.
+    """Convert a text of at most MOST_DIGITS digits to a number, because every value from the environment is
+    text. Return any other value unchanged.
     """
-    return int(value) if isinstance(value, str) and value.isdecimal() else value
+    return int(value) if isinstance(value, str) and value.isdecimal() and len(value) <= MOST_DIGITS else value
 
 
 def _parse_origin(value: object) -> object:
@@ -59,7 +62,7 @@ def _parse_base_url(value: object) -> object:
     url = value.strip().removesuffix("/")
     if not _BASE_URL.fullmatch(url):
         raise ValueError("not the address of a server: give http://HOST:PORT, such as http://other-mac:11435")
-    return url
+    return check_http_url(url)
 
 
 def _parse_key(value: object) -> object:
@@ -69,6 +72,12 @@ def _parse_key(value: object) -> object:
     if isinstance(value, str) and not _KEY.fullmatch(value):
         raise ValueError("give 16 or more letters, digits or signs of ASCII, without spaces")
     return value
+
+
+def _refuse_comma(url: str) -> str:
+    if "," in url:  # the orchestrator gets its addresses as a list with commas in the environment
+        raise ValueError("an address must have no comma: write it as %2C")
+    return url
 
 
 WholeNumber = Annotated[int, BeforeValidator(_refuse_bool)]
@@ -81,7 +90,8 @@ Address = Annotated[str, Field(min_length=1)]
 Origin = Annotated[str, BeforeValidator(_parse_origin)]
 BaseUrl = Annotated[str, BeforeValidator(_parse_base_url)]
 Key = Annotated[str, BeforeValidator(_parse_key)]
-HttpUrl = Annotated[str, Field(pattern=r"^https?://[^/\s,]+[^\s,]*$")]
+HttpUrl = Annotated[str, AfterValidator(check_http_url)]
+ListedHttpUrl = Annotated[HttpUrl, AfterValidator(_refuse_comma)]
 
 KvBits = Annotated[Literal["none", 8, 4], BeforeValidator(_parse_digits)]
 """How many bits each number in the KV cache has; `none` means that the cache is not quantized."""

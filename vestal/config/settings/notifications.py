@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from vestal.config.settings.field_types import Section
+from vestal.config.settings.field_types import HttpUrl, Section
 
 ServiceUrl = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9+.-]*://\S*$")]
 """A URL that Apprise knows, such as discord://WEBHOOK_ID/WEBHOOK_TOKEN. It holds secrets."""
@@ -16,5 +16,5 @@ class NotificationsSection(Section):
     """
 
     desktop: bool = True
-    webhook_url: str | None = Field(default=None, pattern=r"^https?://[^/\s]+", repr=False)
+    webhook_url: HttpUrl | None = Field(default=None, repr=False)
     apprise: list[ServiceUrl] = Field(default=[], repr=False)

@@ -1,10 +1,8 @@
 """The section `ollama`: the address of the Ollama server, and whether Vestal manages that server."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field
-
-from vestal.config.settings.field_types import Seconds, Section
+from vestal.config.settings.field_types import HttpUrl, Seconds, Section
 
 
 class OllamaSection(Section):
@@ -20,7 +18,7 @@ class OllamaSection(Section):
     `no_progress_s`      a runner that uses CPU without progress for this long counts as hung
     """
 
-    base_url: Annotated[str, Field(pattern=r"^https?://[^/\s]+")] = "http://127.0.0.1:11434"
+    base_url: HttpUrl = "http://127.0.0.1:11434"
     manage: Literal["auto", "always", "watch", "off"] = "auto"
     probe_model: str | None = None
     probe_interval_s: Seconds = 30.0

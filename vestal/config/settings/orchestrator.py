@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, field_validator, mo
 from vestal.config import units
 from vestal.config.settings.field_types import (
     Count,
-    HttpUrl,
+    ListedHttpUrl,
     Port,
     PositiveCount,
     Seconds,
@@ -23,7 +23,10 @@ MIN_MEMORY_BYTES = 64 * 1024 * 1024
 def _by_agent(value: object) -> object:
     """Return the setting `knowledge`, which maps each agent to the folder that it may search. A single folder
     is converted to `{"docs": folder}`: it is that of the agent `docs`. Any other value is returned as it is.
+    Raises ValueError for the text of a mapping that is not valid YAML.
     """
+    if isinstance(value, str) and value.lstrip().startswith("{"):  # text that could not be read as YAML
+        raise ValueError("give a folder, or a folder for each agent, such as {docs: notes, reader: papers}")
     return {"docs": value} if isinstance(value, str | Path) else value
 
 
@@ -91,8 +94,8 @@ class OrchestratorSection(Section):
     agents: Path = Path("deploy/agents.yaml")
     max_answer_tokens: PositiveCount = 256
     context_tokens: Annotated[WholeNumber, Field(ge=512)] = 4096
-    more_mlx_urls: list[HttpUrl] = []
-    more_ollama_urls: list[HttpUrl] = []
+    more_mlx_urls: list[ListedHttpUrl] = []
+    more_ollama_urls: list[ListedHttpUrl] = []
     more_api_key: str | None = Field(default=None, repr=False)
     mlx_api_url: str | None = None
     mac_llm_url: str | None = None

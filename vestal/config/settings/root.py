@@ -43,9 +43,20 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _models_do_not_draft_for_themselves(self) -> Self:
-        for name, settings in self.models.items():
-            if settings.draft and name_key(self.draft_of(name) or "") == name_key(name):
-                raise ValueError(f"models: {name} is its own `draft`: name a smaller model")
+        bases = {name_key(adapter.name): adapter.base for adapter in self.adapters()}
+        for name in self.models:
+            model, chain, seen = name, [name], set[str]()
+            while name_key(model) not in seen and (draft := self.draft_of(model)):
+                seen.add(name_key(model))
+                model = bases.get(name_key(draft), draft)
+                chain.append(find_named(draft, self.models, str) or draft)
+                if name_key(draft) == name_key(name) and len(chain) == 2:
+                    raise ValueError(f"models: {name} is its own `draft`: name a smaller model")
+                if name_key(model) == name_key(name):
+                    raise ValueError(
+                        f"models: each of {', '.join(chain)} has the next as its `draft`, in a circle: "
+                        "take `draft` out of the smallest"
+                    )
         return self
 
     def draft_of(self, model: str) -> str | None:

@@ -22,7 +22,7 @@ from dataclasses import replace
 
 from vestal.supervision.child_spec import ChildSpec, ProcessHandle
 from vestal.supervision.clock import Clock
-from vestal.supervision.errors import HandoverRefused, SupervisionError
+from vestal.supervision.errors import HandoverRefused, LaunchError
 from vestal.supervision.handover import plan
 from vestal.supervision.handover.pid_files import HandoverFiles
 from vestal.supervision.handover.plan import (
@@ -40,6 +40,8 @@ from vestal.supervision.named_tasks import NamedTasks
 from vestal.supervision.processes.child_process import ChildProcess
 from vestal.supervision.processes.identity import ProcessIdentity, boot_id
 from vestal.supervision.processes.process_group import reap
+
+_STOPPED = "it was stopped"
 
 
 class ChildHandovers:
@@ -63,7 +65,8 @@ class ChildHandovers:
         self._make_child_process = make_child
         self._files = HandoverFiles(spec.pid_file)
         self._handovers: list[ProcessHandover] = []
-        self._launching = False
+        self._no_launch = asyncio.Event()
+        self._no_launch.set()
         self._tasks = NamedTasks(f"{spec.name}:handovers")
 
     async def hand_over(self, current: Callable[[], ChildState]) -> None:
@@ -75,17 +78,19 @@ class ChildHandovers:
         policy, pid = self._spec.handover, child.pid
         if policy is None or pid is None or not child.up:
             raise self._refusal(f"it is {child.state} and has nothing to hand over")
-        if self._launching or not all(each.decided.is_set() for each in self._handovers):
+        if not self._no_launch.is_set() or not all(each.decided.is_set() for each in self._handovers):
             raise self._refusal("another handover is under way; wait for its end")
-        self._launching = True
+        self._no_launch.clear()
         try:
             launched, reports = await self._launch(pid)
         finally:
-            self._launching = False
+            self._no_launch.set()
         handover = self._new()
         handover.begin(plan.begin(policy, self._clock.now()), launched, reports)
         self._emit("handover_began", f"PID {launched.pid} is to take over from PID {pid}")
-        if current().pid != pid:
+        if not current().wanted:  # it was stopped during the launch, when there was no handover to cancel
+            handover.send(Cancelled(_STOPPED))
+        elif current().pid != pid or not current().up:
             handover.send(PredecessorEnded())
         await handover.decided.wait()
         if handover.plan.stage is Stage.REFUSED:
@@ -144,7 +149,7 @@ class ChildHandovers:
     def cancel(self) -> None:
         """End every process of the handovers except the child's own, because the child is to stop."""
         for each in self._handovers:
-            each.send(Cancelled("it was stopped"))
+            each.send(Cancelled(_STOPPED))
 
     def child_changed(self, child: ChildState) -> None:
         """Report to undecided handovers that the child's process serves, no longer serves or has ended."""
@@ -159,10 +164,15 @@ class ChildHandovers:
             if each.over.is_set():
                 self._handovers.remove(each)
 
+    async def wait_for_launch(self) -> None:
+        """Wait, without a time limit, until no successor is being launched. Its handover has begun then."""
+        await self._no_launch.wait()
+
     async def wait_over(self) -> None:
         """Wait, without a time limit, until every predecessor has ended, and also every successor that did
         not take over.
         """
+        await self.wait_for_launch()
         for each in list(self._handovers):
             await each.over.wait()
 
@@ -203,17 +213,19 @@ class ChildHandovers:
 
         Raises HandoverRefused if it cannot be launched.
         """
-        reports, written = os.pipe()
+        try:
+            reports, written = os.pipe()
+        except OSError as error:
+            raise self._refusal(f"no pipe for its successor's reports: {error.strerror}") from error
         more_env = {SUCCEEDS_VARIABLE: str(predecessor_pid), READY_FD_VARIABLE: str(written)}
         spec = replace(self._spec, pass_fds=(*self._spec.pass_fds, written))
         try:
-            async with asyncio.timeout(self._spec.policy.start_timeout_s):
-                if spec.before_launch is not None:
-                    await spec.before_launch()
-                return await self._process.launch_beside(spec, more_env), reports
-        except (SupervisionError, OSError) as error:  # TimeoutError is an OSError
+            return await self._process.launch_beside(spec, lambda: more_env), reports
+        except BaseException as error:
             os.close(reports)
-            raise self._refusal(str(error) or "the launcher did not finish in time") from error
+            if isinstance(error, LaunchError):
+                raise self._refusal(error.message) from error
+            raise
         finally:
             os.close(written)
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from vestal.supervision.child_spec import ChildSpec, ProcessHandle
-from vestal.supervision.errors import SupervisionError
+from vestal.supervision.errors import LaunchError, SupervisionError
 from vestal.supervision.lifecycle.inputs import Launched, LaunchFailed
 from vestal.supervision.lifecycle.states import ExitStatus
 from vestal.supervision.processes import log_file
@@ -103,33 +103,40 @@ class ChildProcess:
         `more_env` returns environment variables that are added to those of the spec. It is called once the
         spec's `before_launch` has returned.
         """
-        timeout_s = self._spec.policy.start_timeout_s
         try:
-            async with asyncio.timeout(timeout_s):
-                if self._spec.before_launch is not None:
-                    await self._spec.before_launch()
-                return Launched(run, await self.launch(more_env()))
-        except TimeoutError:
-            return LaunchFailed(run, f"the launcher did not finish within {timeout_s:g} s")
-        except (SupervisionError, OSError) as error:
-            return LaunchFailed(run, str(error))
-        except Exception as error:
-            # A launcher is the caller's code: its error is a failed start of this child.
-            _log.exception("the launcher of %s failed", self._spec.name)
-            return LaunchFailed(run, f"the launcher failed: {error!r}")
-
-    async def launch(self, more_env: Mapping[str, str]) -> int:
-        """Launch the process and return its PID. Raises the launcher's exception if that fails."""
-        handle = await self.launch_beside(self._spec, more_env)
+            handle = await self.launch_beside(self._spec, more_env)
+        except LaunchError as error:
+            return LaunchFailed(run, error.message)
         self._handle = handle
         self._write_pid_file(_identity(handle))
-        return handle.pid
+        return Launched(run, handle.pid)
 
-    async def launch_beside(self, spec: ChildSpec, more_env: Mapping[str, str]) -> ProcessHandle:
-        """Launch a process in addition to the child's, such as a successor, and return it."""
-        if spec.log_path is not None:
-            self._log_offset = log_file.rotate_if_large(spec.log_path)
-        return await self._launcher.launch(replace(spec, env={**(spec.env or {}), **more_env}))
+    async def launch_beside(
+        self, spec: ChildSpec, more_env: Callable[[], Mapping[str, str]]
+    ) -> ProcessHandle:
+        """Launch a process in addition to the child's, such as a successor, and return it. Raises LaunchError
+        with the reason, and nothing else, if anything fails.
+
+        `more_env` returns environment variables that are added to those of the spec. It is called once the
+        spec's `before_launch` has returned.
+        """
+        timeout_s = spec.policy.start_timeout_s
+        try:
+            async with asyncio.timeout(timeout_s):
+                if spec.before_launch is not None:
+                    await spec.before_launch()
+                if spec.log_path is not None:
+                    self._log_offset = log_file.rotate_if_large(spec.log_path)
+                return await self._launcher.launch(replace(spec, env={**(spec.env or {}), **more_env()}))
+        except TimeoutError as error:
+            why = f"the launcher did not finish within {timeout_s:g} s"
+            raise LaunchError(why, child=spec.name) from error
+        except (SupervisionError, OSError) as error:
+            raise LaunchError(str(error), child=spec.name) from error
+        except Exception as error:
+            # A launcher is the caller's code: its error is a failed start of this child.
+            _log.exception("the launcher of %s failed", spec.name)
+            raise LaunchError(f"the launcher failed: {error!r}", child=spec.name) from error
 
     def replace(self, successor: ProcessHandle) -> ProcessHandle:
         """Make `successor` the child's process, and return the process that was the child's before."""

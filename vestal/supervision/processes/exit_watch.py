@@ -2,7 +2,8 @@
 BSD.
 
 Both work for children and for other processes. Where the kernel has neither (Linux before 5.3, some
-sandboxes), the process is looked up 50 times a second. Nothing here reaps a process.
+sandboxes), the process is looked up 50 times a second. Without a free descriptor, the kernel's means are
+tried again as often. Nothing here reaps a process.
 """
 
 from __future__ import annotations
@@ -12,21 +13,30 @@ import os
 import select
 import sys
 
-from vestal.supervision.processes.start_time import start_time
+from vestal.supervision.processes.start_time import EXHAUSTED, has_ended
 
 POLL_S = 0.02
 
 
 async def wait_for_exit(pid: int) -> None:
     """Wait until the process has ended: it is a zombie, or gone."""
-    if sys.platform == "linux":
+    while True:
         try:
-            fd = os.pidfd_open(pid)
+            return await _wait_for_event(pid)
         except ProcessLookupError:
             return
-        except OSError:
-            await _poll_for_exit(pid)
-            return
+        except OSError as error:
+            if error.errno not in EXHAUSTED:
+                return await _poll_for_exit(pid)
+        await asyncio.sleep(POLL_S)
+
+
+async def _wait_for_event(pid: int) -> None:
+    """Wait until the process has ended, by the kernel's means. Raises ProcessLookupError if it is gone, and
+    another OSError if the kernel has no such means, or no descriptor is left.
+    """
+    if sys.platform == "linux":
+        fd = os.pidfd_open(pid)
         try:
             await _wait_until_readable(fd)
         finally:
@@ -53,7 +63,7 @@ async def _wait_until_readable(fd: int) -> None:
 
 
 async def _poll_for_exit(pid: int) -> None:
-    while start_time(pid) is not None:  # noqa: ASYNC110 - no event announces the end of this process
+    while not has_ended(pid):  # noqa: ASYNC110 - no event announces the end of this process
         await asyncio.sleep(POLL_S)
 
 
@@ -65,11 +75,7 @@ if sys.platform != "linux":  # pragma: no cover - not on the machines that measu
             watch = select.kevent(
                 pid, select.KQ_FILTER_PROC, select.KQ_EV_ADD | select.KQ_EV_ONESHOT, select.KQ_NOTE_EXIT
             )
-            queue.control([watch], 0)
-        except ProcessLookupError:  # it has ended, and may not be reaped yet
-            queue.close()
-            return
-        try:
+            queue.control([watch], 0)  # ProcessLookupError: it has ended, and may not be reaped yet
             await _wait_until_readable(queue.fileno())  # a kqueue is readable once it has an event
         finally:
             queue.close()

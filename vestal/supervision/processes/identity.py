@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from vestal.supervision.processes.start_time import start_time
+from vestal.supervision.processes.start_time import has_ended, start_time
 
 _TOLERANCE_S = 0.011  # Linux counts in ticks of 10 ms, macOS in µs; JSON keeps floats exact
 
@@ -24,11 +24,14 @@ class ProcessIdentity:
     boot: str = ""
 
     def alive(self) -> bool:
-        """Return whether this very process still runs (a zombie does not)."""
+        """Return whether this very process still runs (a zombie does not).
+
+        Return True if nothing can be read about the process now, such as when no descriptor is left.
+        """
         if self.boot and self.boot != boot_id():
             return False
         now = start_time(self.pid)
-        return now is not None and abs(now - self.start_time) < _TOLERANCE_S
+        return not has_ended(self.pid) if now is None else abs(now - self.start_time) < _TOLERANCE_S
 
 
 def identify(pid: int) -> ProcessIdentity | None:
@@ -40,14 +43,20 @@ def identify(pid: int) -> ProcessIdentity | None:
 def age_s(identity: ProcessIdentity) -> float:
     """Return how long ago the process started, in seconds."""
     if sys.platform == "linux":
-        with open("/proc/uptime") as uptime:
-            return max(0.0, float(uptime.read().split()[0]) - identity.start_time)
+        return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - identity.start_time)
     return max(0.0, time.time() - identity.start_time)
 
 
 def boot_id() -> str:
     """Return the identifier of this boot on Linux, where start times count from boot; empty elsewhere."""
+    return _BOOT_ID
+
+
+def _read_boot_id() -> str:
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         return ""
+
+
+_BOOT_ID = _read_boot_id()  # read once, because later there may be no descriptor left to read it

@@ -23,7 +23,7 @@ from vestal.supervision.lifecycle.states import ExitStatus
 from vestal.supervision.processes import log_file
 from vestal.supervision.processes.exit_watch import wait_for_exit
 from vestal.supervision.processes.identity import ProcessIdentity, boot_id, identify
-from vestal.supervision.processes.start_time import start_time
+from vestal.supervision.processes.start_time import EXHAUSTED, has_ended, start_time
 
 PID_FILE_VARIABLE = "VESTAL_PID_FILE"
 """The environment variable with the path of a child's PID file, by which the child is found if the file is
@@ -140,27 +140,36 @@ async def wait_until_group_gone(group: int, timeout_s: float = GROUP_GONE_TIMEOU
             os.killpg(group, 0)
         except (ProcessLookupError, PermissionError):  # macOS: EPERM for a group of zombies
             return True
-        if sys.platform == "linux" and (alive is None or not _lives_in_group(alive, group)):
-            alive = _living_member(group)
-            if alive is None:
-                return True
+        try:
+            if sys.platform == "linux" and (alive is None or not _lives_in_group(alive, group)):
+                alive = _living_member(group)
+                if alive is None:
+                    return True
+        except OSError:  # no descriptor is left to look
+            alive = None
         if loop.time() >= deadline:
             return False
         await asyncio.sleep(_POLL_S)
 
 
 def _living_member(group: int) -> int | None:
-    """Return the PID of a process of the group that is not a zombie, or None (Linux only)."""
+    """Return the PID of a process of the group that is not a zombie, or None (Linux only). Raises OSError if
+    no descriptor is left.
+    """
     pids = (int(name) for name in os.listdir("/proc") if name.isdigit())
     return next((pid for pid in pids if _lives_in_group(pid, group)), None)
 
 
 def _lives_in_group(pid: int, group: int) -> bool:
-    """Return whether the process is in the group and not a zombie (Linux only)."""
+    """Return whether the process is in the group and not a zombie (Linux only). Raises OSError if no
+    descriptor is left.
+    """
     try:
         with open(f"/proc/{pid}/stat", "rb") as stat:
             state, _, of_group = stat.read().rpartition(b") ")[2].split()[:3]
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno in EXHAUSTED:
+            raise
         return False
     return int(of_group) == group and state not in (b"Z", b"X")
 
@@ -271,7 +280,7 @@ def kill_orphaned_group(identity: ProcessIdentity) -> bool:
     A group whose number another process has by now is left alone.
     """
     same_boot = identity.boot in ("", boot_id())
-    if not same_boot or identity.pid <= 1 or start_time(identity.pid) is not None:
+    if not same_boot or identity.pid <= 1 or not has_ended(identity.pid):
         return False
     try:
         os.killpg(identity.pid, signal.SIGKILL)

@@ -1,13 +1,20 @@
-"""Read when a process started: from /proc on Linux, from libproc on macOS, from `ps` elsewhere."""
+"""Read when a process started: from /proc on Linux, from libproc on macOS, from `ps` elsewhere.
+
+Without a free descriptor, nothing can be read about a process that runs. That is no sign of its end.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import subprocess
 import sys
 import time
+
+EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+"""The error numbers of: no descriptor left to the process, none left to the machine, no memory."""
 
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
@@ -15,7 +22,28 @@ _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 def start_time(pid: int) -> float | None:
     """Return when the process started: in seconds since boot on Linux, and since 1970 elsewhere.
 
-    None if there is no such process, or if it is a zombie.
+    None if there is no such process, if it is a zombie, or if nothing can be read now, for which `has_ended`
+    returns False.
+    """
+    try:
+        return _read_start_time(pid)
+    except OSError:
+        return None
+
+
+def has_ended(pid: int) -> bool:
+    """Return whether there is surely no such process, or only a zombie. Return False if nothing can be read
+    now, such as when no descriptor is left.
+    """
+    try:
+        return _read_start_time(pid) is None
+    except OSError:
+        return False
+
+
+def _read_start_time(pid: int) -> float | None:
+    """Return the start time; None if there is no such process, or only a zombie. Raises OSError if nothing
+    can be read now.
     """
     if sys.platform == "linux":
         return _linux_start_time(pid)
@@ -28,7 +56,7 @@ def _linux_start_time(pid: int) -> float | None:
     try:
         with open(f"/proc/{pid}/stat", "rb") as stat:
             fields = stat.read().rpartition(b") ")[2].split()  # the name in parentheses may contain anything
-    except OSError:
+    except (FileNotFoundError, ProcessLookupError):
         return None
     if len(fields) < 20 or fields[0] in (b"Z", b"X"):
         return None

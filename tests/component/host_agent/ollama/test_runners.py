@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import aiohttp
@@ -79,5 +81,38 @@ def test_log_of_an_ollama_server_started_by_hand_is_the_file_its_output_is_redir
     try:
         assert log_of(Owner(OwnerKind.ORPHAN, pid=process.pid), tmp_path / "own.log") == redirected
     finally:
+        process.kill()
+        process.wait()
+
+
+NOBODY = 65534
+
+
+@contextlib.contextmanager
+def _without_roots_rights() -> Iterator[None]:
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc shows where the output of a process goes")
+def test_log_of_an_ollama_server_in_a_folder_of_another_user_is_none(tmp_path: Path):
+    """Earlier, PermissionError ended each look at such a server."""
+    folder = tmp_path / "of_another_user"
+    folder.mkdir()
+    with (folder / "serve.log").open("w") as log:
+        user = NOBODY if os.geteuid() == 0 else None
+        process = subprocess.Popen(["sleep", "30"], stderr=log, user=user)
+    folder.chmod(0)
+    try:
+        with _without_roots_rights():
+            assert os.readlink(f"/proc/{process.pid}/fd/2") == str(folder / "serve.log")
+            assert log_of(Owner(OwnerKind.ORPHAN, pid=process.pid), tmp_path / "own.log") is None
+    finally:
+        folder.chmod(0o700)
         process.kill()
         process.wait()

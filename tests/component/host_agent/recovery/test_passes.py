@@ -16,6 +16,7 @@ from host_agent.recovery.passes import MAX_LOOKS, Passes
 from host_agent.recovery.remedies import BringUpContainer, Remedy, StartChild
 from vestal.platform import file_lock
 from vestal.supervision import State
+from vestal.web.http_error import HttpError
 
 MLX = ServiceFacts("mlx_server", ControlledBy.SUPERVISOR, State.STOPPED)
 NIGHTLY = ServiceFacts("nightly", ControlledBy.DOCKER, State.STOPPED, detail="it has no container")
@@ -236,8 +237,32 @@ async def test_recovery_pass_brings_up_a_service_each_time_that_it_dies_during_t
             await applied.acquire()
             machine.services["nightly"] = NIGHTLY
             passes.request("somebody who saw it go")
-    await passes.cancel()
+    await passes.close()
     assert machine.applied == [BringUpContainer("nightly")] * (MAX_LOOKS + 2)
+
+
+async def test_recovery_passes_that_are_closed_during_a_pass_cancel_it_and_refuse_further_requests(
+    journal: Journal, home: Path
+):
+    """While the agent stopped, a requested pass once started again what had just been stopped."""
+    machine, began = machine_with(NIGHTLY), asyncio.Event()
+
+    async def apply(remedy: Remedy) -> None:
+        began.set()
+        await asyncio.sleep(60)
+        machine.applied.append(remedy)
+
+    machine.apply = apply  # type: ignore[method-assign]
+    passes = passes_over(machine, journal, home)
+    passes.request("a test")
+    passes.request("a caller that joins")
+    await began.wait()
+    await passes.close()
+    with pytest.raises(HttpError, match="The agent is stopping") as refusal:
+        passes.request("POST /recover")
+    assert (refusal.value.status, refusal.value.retry_after_s) == (503, 5.0)
+    assert passes.running is None
+    assert machine.applied == []
 
 
 async def test_recovery_pass_records_all_unhealthy_services_and_as_faults_only_those_it_failed_to_repair(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from aiohttp import web
 
 from host_agent.journal import Journal
 from host_agent.services.mlx.engine_events import EngineEvents
+from vestal.supervision import Event
 
 
 class FakeGateway:
@@ -20,17 +22,20 @@ class FakeGateway:
     def __init__(self) -> None:
         self.instance = "first"
         self.events: list[dict[str, Any]] = []
+        self.is_stopping = False
+        self.requests = 0
 
     def emit(self, event: str, ts: float) -> None:
         head = {"ts": ts, "seq": len(self.events) + 1, "component": "mlx_engine", "event": event}
         self.events.append(head | {"cause": "", "fields": {}})
 
     async def answer(self, request: web.Request) -> web.Response:
-        same = request.query["instance"] == self.instance
+        self.requests += 1
+        same = request.query["instance"] in ("", self.instance)
         since = int(request.query["since"]) if same else 0
         for _ in range(100):
             found = self.events[since:]
-            if found or not same:
+            if found or not same or self.is_stopping:
                 break
             await asyncio.sleep(0.01)
         return web.json_response({"instance": self.instance, "events": found})
@@ -71,14 +76,51 @@ async def test_engine_events_of_two_successive_gateways_are_each_recorded_once(g
     journal.close()
 
 
-async def test_engine_events_from_before_the_journals_last_entry_are_not_recorded_again(gateway, home):
+async def test_engine_events_that_an_earlier_agent_recorded_are_not_recorded_again(gateway, home):
     fake, port = gateway
     journal = Journal(home / "journal.db", wall=lambda: 10.0)
-    journal.record("agent", "agent_started")
     fake.emit("child_started", 5.0)
-    fake.emit("child_exited", 11.0)
     async with aiohttp.ClientSession() as session:
         following = asyncio.create_task(EngineEvents(session, port, journal).follow())
-        await _until(journal, ["agent_started", "child_exited"])
+        await _until(journal, ["child_started"])
         following.cancel()
+        journal.record("agent", "agent_started")
+        fake.emit("child_exited", 11.0)
+        passed_on: list[Event] = []
+        following = asyncio.create_task(EngineEvents(session, port, journal, passed_on.append).follow())
+        await _until(journal, ["child_started", "agent_started", "child_exited"])
+        following.cancel()
+    assert [event.event for event in passed_on] == ["child_started", "child_exited"]
+    journal.close()
+
+
+async def test_engine_event_older_than_the_agents_newest_entry_is_recorded(gateway, home):
+    """Earlier, all events up to the time of the journal's newest entry were dropped. These were the events of
+    the last moments before an agent was replaced, and those of an hour if the clock had been an hour ahead.
+    """
+    fake, port = gateway
+    journal = Journal(home / "journal.db", wall=lambda: 3600.0)  # this clock is an hour ahead
+    fake.emit("child_started", 3590.0)
+    async with aiohttp.ClientSession() as session:
+        following = asyncio.create_task(EngineEvents(session, port, journal).follow())
+        await _until(journal, ["child_started"])
+        following.cancel()
+        journal.record("agent", "supervisor_detached")
+        fake.emit("child_exited", 10.0)
+        following = asyncio.create_task(EngineEvents(session, port, journal).follow())
+        await _until(journal, ["child_started", "supervisor_detached", "child_exited"])
+        following.cancel()
+    journal.close()
+
+
+async def test_gateway_that_stops_and_answers_at_once_is_asked_once_a_second(gateway, home):
+    """Earlier, the agent sent a stopping gateway more than 1,000 requests a second."""
+    fake, port = gateway
+    fake.is_stopping = True
+    journal = Journal(home / "journal.db")
+    async with aiohttp.ClientSession() as session:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.5):
+                await EngineEvents(session, port, journal).follow()
+    assert fake.requests == 1
     journal.close()

@@ -12,6 +12,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from host_agent.blocking_http import json_object
 from host_agent.services import http_probe
 from host_agent.services.http_probe import NoAnswer
 
@@ -32,6 +33,10 @@ async def without_json(request: web.Request) -> web.StreamResponse:
     return web.Response(text="starting", status=503)
 
 
+async def nested_deeply(request: web.Request) -> web.StreamResponse:
+    return web.Response(text="[" * 200_000, content_type="application/json")
+
+
 async def redirected(request: web.Request) -> web.StreamResponse:
     raise web.HTTPFound("/in-pieces")
 
@@ -45,6 +50,7 @@ async def never(request: web.Request) -> web.StreamResponse:
 async def url(free_port: Callable[[], int]) -> AsyncIterator[str]:
     app = web.Application()
     handlers = {"/in-pieces": in_pieces, "/text": without_json, "/redirect": redirected, "/never": never}
+    handlers["/nested-deeply"] = nested_deeply
     for path, handler in handlers.items():
         app.router.add_get(path, handler)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
@@ -81,6 +87,19 @@ async def test_http_probe_of_a_body_that_is_not_json_still_returns_the_status(
 ):
     reply = await http_probe.get(session, f"{url}/text")
     assert (reply.status, reply.body, reply.fields) == (503, None, {})
+
+
+async def test_http_probe_of_json_that_is_nested_too_deeply_still_returns_the_status(
+    session: aiohttp.ClientSession, url: str
+):
+    """Earlier, it raised RecursionError, which no caller expects."""
+    reply = await http_probe.get(session, f"{url}/nested-deeply")
+    assert (reply.status, reply.body, reply.fields) == (200, None, {})
+
+
+def test_json_object_of_a_body_that_is_nested_too_deeply_raises_value_error():
+    with pytest.raises(ValueError, match="nested too deeply"):
+        json_object(b"[" * 200_000)
 
 
 async def test_http_probe_does_not_follow_a_redirect(session: aiohttp.ClientSession, url: str):

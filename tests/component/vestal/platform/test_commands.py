@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -75,6 +76,53 @@ async def test_run_async_cancelled_while_it_starts_kills_the_children_of_the_com
     done, _ = await asyncio.wait([task], timeout=30)
     assert done, "the command's child holds the pipe"
     await _until(lambda: not _is_running(int(pid_file.read_text())))
+
+
+@pytest.mark.parametrize("ends_by", ["run", "timeout", "cancellation"])
+async def test_command_that_ended_before_its_timeout_or_cancellation_leaves_no_background_process(
+    tmp_path: Path, ends_by: str
+):
+    """The background process holds the output open. It once lived on, with a descriptor here, for 60 s."""
+    pid_file = tmp_path / "pid"
+    command = ("sh", "-c", 'sleep 60 & echo $! > "$1"', "sh", str(pid_file))
+    before = _open_files()
+    if ends_by == "run":
+        assert commands.run(*command, timeout_s=1).exit_code == TIMED_OUT
+    elif ends_by == "timeout":
+        assert (await commands.run_async(*command, timeout_s=1)).exit_code == TIMED_OUT
+    else:
+        task = asyncio.create_task(commands.run_async(*command, timeout_s=60))
+        await _until(lambda: pid_file.exists() and pid_file.read_text() != "")
+        task.cancel()
+        await asyncio.wait([task])
+    await _until(lambda: not _is_running(int(pid_file.read_text())))
+    await _until(lambda: _open_files() <= before)
+
+
+async def test_command_whose_daemon_holds_the_output_open_leaves_no_descriptor_here(tmp_path: Path):
+    """A daemon has left the command's process group, so it is not killed."""
+    pid_file = tmp_path / "pid"
+    daemon = (
+        "import os, sys, time; os.setsid(); open(sys.argv[1], 'w').write(str(os.getpid())); time.sleep(60)"
+    )
+    command = ("sh", "-c", '"$1" -c "$2" "$3" &', "sh", sys.executable, daemon, str(pid_file))
+    before = _open_files()
+    assert (await commands.run_async(*command, timeout_s=2)).exit_code == TIMED_OUT
+    await _until(lambda: _open_files() <= before)
+    assert _is_running(int(pid_file.read_text()))
+    os.kill(int(pid_file.read_text()), signal.SIGKILL)
+
+
+async def test_run_async_leaves_alone_what_a_finished_command_has_started(tmp_path: Path):
+    pid_file = tmp_path / "pid"
+    command = ("sh", "-c", 'sleep 60 > /dev/null 2>&1 & echo $! > "$1"', "sh", str(pid_file))
+    assert await commands.run_async(*command) == commands.run("true") == CommandResult(0, "")
+    assert _is_running(int(pid_file.read_text()))
+    os.kill(int(pid_file.read_text()), signal.SIGKILL)
+
+
+def _open_files() -> int:
+    return len(os.listdir("/dev/fd"))
 
 
 async def _until(holds: Callable[[], bool]) -> None:

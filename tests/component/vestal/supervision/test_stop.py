@@ -10,7 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from vestal.supervision import Intensity, State, StoppedByHand, Strategy, UnknownChild, WaitTimeout
+from vestal.supervision import (
+    Intensity,
+    State,
+    StoppedByHand,
+    Strategy,
+    SupervisorStopped,
+    UnknownChild,
+    WaitTimeout,
+)
 
 
 async def test_stop_of_a_child_that_ignores_sigterm_kills_it_after_the_stop_timeout(
@@ -34,6 +42,25 @@ async def test_stop_of_a_child_that_obeys_sigterm_ends_it_with_its_own_exit_code
     await supervisor.stop()
     assert supervisors.events_named("child_exited")[0].fields["code"] == 0
     assert not supervisors.events_named("child_killed")
+
+
+async def test_supervisor_whose_stop_has_begun_starts_no_child_that_it_has_stopped(
+    supervisors, spec, file_probe, eventually, tmp_path: Path
+):
+    """A child that was started again during the stop once outlived its supervisor."""
+    slow = spec("ignores_term.py", tmp_path / "up", name="slow", ready=file_probe(tmp_path / "up"))
+    quick = spec("waits.py", tmp_path / "quick", name="quick", ready=file_probe(tmp_path / "quick"))
+    supervisor = await supervisors.up(slow, quick)
+    stop = asyncio.create_task(supervisor.stop())
+    await eventually(lambda: supervisor.status()["quick"].state is State.STOPPED)
+    for request in (supervisor.start_child, supervisor.restart_child, supervisor.hand_over_child):
+        with pytest.raises(SupervisorStopped, match="quick was not started, because"):
+            await request("quick")
+    assert not stop.done()
+    await stop
+    assert supervisor.status()["quick"].state is State.STOPPED
+    await supervisor.start()
+    await supervisor.start_child("quick")
 
 
 async def test_stop_of_a_suspended_child_ends_it_with_its_own_exit_code(

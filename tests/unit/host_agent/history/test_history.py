@@ -144,6 +144,15 @@ def test_history_plot_has_a_bounded_regular_time_grid_with_null_where_no_sample_
             assert value is None or (value >= 0 and time in known)
 
 
+@given(least_s=st.floats(0.001) | st.just(math.inf))
+def test_history_span_with_longer_steps_has_at_least_one_step_and_never_shorter_ones(least_s):
+    for span in SPANS.values():
+        longer = span.with_steps_of(least_s)
+        assert span.step_s <= longer.step_s <= span.length_s == longer.length_s
+        assert longer.step_s % span.step_s == 0
+        assert longer.step_s >= min(least_s, span.length_s)
+
+
 def test_history_plot_shows_the_rates_and_means_of_each_time_step():
     step = {"counted_s": 10, "tokens": 200, "prompt_tokens": 0, "first_token_s": 1.5, "first_tokens": 2}
     looked = {"cache_hits": 3, "cache_misses": 1, "restarts": 1}

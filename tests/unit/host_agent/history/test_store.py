@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from host_agent.history.history import History
-from host_agent.history.plot import COARSE_STEP_S
+from host_agent.history.plot import COARSE_STEP_S, SPANS
 from host_agent.history.sample import FIGURES, Sample
 from host_agent.history.store import UNSAVED_MAX, WHAT, HistoryStore
 from host_agent.journal import Journal
@@ -186,3 +186,13 @@ def test_history_counts_each_restart_after_a_failure_in_one_sample_only(journal)
         counts.append(history.newest["values"]["restarts"])
         clock.now += 10
     assert counts == [1, 0]
+
+
+@pytest.mark.parametrize("probe_each_s", [10.0, 2399.0, 2400.0, 1e9, float("inf")])
+def test_history_plot_has_a_time_step_however_rarely_the_gateway_is_probed(journal, probe_each_s):
+    """Earlier, GET /history failed if `supervision.health_interval_s` was 2400 or more."""
+    history = History(journal, HistoryStore(journal), probe_each_s, wall=lambda: START)
+    for name, span in SPANS.items():
+        drawn = history.plot(name)
+        assert 0 < drawn["step_s"] <= span.length_s
+        assert START - span.length_s < drawn["times"][0] <= drawn["times"][-1] <= START

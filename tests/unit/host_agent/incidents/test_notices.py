@@ -39,9 +39,16 @@ class Watch:
         return next_due_in_s(self.fold.ledger.incidents, self.now)
 
 
-def breaker() -> Watch:
-    watch = Watch().at(5).write("child_exited", signal=11, code=None)
+def breaker_after(events: int) -> Watch:
+    """Return a watch whose engine's breaker opens after this number of journal entries."""
+    watch = Watch().at(5)
+    watch.seq = events
+    watch.write("child_exited", signal=11, code=None)
     return watch.write("breaker_opened", cause="killed by SIGSEGV", open_s=60)
+
+
+def breaker() -> Watch:
+    return breaker_after(events=0)
 
 
 def test_notice_of_an_engine_ended_by_sigill_explains_the_unknown_instruction():
@@ -137,6 +144,13 @@ def test_notice_sent_by_an_earlier_agent_is_not_repeated_but_the_end_of_its_inci
     watch.notices()
     watch.at(40).write("agent_started", "agent").at(70).write("child_ready")
     assert [notice.over for notice in watch.at(100).notices()] == [True]
+
+
+def test_notice_of_an_incident_with_a_number_above_a_million_is_sent_once():
+    """The number was once read as a count, which is capped: the notice was sent ten times a second."""
+    watch = breaker_after(events=1_500_000)
+    assert len(watch.notices()) == 1
+    assert watch.notices() == []
 
 
 def test_incident_that_ended_long_ago_sends_no_notice_from_a_new_agent():

@@ -329,6 +329,39 @@ def test_recovery_pass_that_checked_before_a_fault_does_not_close_its_incident()
     assert story.one()["open"]
 
 
+@pytest.mark.parametrize("failure", ["health_failed", "child_start_timed_out"])
+@pytest.mark.parametrize("stopped", [("agent", "agent_stopping"), ("mlx_server", "stop_requested")])
+def test_engine_that_dies_after_an_earlier_engine_hung_and_was_stopped_is_an_incident_of_its_own(
+    failure: str, stopped: tuple[str, str]
+):
+    """The death was once taken for the hang, which a closed incident had counted: its own had no part."""
+    story = Story().at(0).ready("mlx_engine").at(10).write("mlx_engine", failure, "no answer")
+    story.at(13).write(*stopped).write("mlx_server", "child_stopped")
+    story.at(100).write("mlx_engine", "child_started").at(101).dies("mlx_engine")
+    first, second = story.as_shown()
+    assert (first["open"], first["services"]) == (False, ["mlx_engine"])
+    assert (second["open"], second["title"]) == (True, "The engine was killed")
+    assert not story.ready("mlx_engine").as_shown()[1]["open"]
+
+
+@pytest.mark.parametrize("outcome", ["child_restarting", "breaker_opened", "child_gave_up"])
+def test_hang_whose_incident_was_closed_before_the_restart_is_an_incident_again(outcome: str):
+    story = Story().at(10).write("mlx_engine", "health_failed", "no answer")
+    story.at(80).write("recovery", "recovery_finished", healthy=True)
+    story.at(110).write("mlx_engine", outcome, "exit code 1", attempt=1)
+    assert [(shown["open"], shown["services"]) for shown in story.as_shown()] == [
+        (False, ["mlx_engine"]),
+        (True, ["mlx_engine"]),
+    ]
+
+
+def test_finding_that_only_a_reboot_helps_a_service_already_unhealthy_is_a_change_of_its_incident():
+    """An open page and the notifier, which follow the changes, once missed it."""
+    story = Story().at(0).dies("mlx_engine")
+    entry = {"seq": 9, "ts": 5.0, "component": "mlx_engine", "event": "only_a_reboot_helps", "fields": {}}
+    assert [incident.urgency for incident in story.fold.add(entry)] == ["only_a_reboot_helps"]
+
+
 def test_unrelated_services_that_fail_hours_apart_are_two_incidents_even_if_one_stays_open():
     story = Story().at(0)
     story.write("ollama", "child_gave_up", "exit code 78", code=78)

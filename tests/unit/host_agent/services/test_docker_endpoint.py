@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from host_agent.services.docker.docker_endpoint import find_endpoint
+from host_agent.services.docker import docker_endpoint
+from host_agent.services.docker.docker_endpoint import SOCKETS, find_endpoint
 
 
 def test_docker_endpoint_without_docker_host_is_taken_from_the_current_docker_context(tmp_path: Path):
@@ -34,3 +35,9 @@ def test_docker_endpoint_with_docker_host_is_taken_from_it_if_its_form_is_suppor
     address: str, endpoint: str | None
 ):
     assert find_endpoint({"DOCKER_HOST": address}) == endpoint
+
+
+def test_docker_endpoint_in_a_folder_that_cannot_be_looked_into_is_not_found(monkeypatch):
+    """Earlier, an OSError was raised if `~/.docker` belonged to another user."""
+    monkeypatch.setattr(docker_endpoint, "SOCKETS", [each for each in SOCKETS if each.startswith("~")])
+    assert find_endpoint({"HOME": f"/{'x' * 300}"}) is None  # the system refuses so long a name to every user

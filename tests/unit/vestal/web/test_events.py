@@ -42,6 +42,29 @@ def test_event_line_holds_any_text_and_value_in_ascii():
     assert json.loads(line) == {"text": "\ud800\0\n\u00e4", "path": "x"}
 
 
+class Unprintable(Exception):
+    def __repr__(self) -> str:
+        raise RuntimeError("no text")
+
+    __str__ = __repr__
+
+
+def test_log_handler_reports_a_record_that_cannot_be_formatted_and_raises_nothing():
+    """A library's wrong `%d` once raised in the middle of the library's own work."""
+    events: list[str] = []
+    logger = logging.Logger("library")
+    logger.addHandler(LogHandler(lambda event, cause, **fields: events.append(cause), "logged"))
+    logger.warning("%d models", "many")
+    logger.warning(Unprintable())
+    logger.warning("it failed", exc_info=Unprintable())
+    assert [cause.partition(", logged")[0] for cause in events] == [
+        "A log message could not be formatted (TypeError): '%d models'",
+        "A log message could not be formatted (RuntimeError): 'Unprintable'",
+        "A log message could not be formatted (RuntimeError): 'it failed'",
+    ]
+    assert all(__file__ in cause for cause in events)
+
+
 def test_log_handler_writes_a_log_record_as_an_event_with_its_traceback():
     events: list[tuple[str, str, dict]] = []
     handler = LogHandler(lambda event, cause, **fields: events.append((event, cause, fields)), "logged")
