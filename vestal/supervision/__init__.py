@@ -46,7 +46,7 @@ from vestal.supervision.processes.handle_wrapper import HandleWrapper
 from vestal.supervision.processes.identity import ProcessIdentity
 from vestal.supervision.processes.pid_file import read_pid_file, write_pid_file
 from vestal.supervision.processes.process_group import PID_FILE_VARIABLE, ProcessGroup, spawn
-from vestal.supervision.processes.start_time import start_time
+from vestal.supervision.processes.start_time import has_ended, start_time
 from vestal.supervision.sleep_detector import SleepDetector, watch_sleep
 from vestal.supervision.state_store import JsonStateStore, MemoryStateStore, StateStore
 from vestal.supervision.supervisor import Supervisor
@@ -104,6 +104,7 @@ __all__ = [
     "next_tick",
     "read_pid_file",
     "spawn",
+    "has_ended",
     "start_time",
     "watch_sleep",
     "write_pid_file",

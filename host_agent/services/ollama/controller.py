@@ -26,8 +26,8 @@ from vestal.supervision import (
     State,
     StateStore,
     Supervisor,
+    has_ended,
     read_pid_file,
-    start_time,
 )
 from vestal.supervision.processes.identity import boot_id
 
@@ -120,7 +120,7 @@ class OllamaController:
         if not self.may_act:
             return
         identity = read_pid_file(self._spec.pid_file) if self._spec.pid_file else None
-        if identity is not None and start_time(identity.pid) is None and identity.boot in ("", boot_id()):
+        if identity is not None and has_ended(identity.pid) and identity.boot in ("", boot_id()):
             # Agent and server both died. The next start would kill the rest of the group: the runners.
             await server_process.terminate_runners(
                 await asyncio.to_thread(server_process.runners_of_group, identity.pid)
