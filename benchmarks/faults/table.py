@@ -29,7 +29,7 @@ longer; a fault that interrupts nothing takes about the time of one answer. Lost
 answer, although their clients come back with their key; Ollama keeps no answers. Cut off: connections that
 broke, and whose clients came back. The disk is full, and the gateway can open nothing, for 6 s. A sleep
 counts from the wake, want of memory from the kernel's kill, an upgrade from the order. After two tries of
-each fault a new stack is started, because Ollama is restarted at most five times an hour.
+each fault on the host a new stack is started, because Ollama is restarted at most five times an hour.
 """
 RULE = "|---|--:|--:|--:|--:|--:|--:|--:|---|"
 

@@ -55,7 +55,8 @@ class RecoveryRoutes:
         check_request(body)
         remote = request.remote or "?"
         passes = self._context.passes
-        if passes.running is None and (wait_s := self._begins.take(time.monotonic())):
+        begins = passes.running is None and not passes.is_closed
+        if begins and (wait_s := self._begins.take(time.monotonic())):
             message = f"Too many passes were begun; the next may begin in {wait_s:.0f} s."
             raise HttpError("too_many_requests", message, retry_after_s=wait_s)
         report, begun = passes.request(f"asked by {remote}")

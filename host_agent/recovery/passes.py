@@ -57,6 +57,11 @@ class Passes:
         self.count = 0
 
     @property
+    def is_closed(self) -> bool:
+        """Return whether `close` was called, after which every request is refused."""
+        return self._closed
+
+    @property
     def running(self) -> Report | None:
         """Return the report of the running pass, or None."""
         return self._running

@@ -5,8 +5,9 @@ import contextlib
 import logging
 import os
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
+from typing import Any
 
 from host_agent.errors import HostAgentError, NotPossible, UnknownService
 from host_agent.journal import Journal
@@ -67,11 +68,7 @@ class ServiceControl:
             raise agent_stops()
         self._refuse_impossible(service, action)
         self._journal.record(service, f"{action}_requested", "by hand")
-        task = asyncio.create_task(
-            self._record_failure(service, action, partial(self._carry_out, service, action))
-        )
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._begin(self._record_failure(service, action, partial(self._carry_out, service, action)))
 
     async def start_all(self) -> None:
         """Start all services that were stopped by hand or given up, for `vestal up` and `vestal recover
@@ -80,6 +77,15 @@ class ServiceControl:
         """
         if self._closed:
             raise agent_stops()
+        starting = self._begin(self._start_all())
+        try:
+            await starting
+        except asyncio.CancelledError:
+            if self._closed and starting.cancelled():
+                raise agent_stops() from None
+            raise
+
+    async def _start_all(self) -> None:
         if self._decision.mode is Mode.DOCKER:
             for name in IN_CONTAINERS:
                 self._containers.clear_manual_stop(name)
@@ -91,6 +97,13 @@ class ServiceControl:
         if status[MLX_SERVER].state not in DOWN:
             await self._record_failure(MLX_ENGINE, "start", self._start_engine_given_up)
         await self._record_failure(OLLAMA, "start", self._ollama.start_again)
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run `work` as a task that `close` cancels."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
     async def wait(self) -> None:
         """Wait until everything that was requested has been done or has failed."""

@@ -73,7 +73,8 @@ def parse(text: str) -> tuple[yaml.Node | None, Any]:
         if node is None:
             return None, None
         _refuse_endless(node)
-        return node, loader.construct_document(node)
+        # The construction changes its nodes where a mapping is merged into another by `<<`.
+        return yaml.compose(text, Loader=_Loader), loader.construct_document(node)
     except RecursionError:
         raise yaml.YAMLError(_ENDLESS) from None
     finally:

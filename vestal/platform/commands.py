@@ -39,8 +39,8 @@ class CommandResult:
 def run(*command: str, timeout_s: float = TIMEOUT_S) -> CommandResult:
     """Run a command and return its stdout and stderr together.
 
-    The exit code is NOT_FOUND for a missing program, and TIMED_OUT for a command that was killed, with
-    everything it started, because it took longer than `timeout_s`.
+    The exit code is NOT_FOUND for a missing program, and TIMED_OUT for a command that was killed because it
+    took longer than `timeout_s`.
     """
     return _run(command, timeout_s, subprocess.STDOUT)
 
@@ -118,9 +118,12 @@ class DryRunCommands(Commands):
 def _run(
     command: tuple[str, ...], timeout_s: float, stderr: int, env: Mapping[str, str] | None = None
 ) -> CommandResult:
-    """Run a command in its own process group, all of which is killed after `timeout_s`."""
+    """Run a command in the process group of this process, so that it ends with its caller, for example by
+    Ctrl-C or when the agent kills a doctor that takes too long. After `timeout_s`, only the command itself is
+    killed.
+    """
     try:
-        process = subprocess.Popen(
+        done = subprocess.run(
             command,
             env=env,
             stdin=subprocess.DEVNULL,
@@ -128,20 +131,14 @@ def _run(
             stderr=stderr,
             encoding="utf-8",
             errors="replace",
-            start_new_session=True,
+            timeout=timeout_s,
+            check=False,
         )
+    except subprocess.TimeoutExpired:
+        return _timed_out(timeout_s)
     except OSError as error:
         return _not_found(command, error)
-    with process:  # closes the pipes, and waits for the command
-        try:
-            printed, _ = process.communicate(timeout=timeout_s)
-        except subprocess.TimeoutExpired:
-            _kill_group(process.pid, process.returncode)
-            return _timed_out(timeout_s)
-        except BaseException:
-            _kill_group(process.pid, process.returncode)
-            raise
-        return CommandResult(process.returncode, printed)
+    return CommandResult(done.returncode, done.stdout)
 
 
 async def _start(

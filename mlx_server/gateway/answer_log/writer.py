@@ -153,7 +153,8 @@ class Writer:
         permits, close all files and end. Return a future that is done when the files are closed.
         """
         future: Future[None] = Future()
-        self._put(lambda: self._finish_closing(future))
+        if not self._put(lambda: self._finish_closing(future)):
+            _finish(future)
         return future
 
     # --- under the lock ---

@@ -29,7 +29,9 @@ from vestal.web.http_error import HttpError
 MAX_KEY_BYTES = 255
 LOST = "The server was replaced, and the new one died before it answered; send the request again."
 SUSPENDED = "The answer was suspended just now, because its last client left; ask for it again."
-NOT_BEGUN = "The first request with this Idempotency-Key ended before it began; send this one again."
+NOT_KEPT = (
+    "The first request with this Idempotency-Key has ended, and its answer is not kept; send this one again."
+)
 REPEATED_BODY_S = 60.0
 """How long the body of a repeated request, whose answer exists already, may take to arrive."""
 
@@ -77,7 +79,7 @@ class KeepAnswers:
         this request and return its answer, which is stored while it is generated.
 
         Raises HttpError if the Idempotency-Key is too long or was used for another path or body, if the
-        earlier answer can no longer be read or was never begun, or if the repeated body is too large or
+        earlier answer can no longer be read or is not kept, or if the repeated body is too large or
         arrives too slowly.
         """
         key = _key_digest(scope)
@@ -89,7 +91,7 @@ class KeepAnswers:
         if earlier.client_left.is_set():  # while this body arrived, so that the answer may be cut off
             earlier = await self._keeper.find_by_key(key)
             if earlier is None:
-                raise HttpError("engine_unavailable", NOT_BEGUN, status=503, retry_after_s=1)
+                raise HttpError("engine_unavailable", NOT_KEPT, status=503, retry_after_s=1)
             await earlier.body.is_whole.wait()
         if (earlier.head.path, earlier.body_digest) != (scope["path"], digest):
             message = (

@@ -128,6 +128,8 @@ async def _begin(keeper: AnswerKeeper, records: Sequence[Record]) -> None:
     if answer.failure is not None:
         keeper.forget(answer.id)
         raise answer.failure
-    if answer.rendering.error is not None:
+    if (error := answer.rendering.error) is not None:
         keeper.forget(answer.id)
+        if isinstance(error, HttpError):
+            raise error
         raise Unavailable("engine_unavailable", "This gateway failed on the request; its log has more.")

@@ -90,9 +90,9 @@ def has_model_files(folder: Path) -> bool:
     Raises UnreadableModel if the folder cannot be read, so that nobody knows.
     """
     try:
-        if not any(map(is_weight_file, os.listdir(folder))):
-            return False
-        return stat.S_ISREG((folder / "config.json").stat().st_mode)
+        if not stat.S_ISREG((folder / "config.json").stat().st_mode):
+            return False  # before the folder is listed, which may be large and no model
+        return any(map(is_weight_file, os.listdir(folder)))
     except (FileNotFoundError, NotADirectoryError):
         return False
     except (OSError, ValueError) as error:  # ValueError: the folder's name has a null byte

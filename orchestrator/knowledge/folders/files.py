@@ -88,12 +88,14 @@ def folders(root: Path, named: dict[str, Path]) -> Folders:
 
 def _is_knowledge(entry: Path) -> bool:
     """Return True if the entry is a folder that an agent can have. An entry that cannot be examined counts as
-    one, and so does a link that leads nowhere, because its disk may not be mounted: `walk` reports it then.
+    one, and so does a link that leads nowhere, because its disk may not be mounted: `walk` reports it then. A
+    link with the name of a text file is none.
     """
     if entry.name[0] == "." or not is_valid_unicode(entry.name):
         return False
     try:
-        return entry.is_dir() or (entry.is_symlink() and not entry.exists())
+        leads_nowhere = entry.is_symlink() and not entry.exists()
+        return entry.is_dir() or (leads_nowhere and entry.suffix.lower() not in TEXT_SUFFIXES)
     except OSError:
         return True
 

@@ -56,8 +56,10 @@ def _linux_start_time(pid: int) -> float | None:
     try:
         with open(f"/proc/{pid}/stat", "rb") as stat:
             fields = stat.read().rpartition(b") ")[2].split()  # the name in parentheses may contain anything
-    except (FileNotFoundError, ProcessLookupError):
-        return None
+    except OSError as error:
+        if error.errno in EXHAUSTED:
+            raise
+        return None  # it has ended, or belongs to another user whose processes are hidden
     if len(fields) < 20 or fields[0] in (b"Z", b"X"):
         return None
     return int(fields[19]) / _TICKS_PER_S

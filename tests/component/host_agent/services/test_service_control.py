@@ -87,3 +87,19 @@ async def test_service_control_that_is_closed_cancels_a_start_and_refuses_furthe
         await control.start_all()
     assert services.started == []
     assert [entry["event"] for entry in journal.newest()] == ["start_requested"]
+
+
+async def test_start_of_all_services_under_way_is_cancelled_and_refused_when_the_agent_stops(
+    journal: Journal,
+):
+    """It once went on in its request, and started an Ollama that outlived the agent."""
+    services = Services()
+    services.may_start.clear()
+    control = services.control(journal, Mode.OFF)
+    starting = asyncio.create_task(control.start_all())
+    await asyncio.sleep(0.01)
+    await control.close()
+    services.may_start.set()
+    with pytest.raises(HttpError, match="The agent is stopping"):
+        await starting
+    assert services.started == []

@@ -130,3 +130,12 @@ def test_ollama_host_variable_with_an_impossible_port_means_the_default_port(tmp
 @pytest.mark.parametrize("value", ["fe80::1%]x", "a..b"])
 def test_ollama_host_variable_that_makes_no_url_is_refused_with_the_remedy(tmp_path: Path, value: str):
     assert "set ollama.base_url" in only_problem(tmp_path, OLLAMA_HOST=value)
+
+
+def test_models_that_share_settings_by_a_yaml_merge_key_may_override_them(tmp_path: Path):
+    config = loaded(
+        tmp_path,
+        "models:\n  a: &base {source: 'hf:org/a', kv_bits: 8}\n  b:\n    <<: *base\n    source: 'hf:org/b'\n",
+    )
+    found = {name: (config.models[name].source, config.models[name].kv_bits) for name in ("a", "b")}
+    assert found == {"a": ("hf:org/a", 8), "b": ("hf:org/b", 8)}

@@ -89,3 +89,4 @@ def test_closed_writer_fails_a_read_and_completes_a_flush_instead_of_waiting_for
     with pytest.raises(OSError, match="closed"):
         writer.read(name).result(10)
     writer.flush().result(10)
+    writer.close().result(10)
