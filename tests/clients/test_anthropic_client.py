@@ -53,7 +53,7 @@ def _ask(client: anthropic.Anthropic, **more: Any) -> Any:
     return client.messages.create(**asked)
 
 
-def test_anthropic_message_returns_text_usage_and_stop_reason(real_client):
+def test_anthropic_client_receives_the_text_and_token_usage_and_stop_reason_of_an_answer(real_client):
     answer = _ask(real_client, system="You are a helpful AI assistant.")
     assert "Paris" in answer.content[0].text
     assert (answer.role, answer.stop_reason) == ("assistant", "end_turn")

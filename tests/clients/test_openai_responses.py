@@ -94,7 +94,7 @@ def test_openai_response_calls_a_forced_function_and_continues_after_the_functio
     assert answer.output_text
 
 
-def test_openai_response_contains_logprobs_if_they_are_included(client):
+def test_openai_response_contains_logprobs_if_the_include_parameter_requests_them(client):
     response = _ask(client, include=["message.output_text.logprobs"], top_logprobs=2, max_output_tokens=4)
     rows = response.output[0].content[0].logprobs
     assert "".join(row.token for row in rows) == response.output_text
@@ -140,7 +140,7 @@ def test_openai_response_over_a_websocket_is_answered(real_client):
     assert "Paris" in event.response.output[0].content[0].text
 
 
-def test_openai_client_raises_not_found_or_bad_request_for_each_refused_response(client):
+def test_openai_client_raises_not_found_for_an_unknown_model_and_bad_request_for_an_invalid_field(client):
     with pytest.raises(openai.NotFoundError) as missing:
         _ask(client, model="nix")
     assert missing.value.code == "model_not_found"

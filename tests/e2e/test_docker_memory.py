@@ -69,7 +69,7 @@ def test_embedding_batches_are_full_below_80_percent_of_the_memory_limit(
     assert max(_batches(models, "free")) == BATCH
 
 
-def test_embedding_batches_shrink_from_80_percent_of_the_memory_limit_on(
+def test_embedding_batches_are_smaller_while_memory_use_is_over_80_percent_of_the_limit(
     container: Container, models: Models
 ):
     with filled(container, (SHRINK_AT + PAUSE_AT) / 2):

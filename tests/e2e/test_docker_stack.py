@@ -120,7 +120,7 @@ def test_killed_engine_and_hung_gateway_are_recovered_at_the_request_of_the_orch
     )
 
 
-def test_container_killed_for_its_memory_restarts_and_its_death_is_explained(stack):
+def test_oom_killed_container_is_restarted_and_the_journal_names_its_memory_limit_as_the_cause(stack):
     found = container(stack, "orchestrator")
     restarts = found["RestartCount"]
     # Its main process is put under a limit it already exceeds: the kernel's own OOM kill, exit code 137.
@@ -155,7 +155,7 @@ def test_container_that_was_removed_is_brought_up_by_a_recovery_pass(stack):
     assert any(entry["component"] == "nightly" for entry in stack.journal("remedy_applied"))
 
 
-def test_down_leaves_no_container_network_or_process(stack):
+def test_down_command_leaves_no_container_and_no_network_and_no_process(stack):
     down = stack.vestal("down")
     assert down.returncode == 0, down.stdout + down.stderr
     label = f"label=com.docker.compose.project={stack.project}"

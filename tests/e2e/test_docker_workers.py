@@ -97,7 +97,7 @@ def test_worker_containers_are_healthy_and_a_killed_ones_tasks_are_taken_over(st
         assert 1 <= len(asked) <= 2
 
 
-def test_scaling_down_removes_workers_and_down_removes_all(stack):
+def test_up_command_with_fewer_workers_removes_the_others_and_the_down_command_removes_all_workers(stack):
     stack.env["VESTAL_ORCHESTRATOR__WORKERS"] = "1"
     assert stack.vestal("up", timeout_s=300).returncode == 0
     stack.until(lambda: len(workers(stack)) == 1, "one worker")

@@ -56,7 +56,7 @@ def stack(
     return stack
 
 
-def test_up_prints_the_port_of_each_service_when_it_finishes(stack):
+def test_up_command_prints_the_port_of_each_service(stack):
     for port in (stack.mlx_port, stack.agent_port, stack.orchestrator_port):
         assert str(port) in stack.up_output
     assert "natively" in stack.up_output
@@ -188,7 +188,7 @@ def _finished(stack, run_id: str):
     return report if report["state"] == "done" else None
 
 
-def test_recover_with_a_wrong_token_is_401_and_names_the_token(stack):
+def test_recover_request_with_a_wrong_token_gets_401_and_an_error_that_mentions_the_token(stack):
     token = stack.home / "token"
     kept = token.read_text()
     assert oct(token.stat().st_mode & 0o777) == "0o600"
@@ -226,7 +226,7 @@ def test_status_exits_with_zero_when_all_services_are_healthy(stack):
     assert status.returncode == 0, status.stdout
 
 
-def test_down_leaves_no_process_open_port_or_pid_file(stack):
+def test_down_command_leaves_no_process_and_no_open_port_and_no_pid_file(stack):
     down = stack.vestal("down")
     assert down.returncode == 0, down.stdout + down.stderr
     assert stack.listening() == []

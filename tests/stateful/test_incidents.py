@@ -181,6 +181,6 @@ def test_incidents_of_failures_with_any_event_before_their_outcome_have_a_part_a
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(ENTRY, max_size=25))
-def test_incidents_from_journal_entries_of_any_shape_raise_nothing_and_last_no_negative_time(entries):
+def test_deriving_incidents_from_arbitrary_journal_entries_never_fails_or_gives_a_negative_duration(entries):
     for each in shown(fold(entries), 0.0):
         assert each["duration_s"] >= 0

@@ -123,7 +123,7 @@ def test_every_long_running_program_calls_output_protect_before_anything_else(na
         ("logging.FileHandler('x.log')", "FileHandler"),
     ],
 )
-def test_best_effort_check_recognizes_every_call_that_writes(program: str, call: str):
+def test_source_code_check_finds_every_kind_of_call_that_writes_a_file_or_prints(program: str, call: str):
     assert [name for _, name in _writes(ast.parse(program))] == [call]
 
 

@@ -25,7 +25,7 @@ def test_killed_gateway_is_restarted_and_recorded_in_the_journal(agent):
     assert any(e["event"] == "child_exited" and e["component"] == "mlx_server" for e in agent.journal())
 
 
-def test_killed_agents_gateway_is_adopted_by_the_next_agent_and_restarted_if_killed(agent):
+def test_gateway_of_a_killed_agent_is_adopted_by_the_next_agent_and_restarted_when_it_dies(agent):
     gateway = agent.start().gateway()
     events = len(agent.journal())
     agent.kill()
@@ -114,7 +114,7 @@ def test_agent_that_stops_while_its_gateway_drains_refuses_with_503_what_would_s
     assert agent.processes() == []
 
 
-def test_hung_gateway_is_replaced_by_a_recovery_pass(agent):
+def test_recovery_pass_replaces_a_hung_gateway_with_a_new_process(agent):
     first = agent.start().gateway()
     os.kill(first, signal.SIGSTOP)
     report = agent.recover()

@@ -47,7 +47,7 @@ def test_hung_agent_is_replaced_and_its_gateway_adopted(agent, monkeypatch, caps
     assert agent.gateway() == gateway
 
 
-def test_agent_suspended_by_sigstop_is_reported_and_continued_by_recover(agent):
+def test_status_and_doctor_report_an_agent_suspended_by_sigstop_and_the_recover_command_resumes_it(agent):
     """Earlier, `status`, the doctor and `vestal up` all said that no agent ran."""
     gateway = agent.start().gateway()
     pid = agent.process.pid
@@ -72,7 +72,7 @@ def test_agent_suspended_by_sigstop_is_reported_and_continued_by_recover(agent):
     assert agent.gateway() == gateway
 
 
-def test_agent_suspended_by_sigstop_is_stopped_gracefully_by_down(agent):
+def test_down_command_gracefully_stops_an_agent_suspended_by_sigstop(agent):
     agent.start()
     os.kill(agent.process.pid, signal.SIGSTOP)
     down = _vestal(agent, "down")
@@ -101,7 +101,7 @@ def test_token_deleted_or_changed_while_the_agent_runs_is_restored(agent):
     assert any(entry["event"] == "token_restored" for entry in agent.journal())
 
 
-def test_down_with_an_invalid_setting_still_stops_everything(agent):
+def test_down_command_reports_an_invalid_setting_and_still_stops_the_agent_and_its_services(agent):
     agent.start()
     (agent.home / "vestal.yaml").write_text("mlx: {keep_alive: soon}\n")
     down = _vestal(agent, "down")

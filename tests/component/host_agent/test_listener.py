@@ -193,7 +193,7 @@ async def test_recover_request_from_the_agents_own_page_is_accepted(served):
         (b'{"mlx": null}', "application/json", 202),
     ],
 )
-async def test_recover_request_body_is_accepted_only_as_json_of_the_right_types(
+async def test_post_to_the_recover_endpoint_accepts_only_json_with_fields_of_the_right_types(
     served, body: bytes, kind: str, status: int
 ):
     reply = await served.client.post("/recover", data=body, headers={"Content-Type": kind})
@@ -270,7 +270,7 @@ async def test_recover_for_a_service_stopped_by_hand_returns_advice_and_a_long_r
     assert (await (await ask({})).json())["retry_after_s"] == 5
 
 
-async def test_retry_advice_is_empty_if_its_source_fails_or_hangs():
+async def test_retry_advice_is_empty_if_the_function_that_reads_it_raises_or_hangs():
     async def fails() -> dict[str, RetryAdvice]:
         raise RuntimeError("no")
 

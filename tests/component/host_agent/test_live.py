@@ -157,7 +157,7 @@ async def test_live_stream_does_not_send_a_status_again_in_which_only_uptimes_ch
         assert live.report.looks <= looks + 3  # a hundred events cause one reading a second, not a hundred
 
 
-async def test_live_streams_share_one_connection_to_the_gateway_which_closes_after_the_last(live):
+async def test_live_streams_share_one_gateway_connection_that_is_closed_when_the_last_stream_ends(live):
     async with page(live) as one, page(live) as other:
         for each in (one, other):
             await each.until(lambda newest: {"status", "requests"} <= set(newest))
@@ -178,7 +178,7 @@ async def test_live_stream_reconnects_to_a_lost_gateway_and_sends_an_empty_list_
         await one.until(lambda newest: newest["requests"] == {"requests": [], "totals": None})
 
 
-async def test_live_stream_whose_client_does_not_read_skips_to_the_newest_list(live):
+async def test_live_stream_skips_to_the_newest_request_list_when_a_client_that_paused_reads_again(live):
     async with page(live) as one, page(live) as other:
         await one.until(lambda newest: "requests" in newest)
         await other.until(lambda newest: "requests" in newest)

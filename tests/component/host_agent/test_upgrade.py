@@ -92,7 +92,9 @@ def _lines(agent, count: int) -> list[bytes]:
         return reply.read().splitlines()
 
 
-def test_three_upgrades_under_traffic_refuse_no_connection_and_keep_pid_and_streams(agent, upgrade):
+def test_agent_upgraded_three_times_under_traffic_refuses_no_connection_and_keeps_its_pid_and_streams(
+    agent, upgrade
+):
     """Earlier, a changed setting stopped everything for 29 s, with 503 and refused connections."""
     pid = agent.start("--hands-over").process.pid
     gateways, gaps_s = [agent.gateway()], []
@@ -124,7 +126,7 @@ def test_three_upgrades_under_traffic_refuse_no_connection_and_keep_pid_and_stre
     agent.until(left, "the older gateways end")
 
 
-def test_make_up_with_changed_agent_settings_replaces_only_the_agent_and_only_the_first_time(
+def test_vestal_up_replaces_only_the_agent_if_its_settings_changed_and_nothing_when_run_again(
     agent, monkeypatch, capsys
 ):
     gateway = agent.start("--hands-over").gateway()

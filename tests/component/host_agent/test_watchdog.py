@@ -94,7 +94,7 @@ def test_agent_ended_by_sigterm_is_not_restarted_by_its_watchdog(watched):
     assert watched.processes() == []
 
 
-def test_down_after_the_agent_was_killed_leaves_neither_agent_nor_watchdog(watched):
+def test_down_command_after_the_agent_was_killed_leaves_neither_agent_nor_watchdog_running(watched):
     watched.start()
     watched.pid_in("watchdog.json")
     watched.kill()
@@ -152,7 +152,7 @@ def test_agent_started_by_hand_has_no_watchdog_and_reports_that(agent):
     assert "nothing restarts it" in shown["detail"]
 
 
-def test_agent_run_by_a_service_manager_names_it_as_restarter_and_ends_a_leftover_watchdog(home: Path):
+def test_agent_run_by_systemd_reports_that_systemd_restarts_it_and_ends_a_leftover_watchdog(home: Path):
     """A watchdog beside a service manager would start a second agent."""
     config = load({"VESTAL_HOME": str(home)})
     config.home.prepare()

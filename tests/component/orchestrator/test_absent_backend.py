@@ -65,7 +65,7 @@ def test_backend_that_never_answered_is_reported_to_the_webhook_once_and_is_abse
     one.cycle("ollama down")
 
 
-def test_backend_that_never_answered_counts_as_down_until_the_webhook_accepts_the_report(
+def test_backend_that_never_answered_degrades_health_until_the_webhook_accepts_the_outage_report(
     orchestrator: Make, llm: StandIn, children: Start, free_port: Callable[[], int]
 ):
     hook = children("webhook_listener.py", "--token", TOKEN)

@@ -53,7 +53,7 @@ def test_orchestrators_first_cycle_ends_within_5_s_of_its_start_without_importin
     assert dashboards.missing_of("orchestrator", str(one.ask("/metrics")[1])) == set()
 
 
-def test_cycle_without_an_embedding_backend_skips_knowledge_and_posts_the_webhook_once(
+def test_cycle_without_an_embedding_backend_skips_the_knowledge_update_and_reports_the_outage_once(
     orchestrator: Make, children: Callable[..., StandIn], free_port: Callable[[], int], tmp_path: Path
 ):
     write_docs(tmp_path, a="# A\n\nalpha")
@@ -163,7 +163,7 @@ def test_knowledge_update_embeds_changed_files_only_and_removes_deleted_ones(
     )
 
 
-def test_knowledge_update_with_a_text_the_backend_refuses_continues_and_names_the_file(
+def test_knowledge_update_continues_after_the_backend_refuses_a_text_and_its_notes_name_the_file(
     orchestrator: Make, llm: StandIn, tmp_path: Path
 ):
     write_docs(tmp_path, a="# A\n\nalpha", b="# B\n\npoison", c="# C\n\ngamma")

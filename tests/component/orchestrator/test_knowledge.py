@@ -146,7 +146,7 @@ def vestal_search(one: Orchestrator, *arguments: str) -> subprocess.CompletedPro
     return subprocess.run(command, env=clean | own, cwd=one.repo, capture_output=True, text=True, timeout=60)
 
 
-def test_search_command_prints_file_heading_and_text_of_each_passage(
+def test_search_command_prints_the_file_and_the_heading_and_the_text_of_each_passage(
     orchestrator: Make, llm: StandIn, tmp_path: Path
 ):
     write(tmp_path, breaker="# Breaker\n\nIt opens after five failures.")

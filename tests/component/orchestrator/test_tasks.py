@@ -50,7 +50,7 @@ def test_task_submitted_again_with_the_same_idempotency_key_is_the_same_task(sha
     assert len(one.tasks()) == before + 2
 
 
-def test_task_beyond_the_queue_limit_is_503_unless_its_key_belongs_to_an_accepted_task(
+def test_task_beyond_the_queue_limit_gets_503_unless_it_has_the_idempotency_key_of_an_accepted_task(
     orchestrator: Make, llm: StandIn
 ):
     """Earlier, the queue had no limit, so a client that posted in a loop filled the disk."""

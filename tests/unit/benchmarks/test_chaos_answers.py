@@ -29,7 +29,7 @@ def test_chaos_judge_distinguishes_lost_repeated_and_different_text_in_an_answer
     assert judge(got, True, WANTED) is verdict
 
 
-def test_chaos_judge_counts_an_unfinished_answer_with_the_whole_text_as_lost_text():
+def test_chaos_judge_counts_an_answer_that_never_ended_as_lost_text_even_if_all_its_text_arrived():
     assert judge(WANTED, False, WANTED) is TextVerdict.LOST
 
 

@@ -60,7 +60,7 @@ def test_pause_of_a_stream_after_an_engine_kill_is_its_longest_gap_before_the_en
     assert list(deaths.pauses([8.0, 9.0])) == []  # it was at its end
 
 
-def test_gap_of_a_stream_that_spans_two_kills_is_one_pause_with_the_cause_several_at_once():
+def test_stream_gap_spanning_two_kills_counts_as_one_pause_caused_by_several_kills():
     deaths = Deaths()
     deaths.add(Death("engine KILL", at=10.0, replaced_at=11.0))
     deaths.add(Death("gateway KILL", at=12.0, replaced_at=13.0))
@@ -111,7 +111,7 @@ def test_chaos_tally_fails_with_one_lost_or_repeated_answer(verdict):
     assert list(tally.failures(least_equal=0.5)) == [f"1 {verdict}"]
 
 
-def test_chaos_tally_fails_if_too_few_texts_are_equal_or_a_kill_had_no_effect():
+def test_chaos_run_fails_if_too_few_answers_equal_the_undisturbed_ones_or_a_kill_had_no_effect():
     tally = _tally()
     assert list(tally.failures(least_equal=0.999)) == ["66.67% equal, less than 99.9%"]
     tally.of("gateway KILL").without_effect = 1

@@ -129,7 +129,7 @@ def read(*lines: bytes) -> Answer:
     return answer
 
 
-def test_benchmark_client_reads_a_stream_with_finish_reason_in_its_last_chunk_only():
+def test_benchmark_client_takes_the_finish_reason_from_the_only_chunk_that_has_one():
     """rapid-mlx 0.10 and fusion-mlx leave `finish_reason` out of all parts but the last."""
     answer = read(
         b'data: {"id": "1", "choices": [{"index": 0, "delta": {"content": "a"}}]}\n',

@@ -15,7 +15,7 @@ from orchestrator.tasks import workflow
 from orchestrator.tasks.steps import Steps
 
 
-def test_benchmark_task_with_no_op_steps_runs_the_plan_retrieve_and_answer_steps():
+def test_benchmark_task_whose_steps_do_nothing_still_runs_plan_and_retrieve_and_answer():
     idle = IdleSteps()
     done = asyncio.run(workflow.work({"goal": "g", "agents": []}, cast(Steps, idle), _directly, 2))
     assert done["answer"] == "An answer."

@@ -106,7 +106,7 @@ def test_recovery_time_is_known_if_the_first_new_answer_arrives_after_the_observ
     assert got.served_again_s == pytest.approx(UNTIL + 1 - found[-2].ended_at)
 
 
-def test_gap_between_answers_no_longer_than_before_the_fault_is_not_counted_as_an_outage():
+def test_gap_between_answers_as_long_as_the_gaps_before_the_fault_does_not_count_as_an_outage():
     slow = requests([90.0, 93.0, 96.0], [92.9, 95.9, 98.9])
     late = requests([101.0, 104.0], [103.9, 106.9])
     found = Try("mlx", 90.0, FAULT_AT, 108.0, [*slow, *late], ())
@@ -210,7 +210,7 @@ def test_fault_table_counts_the_tries_in_which_each_actor_acted():
 # --- resuming ---
 
 
-def test_try_of_a_fault_counts_as_done_only_once_its_last_figure_is_stored():
+def test_fault_injection_counts_as_done_when_its_last_measurement_is_stored_and_not_before():
     made = list(table.figures("engine_kill", 1, Outcome(0.1, None, 0, 0, ("gateway",))))
     again = list(table.figures("engine_kill", 2, Outcome(0.1, 0.5, 0, 0, ("gateway",))))
     for whole in range(len(again) + 1):

@@ -49,7 +49,7 @@ def test_compared_server_without_a_model_in_a_format_that_it_needs_is_not_starte
         program("raise SystemExit", needs=("gguf",)).start(MODEL)
 
 
-def test_compared_server_that_is_killed_reports_sigkill_and_runs_again_after_a_restart():
+def test_failure_message_of_a_killed_compared_server_names_sigkill_and_the_server_can_be_restarted():
     serves = (
         "import sys, http.server as h\n"
         "class S(h.BaseHTTPRequestHandler):\n"
@@ -202,7 +202,7 @@ def test_compared_ollama_gets_a_port_and_a_models_folder_of_its_own(tmp_path: Pa
     assert env["OLLAMA_MODELS"] == str(tmp_path / "models")
 
 
-def test_compared_fusion_mlx_gets_the_model_in_its_own_models_folder(
+def test_fusion_mlx_as_a_compared_server_gets_its_own_models_folder_that_contains_the_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     (tmp_path / "model").mkdir()

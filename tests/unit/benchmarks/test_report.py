@@ -93,7 +93,7 @@ def test_report_table_shows_median_spread_ratio_and_the_reason_for_a_lost_row():
     assert f"- `{SPEED}` is lost to llama-cpp-python: Its kernels are its own." in table
 
 
-def test_report_names_each_row_that_vestal_lost_without_a_written_reason():
+def test_report_lists_every_row_that_vestal_lost_to_a_competitor_and_that_has_no_written_reason():
     rows = rows_of(speeds("vestal", 10) + speeds("ollama", 22))
     assert lost_without_reason(rows, []) == [SPEED]
     assert lost_without_reason(rows, [Reason(SPEED, "because", against="llama*")]) == [SPEED]
@@ -108,7 +108,7 @@ def test_report_quotes_the_log_of_a_dead_competitor_once_for_all_of_its_rows():
     assert "| failed | no peer has a figure |" in table
 
 
-def test_report_of_a_run_shows_machine_versions_missing_competitors_and_unfinished_scenarios():
+def test_run_report_shows_the_machine_and_versions_and_missing_competitors_and_unfinished_scenarios():
     machine = {
         "processor": "M4",
         "cores": 10,
@@ -144,7 +144,7 @@ def test_report_shows_numbers_with_about_three_significant_digits(value: float, 
     assert number(value) == shown
 
 
-def test_report_takes_the_first_reason_whose_pattern_matches_the_lost_row():
+def test_report_explains_a_row_that_vestal_lost_by_the_first_reason_whose_pattern_matches_it():
     reasons = [Reason("a/*", "first  \n line", "x"), Reason("*", "second")]
     assert reason_for(reasons, "a/1", "x") == "first line" and reason_for(reasons, "a/1", "y") == "second"
     assert reason_for(reasons[:1], "b", "x") is None
@@ -199,7 +199,7 @@ def test_every_published_row_that_vestal_lost_has_a_reason():
     assert lacking == [], "add the reasons to benchmarks/report/reasons.yaml"
 
 
-def test_reasons_for_lost_rows_are_whole_sentences():
+def test_written_reasons_why_vestal_is_worse_than_a_competitor_are_whole_sentences():
     assert all(reason.because.strip().endswith(".") for reason in load())
 
 

@@ -71,7 +71,7 @@ def test_benchmark_run_stores_each_round_with_its_number_and_scenario(run: RunFo
 
 
 @pytest.mark.parametrize("stored", range(13))
-def test_full_run_killed_after_any_figure_and_resumed_has_each_round_measured_once(
+def test_benchmark_run_killed_after_any_measurement_and_resumed_has_each_round_measured_once(
     run: RunFolder, stored: int
 ):
     """The run was killed with `kill -9` after `stored` figures, while it wrote the next line."""
@@ -145,7 +145,7 @@ def test_scenario_that_exceeds_its_time_budget_is_interrupted(
     assert interrupted == [process] and run.ends()["speed"].ended == OUT_OF_TIME
 
 
-def test_interrupted_scenario_that_resumes_itself_is_started_with_all_rounds_and_keeps_its_figures(
+def test_interrupted_self_resuming_scenario_is_called_again_for_all_rounds_and_keeps_its_results(
     run: RunFolder,
 ):
     """The tries do not go round by round: one group of faults may have all rounds, and the next one none."""

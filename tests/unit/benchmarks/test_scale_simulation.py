@@ -186,7 +186,9 @@ def test_simulated_conversation_stays_on_the_machine_that_cached_its_prefix_unti
 
 @settings(max_examples=10)
 @given(st.integers(1, 8), st.integers(0, 1000))
-def test_simulated_task_finishes_once_although_workers_die_and_repeats_for_equal_seeds(count: int, seed: int):
+def test_simulated_task_finishes_exactly_once_although_workers_die_and_equal_seeds_give_equal_runs(
+    count: int, seed: int
+):
     workers = Workers(PARAMETERS.workers, count, share_of_calls=0.5, seconds=900, dies_every_s=300, seed=seed)
     workers.run()
 

@@ -85,7 +85,7 @@ def test_vestals_supervisor_in_the_comparison_starts_its_child_and_stops_cleanly
     process.close()
 
 
-def test_written_settings_of_each_compared_supervisor_name_the_child(
+def test_settings_written_for_each_compared_supervisor_contain_the_path_of_the_child_program(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     from benchmarks.peers.environments import Environment

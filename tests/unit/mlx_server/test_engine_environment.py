@@ -50,7 +50,7 @@ def test_adapted_openblas_has_the_symbol_names_that_mlx_needs_and_kernels_for_ev
     assert "DYNAMIC_ARCH" in configuration
 
 
-def test_adapted_openblas_is_created_once_and_found_in_any_of_the_folders(tmp_path):
+def test_openblas_copy_with_renamed_symbols_is_created_only_once_and_then_reused(tmp_path):
     first, second = tmp_path / "first", tmp_path / "second"
     made = plain_library(PACKAGED, [first])
     assert made is not None
@@ -59,7 +59,7 @@ def test_adapted_openblas_is_created_once_and_found_in_any_of_the_folders(tmp_pa
     assert list(first.iterdir()) == [made], "nothing temporary is left"
 
 
-def test_adapted_openblas_is_created_in_the_next_folder_if_one_cannot_be_written(tmp_path):
+def test_openblas_copy_with_renamed_symbols_is_created_in_the_next_folder_if_one_is_not_writable(tmp_path):
     (tmp_path / "a file").touch()
     made = plain_library(PACKAGED, [tmp_path / "a file", tmp_path / "blas"])
     assert made is not None and made.parent == tmp_path / "blas"

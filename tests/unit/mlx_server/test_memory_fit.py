@@ -32,7 +32,7 @@ def of(name: str, context_tokens: int, *, embeds: bool = False) -> Forecast:
     )
 
 
-def test_memory_fit_without_a_context_needs_what_the_engine_demands_to_load_the_model():
+def test_needed_memory_without_a_given_context_length_is_what_the_engine_requires_to_load_the_model():
     forecast = of("Qwen3-8B", 40960)
     assert fit(forecast, 24 * GIB).needed_bytes == ENGINE_BYTES + forecast.load_bytes
     assert fit(forecast, 1).as_json() == {
@@ -75,7 +75,9 @@ def test_context_lengths_shown_for_a_model_end_with_its_maximum_and_are_none_for
         ("Llama-3.1-70B", 131072, 24, "does not fit: it needs 37.5 GiB, and models may have 24.0 GiB"),
     ],
 )
-def test_memory_fit_sentence_names_the_needed_memory_and_the_context(name, context_tokens, limit_gib, said):
+def test_memory_fit_message_says_whether_the_model_fits_and_gives_needed_memory_and_context_length(
+    name, context_tokens, limit_gib, said
+):
     assert sentence(of(name, context_tokens), limit_gib * GIB) == said
 
 
@@ -86,7 +88,7 @@ def test_memory_fit_sentence_of_a_model_that_fits_only_with_a_short_context_name
     assert sentence(forecast, limit_bytes).endswith(" with 4k context")
 
 
-def test_default_memory_limit_leaves_2_gib_or_15_percent_and_respects_the_gpus_limit():
+def test_default_memory_limit_leaves_the_larger_of_2_gib_and_15_percent_free_within_the_gpus_limit():
     assert default_limit_bytes(8 * GIB) == 6 * GIB
     assert default_limit_bytes(128 * GIB) == 128 * GIB - 128 * GIB * 15 // 100
     assert default_limit_bytes(2 * GIB) == GIB

@@ -109,7 +109,7 @@ def test_quantized_kv_size_forecast_does_not_shrink_layers_with_a_sliding_window
     assert 0 < saved == pytest.approx(computed.token_bytes - quantized.token_bytes)
 
 
-def test_kv_size_forecast_of_an_unknown_model_with_possible_sliding_windows_is_not_quantized():
+def test_kv_size_forecast_assumes_an_unquantized_cache_for_an_unknown_model_with_sliding_window_settings():
     unknown = CONFIGS["Llama-3.1-8B"] | {"model_type": "unheard-of", "sliding_window": 1024}
     assert kv_shape(unknown, {}, 2, KvQuantization(4, 64)).quantized
     for hint in (
@@ -193,7 +193,7 @@ def test_kv_size_forecast_is_bounded_by_sliding_windows_only_if_mlx_lm_rotates_t
     assert kv_shape(listed, {}, 2).sliding_layers == 12
 
 
-def test_kv_size_forecast_of_latent_attention_counts_the_latent_or_all_heads_by_model_type():
+def test_kv_size_forecast_counts_the_latent_vector_for_deepseek_v3_and_all_heads_for_deepseek_v2():
     v3 = {
         "model_type": "deepseek_v3", "num_hidden_layers": 61, "num_attention_heads": 128,
         "hidden_size": 7168, "kv_lora_rank": 512, "qk_rope_head_dim": 64, "qk_nope_head_dim": 128,

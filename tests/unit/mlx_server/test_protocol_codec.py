@@ -220,18 +220,18 @@ def test_prepare_of_an_operation_whose_seed_does_not_fit_into_64_bits_raises_pro
 @given(OPERATIONS.filter(can_be_added))
 @example(Generate("a", "m", "text", prompt="\ud83d", emitted=(1, 2**40), sampling=Sampling(seed=2**63 - 1)))
 @example(Generate("a", "m", "chat", messages=({"x": 2**70},)))
-def test_operation_prepared_first_and_completed_later_is_decoded_unchanged(operation):
+def test_operation_encoded_in_two_steps_is_decoded_unchanged(operation):
     assert canonical(decode_op(prepared(operation))) == canonical(operation)
 
 
-def test_prepared_operation_can_be_completed_into_any_number_of_frames():
+def test_operation_encoded_once_gives_a_correct_frame_for_each_id_and_its_emitted_tokens():
     shared = prepare(Generate("", "m", "text", prompt="hello"), "id", "emitted")
     for number in range(3):
         sent = decode_op(shared.frame(id=f"r{number}", emitted=[*range(number)]))
         assert sent == Generate(f"r{number}", "m", "text", prompt="hello", emitted=tuple(range(number)))
 
 
-def test_prepare_of_an_operation_without_room_for_the_tokens_of_its_answer_raises_protocol_error():
+def test_prepare_of_an_operation_that_leaves_no_room_for_answer_tokens_in_its_frame_raises_protocol_error():
     """A request resumed after a crash carries the tokens of its answer, and must still fit into a frame."""
     with pytest.raises(ProtocolError, match="for one request"):
         prepare(Generate("", "m", "text", prompt="a" * (MAX_FRAME_BYTES - 1000)), "id")

@@ -130,7 +130,9 @@ def test_without_an_agents_file_the_only_agent_is_the_lead_with_every_knowledge_
     assert (lead.model, lead.folders) == ("m", None)
 
 
-def test_agent_without_model_folders_or_search_in_the_agents_file_gets_the_defaults(tmp_path: Path):
+def test_agent_gets_the_default_for_each_of_model_and_folders_and_search_that_its_entry_does_not_set(
+    tmp_path: Path,
+):
     path = tmp_path / "agents.yaml"
     path.write_text("agents:\n  reader: {role: a reader, prompt: Read., model: big}\n  other: {prompt: O.}\n")
     crew = agents.load(path, "small")

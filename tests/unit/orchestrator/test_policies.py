@@ -31,7 +31,7 @@ def test_first_outage_report_is_posted_at_once():
     assert not ReportPace().may_post(0.0, ())
 
 
-def test_outage_reports_double_their_pause_up_to_the_interval():
+def test_pause_between_outage_reports_doubles_up_to_the_health_monitor_interval():
     pace, now, gaps = ReportPace(), 0.0, []
     for _ in range(8):
         pace = pace.after(ListenerAnswer(202), now, DOWN, interval_s=100)
@@ -46,7 +46,7 @@ def test_outage_report_of_another_backend_is_posted_at_once():
     assert pace.may_post(1.0, ("mlx", "ollama"))
 
 
-def test_outage_reports_wait_for_retry_after_even_with_another_backend_down():
+def test_no_outage_report_follows_a_refusal_before_its_retry_after_time_even_for_another_backend():
     pace = ReportPace().after(ListenerAnswer(429, retry_after_s=60), 0.0, DOWN, 5)
     assert not pace.may_post(59.0, ("mlx", "ollama"))
     assert not pace.seen(()).may_post(59.0, DOWN)
@@ -58,19 +58,21 @@ def test_outage_report_of_a_backend_that_failed_again_is_posted_at_once():
     assert pace.seen(("ollama",)).may_post(1.0, ("mlx", "ollama"))
 
 
-def test_outage_reports_after_a_401_wait_for_the_interval():
+def test_outage_report_answered_with_401_is_repeated_only_after_the_whole_health_monitor_interval():
     assert ReportPace().after(ListenerAnswer(401), 0.0, DOWN, 300).due_at == 300
 
 
 @pytest.mark.parametrize("state", ["open", "manual_stop"])
-def test_outage_reports_for_a_backend_that_recovery_will_not_start_wait_for_the_interval(state: str):
+def test_outage_that_only_a_person_can_end_is_reported_again_only_after_the_health_monitor_interval(
+    state: str,
+):
     pace = ReportPace().after(ListenerAnswer(202, backends=dict.fromkeys(DOWN, state)), 0.0, DOWN, 300)
     assert not pace.may_post(299.0, DOWN)
     assert pace.may_post(300.0, DOWN)
     assert pace.may_post(1.0, ("mlx", "ollama"))  # another backend down is posted at once
 
 
-def test_outage_reports_wait_for_the_interval_only_if_recovery_starts_none_of_the_backends():
+def test_outage_report_is_followed_by_the_longest_pause_only_if_a_person_must_start_every_backend_in_it():
     both = ("mlx", "ollama")
     states = {"mlx": "manual_stop", "ollama": "open"}
     assert ReportPace().after(ListenerAnswer(202, 5, backends=states), 0.0, both, 300).due_at == 300
@@ -81,14 +83,14 @@ def test_outage_reports_wait_for_the_interval_only_if_recovery_starts_none_of_th
 
 
 @pytest.mark.parametrize("status", [429, 503])
-def test_outage_reports_after_a_refusal_wait_for_retry_after(status: int):
+def test_outage_report_refused_with_429_or_503_is_sent_again_only_after_the_retry_after_time(status: int):
     pace = ReportPace().after(ListenerAnswer(status, 30.0), 0.0, DOWN, 300)
     assert not pace.may_post(29.0, ("mlx", "ollama"))
     assert pace.may_post(30.0, DOWN)
 
 
 @given(st.lists(st.floats(0.01, 400), max_size=60), st.floats(1, 600))
-def test_outage_reports_under_any_checks_are_never_posted_before_the_pause_is_over(
+def test_outage_reports_are_at_least_the_shortest_pause_apart_however_often_health_is_checked(
     steps: list[float], interval_s: float
 ):
     pace, now, posts = ReportPace(), 0.0, []
@@ -164,7 +166,7 @@ def test_embedding_batch_size_shrinks_from_80_percent_memory_and_is_zero_from_90
 
 
 @given(st.integers(1, 512), st.floats(0, 2))
-def test_embedding_batch_size_is_zero_exactly_from_the_memory_limit_that_pauses_embedding(
+def test_embedding_batch_size_is_zero_if_and_only_if_memory_use_is_at_or_above_the_pause_limit(
     wanted: int, fraction: float
 ):
     size = batch_size(wanted, fraction)
@@ -180,7 +182,7 @@ def test_fewer_task_steps_may_begin_from_80_percent_memory_and_none_from_90():
     assert [most_running(f) for f in (0.80, 0.85, 0.899, 0.90, 1.2)] == [4, 2, 1, 0, 0]
 
 
-def test_task_step_may_begin_alone_after_the_longest_wait_for_memory():
+def test_task_step_that_waited_the_maximum_time_for_memory_may_begin_if_no_other_step_runs():
     long = memory_guard.MAX_HOLD_S
     assert not memory_guard.step_may_begin(0, 8, 0.95, long - 1)
     assert memory_guard.step_may_begin(0, 8, 0.95, long)

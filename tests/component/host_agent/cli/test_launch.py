@@ -92,7 +92,9 @@ def test_launch_picks_a_model_with_enough_context_and_returns_the_programs_exit_
     assert "good:8b" in done.stderr
 
 
-def test_launch_if_no_model_has_enough_context_starts_nothing_unless_a_model_is_named(launch: Launch):
+def test_launch_command_uses_a_model_with_too_small_a_context_only_if_the_user_names_that_model(
+    launch: Launch,
+):
     done = launch("claude", models=MODELS[:1])
     assert (done.returncode, done.stdout) == (69, "")
     assert "small:latest has a context of 8,192 tokens" in done.stderr

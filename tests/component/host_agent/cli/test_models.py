@@ -145,7 +145,7 @@ def test_models_command_searches_inspects_pulls_lists_and_removes_a_model(tmp_pa
     assert "org/chat-4bit is not installed" in gone.stderr
 
 
-def test_pull_of_a_model_too_large_for_memory_without_a_terminal_is_refused_without_asking(
+def test_pull_command_without_a_terminal_refuses_a_model_too_large_for_memory_instead_of_asking(
     tmp_path: Path, hub: FakeHub
 ):
     vestal = Vestal(tmp_path / "home", hub.url)
@@ -241,7 +241,9 @@ def test_models_search_without_a_reachable_hub_prints_one_sentence_with_the_reme
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_models_suggest_names_a_model_that_fits_in_memory_and_its_pull_command_per_task(tmp_path: Path):
+def test_models_suggest_command_shows_for_each_task_a_model_that_fits_in_memory_and_its_pull_command(
+    tmp_path: Path,
+):
     vestal = Vestal(tmp_path / "home", "http://127.0.0.1:9")
     body = json.loads(vestal.run("models", "suggest", "--ram", "24g", "--json").stdout)
     assert body["machine"]["limit_bytes"] == 16 * 1024**3

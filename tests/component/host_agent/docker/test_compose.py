@@ -36,7 +36,9 @@ async def test_compose_run_that_fails_raises_an_error_with_the_last_lines_of_out
         await compose.run("up", "--detach")
 
 
-async def test_compose_run_sets_the_projects_environment_variables(install: Install, tmp_path: Path):
+async def test_docker_compose_runs_with_its_project_name_and_buildkit_set_in_the_environment(
+    install: Install, tmp_path: Path
+):
     compose = install(f'echo "$COMPOSE_PROJECT_NAME $DOCKER_BUILDKIT" > {tmp_path}/seen')
     await compose.run("up")
     assert (tmp_path / "seen").read_text() == f"{compose.project} 1\n"

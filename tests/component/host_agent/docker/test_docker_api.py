@@ -178,7 +178,9 @@ async def test_docker_event_stream_that_breaks_raises_docker_unavailable_and_can
     assert len(await received(api)) == 1, "the next stream is read as if nothing had been"
 
 
-async def test_docker_event_stream_that_is_silent_is_cancelled_at_once(engine: FakeEngine, api: DockerApi):
+async def test_reading_a_silent_docker_event_stream_ends_at_once_when_cancelled(
+    engine: FakeEngine, api: DockerApi
+):
     """Earlier, Docker's blocking SDK held a thread that could not be ended while the engine was silent."""
     reading = asyncio.create_task(received(api))
     async with asyncio.timeout(5):

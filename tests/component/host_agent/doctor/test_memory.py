@@ -129,7 +129,7 @@ def test_macos_memory_kills_are_read_from_recent_reports_and_not_from_old_or_unr
 
 
 @pytest.mark.docker
-def test_doctor_recognizes_a_container_killed_for_memory_by_a_real_docker_engine(
+def test_doctor_reports_a_real_docker_container_killed_at_its_memory_limit(
     configure, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.delenv("DOCKER_HOST")

@@ -75,7 +75,9 @@ def models(configure: Callable[..., Config], user: Path, sources: dict[str, str]
     return configure(VESTAL_MLX__MODELS_FOLDER=user / "mlx-models")
 
 
-def test_doctor_reports_a_preload_model_that_is_not_configured_with_the_known_models(configure, user: Path):
+def test_doctor_reports_an_unknown_model_in_the_preload_setting_and_lists_the_known_models(
+    configure, user: Path
+):
     config = models(configure, user, {"mine": f"path:{weights(user / 'mine')}"}, "mine", "nobody:7b")
     (found,) = missing_model.diagnose(config)
     assert found.level == "fault"

@@ -43,7 +43,7 @@ def with_models(user: Path) -> Path:
     return user
 
 
-def test_doctor_reports_an_ollama_that_does_not_list_the_users_models_as_a_fault(
+def test_doctor_reports_a_fault_if_ollama_does_not_list_the_models_of_the_user(
     config_with_ollama, serve, with_models
 ):
     (found,) = another_user.diagnose(config_with_ollama(serve(EMPTY_OLLAMA_ANSWERS)))
@@ -74,7 +74,7 @@ def test_doctor_reports_ollama_as_ok_if_the_user_has_no_models(
     assert [each.level for each in found] == ["ok"]
 
 
-def test_doctor_reports_an_ollama_that_lists_the_users_models_as_ok(config_with_ollama, serve, with_models):
+def test_doctor_reports_ok_if_ollama_lists_the_models_of_the_user(config_with_ollama, serve, with_models):
     models = [{"name": "llama3.2:3b"}, {"name": "hf.co/org/model:Q4_K_M"}]
     found = list(another_user.diagnose(config_with_ollama(serve({"/api/tags": (200, {"models": models})}))))
     assert [each.level for each in found] == ["ok"]

@@ -17,7 +17,7 @@ def config_of(agent: AgentUnderTest) -> Config:
     return load(agent.env, agent.home)
 
 
-def test_doctor_reports_a_gateway_that_exits_at_start_with_its_last_log_lines(agent: AgentUnderTest):
+def test_doctor_reports_the_last_log_lines_of_a_gateway_that_exits_at_start(agent: AgentUnderTest):
     (agent.home / "fake_gateway.json").write_text(json.dumps({"exit_code": 78}))
     agent.process = agent.launch()
     agent.until(lambda: agent.status()["services"]["mlx_server"]["state"] == "failed", "it has failed")
@@ -47,7 +47,7 @@ def test_doctor_reports_a_gateway_stopped_by_hand_as_a_note(agent: AgentUnderTes
     assert "mlx_server was stopped by hand" in found[0].sentence
 
 
-def test_doctor_reports_a_home_folder_without_an_agent_as_a_note(configure):
+def test_doctor_reports_only_a_note_if_no_agent_runs_for_its_vestal_home_folder(configure):
     assert [found.level for found in unhealthy.diagnose(configure())] == ["note"]
 
 

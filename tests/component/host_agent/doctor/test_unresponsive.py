@@ -47,7 +47,7 @@ def test_doctor_reports_an_ollama_hung_since_the_machine_slept_only_in_the_sleep
     )
 
 
-def test_doctor_reads_when_the_machine_woke_from_the_agents_journal(config_with_ollama, serve):
+def test_doctor_takes_the_time_of_the_machines_last_wake_from_the_agents_journal(config_with_ollama, serve):
     config = config_with_ollama(serve({"/api/tags": (500, {"error": "reentrancy"})}))
     config.home.prepare()
     journal = Journal(

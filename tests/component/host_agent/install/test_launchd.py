@@ -81,7 +81,7 @@ def test_install_retries_a_launchctl_bootstrap_that_fails_once_with_error_5(mac)
     assert mac.loaded() == {AGENT, RECOVER}
 
 
-def test_install_reports_a_launchctl_bootstrap_that_fails_twice_in_one_sentence(mac):
+def test_install_reports_in_one_line_that_launchctl_bootstrap_failed_twice(mac):
     mac.refuse("bootstrap", INPUT_OUTPUT, INPUT_OUTPUT)
     done = mac.vestal("install")
     assert done.returncode == 69
@@ -152,7 +152,7 @@ def test_install_show_and_doctor_report_a_deleted_python_interpreter(mac):
     assert mac.vestal("install", "--show").returncode == 0
 
 
-def test_install_show_reports_a_job_that_launchd_has_not_loaded(mac):
+def test_install_command_with_option_show_reports_that_launchd_has_not_loaded_an_installed_job(mac):
     mac.vestal("install")
     (mac.fake_state / "loaded").write_text(RECOVER)
     done = mac.vestal("install", "--show")
@@ -177,7 +177,7 @@ def test_install_and_uninstall_dry_runs_with_loaded_launchd_jobs_change_nothing(
     assert mac.calls() == [] and mac.loaded() == {AGENT, RECOVER}
 
 
-def test_install_server_only_replaces_the_agent_jobs_with_a_server_job_until_a_plain_install(mac):
+def test_install_with_option_server_only_replaces_the_agent_jobs_until_an_install_without_that_option(mac):
     mac.vestal("install")
     mac.calls()
     done = mac.vestal("install", "--server-only")

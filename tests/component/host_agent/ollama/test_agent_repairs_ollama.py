@@ -29,7 +29,7 @@ def test_killed_managed_ollama_restarts_and_its_runners_get_sigterm(agent, ollam
     check_ended_by_sigterm(ollama, runner)
 
 
-def test_hung_managed_ollama_is_replaced_by_a_recovery_pass(agent, ollama):
+def test_recovery_pass_replaces_a_hung_managed_ollama_with_a_new_server(agent, ollama):
     agent.start()
     first = ready(agent)
     ollama.misbehave(hang="all", ignore_term=True)

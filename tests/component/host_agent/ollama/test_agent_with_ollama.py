@@ -33,7 +33,7 @@ def test_agent_starts_ollama_if_none_runs_and_stops_it_when_the_agent_stops(agen
     assert not (agent.home / "run" / "ollama.json").exists()
 
 
-def test_ollama_of_a_killed_agent_is_adopted_by_the_next_agent_without_a_pid_file(agent, ollama):
+def test_next_agent_adopts_the_ollama_of_a_killed_agent_even_if_the_ollama_pid_file_is_missing(agent, ollama):
     agent.start()
     server = ready(agent)
     (agent.home / "run" / "ollama.json").unlink()

@@ -90,7 +90,7 @@ async def test_restart_of_a_homebrew_ollama_by_a_recovery_pass_runs_brew_service
     assert not under_test.controller.has_child
 
 
-async def test_restart_of_a_homebrew_ollama_raises_brews_last_line_if_brew_fails(
+async def test_failed_brew_restart_of_ollama_raises_an_error_with_the_last_line_of_brews_output(
     under_test: ControllerUnderTest,
 ):
     under_test.brew(exit_code=1)
@@ -106,7 +106,7 @@ async def test_start_of_a_homebrew_ollama_by_a_recovery_pass_does_nothing_if_it_
     assert not noted.exists()
 
 
-async def test_stop_and_later_start_by_hand_of_a_homebrew_ollama_run_brew_services(
+async def test_manual_stop_and_later_start_of_a_homebrew_ollama_both_go_through_brew_services(
     under_test: ControllerUnderTest,
 ):
     noted = under_test.brew()
@@ -146,7 +146,7 @@ async def test_ollama_controller_gives_up_starting_if_another_server_holds_its_p
     assert not await under_test.controller.yield_to_other_server()
 
 
-async def test_ollama_controller_gives_up_starting_if_this_user_runs_one_at_another_address(
+async def test_ollama_controller_starts_no_server_if_the_same_user_runs_ollama_at_another_address(
     under_test: ControllerUnderTest,
 ):
     """The user starts a server at another address while the agent's server waits for its next restart."""

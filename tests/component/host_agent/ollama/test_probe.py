@@ -205,7 +205,7 @@ async def test_silent_ollama_whose_runner_has_only_idle_slots_is_hung_at_once(se
     assert "its slots are idle" in check.verdict.detail
 
 
-async def test_silent_ollama_is_recorded_once_as_busy_and_once_as_hung_with_the_evidence(
+async def test_silent_ollama_is_reported_once_as_busy_then_once_as_hung_if_its_runner_makes_no_progress(
     server, session, home
 ):
     events: list[Event] = []

@@ -23,7 +23,7 @@ PROGRESS = 'level=INFO source=pipeline.go:204 msg="Prompt processing progress" p
 RUNNER = ProcessSnapshot(os.getpid(), arguments=("ollama", "runner", "--mlx-engine", "--port", "9"))
 
 
-async def test_ollama_runner_that_hides_its_slots_is_judged_by_progress_lines_in_the_servers_log(
+async def test_ollama_runner_without_a_slots_endpoint_counts_as_working_while_the_server_log_shows_progress(
     tmp_path: Path,
 ):
     log = tmp_path / "server.log"

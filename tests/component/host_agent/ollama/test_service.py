@@ -57,7 +57,7 @@ def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
         ({"error": "reentrancy"}, 500, State.DEGRADED, "500 to /api/tags (reentrancy)"),
     ],
 )
-async def test_ollama_status_is_ready_or_degraded_depending_on_the_servers_answer_to_api_tags(
+async def test_ollama_status_is_ready_if_api_tags_answers_with_a_model_list_and_otherwise_degraded(
     session, bare, home, free_port: Callable[[], int], tags: object, status: int, state: State, words: str
 ):
     port = free_port()
@@ -68,7 +68,7 @@ async def test_ollama_status_is_ready_or_degraded_depending_on_the_servers_answe
     assert words in found.detail
 
 
-async def test_ollama_status_if_installed_but_not_answering_is_stopped_with_the_remedy(
+async def test_installed_ollama_that_does_not_answer_has_status_stopped_and_a_remedy(
     session, bare, home, free_port
 ):
     stand_in_ollama.install(bare)
@@ -90,7 +90,9 @@ async def test_ollama_status_if_not_installed_is_unhealthy_only_if_ollama_is_req
     assert "not installed" in found.detail
 
 
-async def test_ollama_status_if_switched_off_is_absent_even_if_a_server_answers(session, home, free_port):
+async def test_ollama_switched_off_in_the_settings_has_status_absent_even_if_a_server_answers(
+    session, home, free_port
+):
     port = free_port()
     runner = await answering(port, {"models": []})
     found = await service(home, port, session, "off").service_status(fresh=True)

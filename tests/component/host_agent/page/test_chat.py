@@ -83,7 +83,7 @@ def test_chat_page_kill_button_after_confirmation_kills_the_engine_and_marks_the
     assert page.accessibility_faults() == []  # in light colors; other tests check the sections in dark ones
 
 
-def test_chat_page_kill_button_that_is_refused_shows_the_reason_and_no_mark_in_the_answer(
+def test_chat_page_shows_why_an_engine_kill_was_refused_and_marks_no_engine_death_in_the_answer(
     open_page, scripted, stream
 ):
     scripted.answers[KILL] = lambda _: answers.refusal(409, "The engine does not run.", "not_running")

@@ -168,7 +168,9 @@ def test_page_section_opened_while_the_agent_is_down_loads_when_the_agent_is_bac
     expect(page.get_by_role("main").get_by_role("heading", name="Doctor")).to_be_visible()
 
 
-def test_page_whose_session_a_new_agent_rejects_shows_that_it_is_closed_until_the_next_login(page, scripted):
+def test_page_requires_a_login_after_a_new_agent_rejects_its_session_and_reopens_after_that_login(
+    page, scripted
+):
     page.expected = [UNREACHABLE, CUT, REFUSED]
     expect(verdict(page)).to_have_text("All services are healthy.")
     scripted.stop()

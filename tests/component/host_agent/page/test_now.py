@@ -138,7 +138,9 @@ def test_page_ignores_an_older_state_of_an_incident_that_arrives_after_a_newer_o
     expect(cards(page).first).to_contain_text("Closed again")
 
 
-def test_page_incident_shows_a_summary_with_figures_and_its_journal_lines_on_demand(open_page, scripted):
+def test_page_shows_counts_and_durations_of_an_incident_at_once_and_its_journal_lines_only_on_demand(
+    open_page, scripted
+):
     scripted.incidents = [stories.incident(7)]
     scripted.answers["GET", "/incidents/7"] = stories.incident(7) | {"entries": stories.entries(7)}
     page = open_page()

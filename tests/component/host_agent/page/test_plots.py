@@ -100,7 +100,7 @@ def test_plots_adapt_to_the_width_of_the_window_and_the_color_scheme(page):
     expect(canvas).to_have_count(1)
 
 
-def test_plots_interrupt_a_line_at_a_gap_and_show_a_sentence_for_an_empty_history(open_page, scripted):
+def test_plots_break_a_line_at_missing_samples_and_say_that_an_empty_history_has_no_data(open_page, scripted):
     now = int(time.time())
     times = [now - 1000, now - 990, now - 500, now - 490]
     code = """async (body) => {

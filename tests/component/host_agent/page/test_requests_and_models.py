@@ -21,7 +21,7 @@ def rows(page):
     return page.locator("tbody tr")
 
 
-def test_page_request_list_shows_client_model_and_phase_and_keeps_focus_when_other_requests_end(
+def test_page_lists_each_request_with_client_and_model_and_phase_and_keeps_focus_when_others_end(
     open_page, scripted
 ):
     parked = answers.request(2, client="Open WebUI 0.12", phase="parked", crashes=2)
@@ -73,7 +73,9 @@ def test_page_lists_two_hundred_requests_and_shows_hostile_or_missing_data_as_pl
     expect(page.get_by_text("No request is in flight.")).to_be_visible()
 
 
-def test_page_shows_whether_each_model_fits_in_memory_and_loads_unloads_and_deletes_it(open_page, scripted):
+def test_page_shows_whether_each_model_fits_in_memory_and_has_buttons_to_load_unload_and_delete_it(
+    open_page, scripted
+):
     scripted.answers |= answers.changing_models()
     page = open_page("#models")
     small, loaded, large = (rows(page).nth(index) for index in range(3))
@@ -95,7 +97,9 @@ def test_page_shows_whether_each_model_fits_in_memory_and_loads_unloads_and_dele
     assert bodies(scripted, "DELETE", "/gateway/api/delete") == [{"model": "smollm2:135m"}]
 
 
-def test_page_shows_a_pulls_progress_also_after_a_change_of_section_and_cancels_it(open_page, scripted):
+def test_page_still_shows_a_pulls_progress_after_a_change_of_section_and_can_cancel_the_pull(
+    open_page, scripted
+):
     scripted.answers |= answers.models()
     scripted.answers["POST", "/gateway/api/pull"] = stream = FedStream()
     page = open_page("#models")

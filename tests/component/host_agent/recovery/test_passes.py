@@ -100,7 +100,9 @@ async def _nothing(remedy: Remedy) -> None:
     """Accept the remedy without an effect."""
 
 
-async def test_recovery_pass_whose_check_raises_ends_and_the_next_pass_runs(journal: Journal, home: Path):
+async def test_exception_in_a_check_ends_that_recovery_pass_but_the_next_pass_still_runs(
+    journal: Journal, home: Path
+):
     machine = machine_with()
     passes = passes_over(machine, journal, home)
     gather, machine.gather = machine.gather, _broken  # type: ignore[method-assign]
@@ -147,7 +149,7 @@ async def test_scheduled_recovery_pass_over_healthy_services_records_nothing(jou
     assert journal.since(0) == []
 
 
-async def test_recovery_requested_after_a_running_pass_has_checked_makes_that_pass_check_again(
+async def test_recovery_requested_after_the_checks_of_a_running_pass_makes_that_pass_repeat_them(
     journal: Journal, home: Path
 ):
     """A thousand callers take longer to arrive than a pass over healthy services takes."""
@@ -175,7 +177,7 @@ async def test_recovery_pass_requested_again_repeatedly_still_ends(journal: Jour
     assert report.found == ["mlx_server: is stopped"]
 
 
-async def test_recovery_pass_requested_again_while_it_waits_for_a_service_checks_again_without_delay(
+async def test_recovery_pass_waiting_for_a_service_checks_it_at_once_if_recovery_is_requested_again(
     journal: Journal, home: Path
 ):
     """Earlier, a pass waited 90 s for a container that was removed again just as it came up."""

@@ -124,7 +124,7 @@ async def test_silent_server_using_cpu_is_busy_until_the_time_limit_and_then_hun
     assert re.search(r"longer than 1\.5 s, although it (works|waits for a CPU)", result.detail)
 
 
-async def test_silent_server_out_of_descriptors_is_busy_and_answers_once_connections_close(
+async def test_silent_server_out_of_file_descriptors_counts_as_alive_and_answers_after_connections_close(
     start,
 ):
     """Earlier, 300 silent connections used up 256 descriptors, and a recovery pass ended the gateway."""

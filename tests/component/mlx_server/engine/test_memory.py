@@ -163,7 +163,9 @@ def test_idle_model_is_unloaded_for_another_if_memory_holds_only_one(start_shall
     assert [e.model for e in engine.events if isinstance(e, Unloaded)] == [EMBED, CHAT]
 
 
-def test_request_that_lacks_memory_waits_or_is_refused_with_figures_if_it_can_never_fit(start_real):
+def test_request_that_lacks_memory_waits_but_one_that_can_never_fit_fails_with_insufficient_memory(
+    start_real,
+):
     engine = start_real(VESTAL_MLX__MEMORY_LIMIT="780m", MLX_PRELOAD_MODELS=CHAT)
     engine.wait(lambda e: isinstance(e, Ready))
     story = "Tell me a very long story."

@@ -63,7 +63,7 @@ def test_embedding_of_a_text_is_the_same_alone_and_beside_other_texts(engine):
     assert sum(a * b for a, b in zip(alone, together, strict=True)) >= 0.99999
 
 
-def test_embedding_of_a_text_longer_than_the_context_fails_with_figures_if_not_truncated(engine):
+def test_embedding_of_a_text_longer_than_the_context_without_truncation_fails_with_both_token_counts(engine):
     engine.send(Embed("too long", EMBED, ("fine", LONG_TEXT), truncate=False))
     failed = engine.answer("too long", Embedding)
     assert failed.code == "context_exceeded"
@@ -102,7 +102,9 @@ def test_answer_without_max_tokens_ends_when_the_context_is_full(engine):
     ],
     ids=lambda value: value if isinstance(value, str) else value.id,
 )
-def test_request_that_cannot_be_served_fails_with_a_specific_error_code(engine, op, code):
+def test_request_with_invalid_input_or_an_unusable_model_fails_with_the_error_code_of_its_cause(
+    engine, op, code
+):
     engine.send(op)
     failed = engine.answer(op.id, Done, Embedding)
     assert (failed.code, failed.retryable) == (code, False)

@@ -150,7 +150,9 @@ def test_stream_served_by_a_peer_can_be_resumed_or_joined_by_idempotency_key_at_
     assert at_peer.headers["x-request-id"] == stream.id
 
 
-def test_request_served_by_a_peer_is_listed_and_can_be_cancelled_at_its_first_gateway(refusing, peer):
+def test_request_forwarded_to_a_peer_is_listed_and_can_be_cancelled_at_the_gateway_that_received_it(
+    refusing, peer
+):
     headers = {"User-Agent": "claude-cli/2.1.197 (external, cli)"}
     body = messages("far away tokens=5000 step_ms=10", stream=True)
     stream = Stream(refusing.http, "/v1/messages", body, **headers).until(5)
@@ -301,7 +303,7 @@ def make_impostor() -> Iterator[Callable[..., Impostor]]:
         each.close()
 
 
-def test_request_whose_peers_hang_lie_or_are_absent_gets_the_local_error(
+def test_request_gets_the_local_error_if_every_peer_hangs_or_sends_invalid_replies_or_is_absent(
     make_origin, make_impostor, free_port
 ):
     garbage = b"garbage\r\n\r\n"

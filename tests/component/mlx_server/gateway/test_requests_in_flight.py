@@ -162,7 +162,7 @@ class Follower:
         return any(condition(body["requests"]) for body in self.bodies)
 
 
-def test_requests_event_stream_shows_a_requests_engine_crash_and_later_its_end(gateway):
+def test_event_stream_of_running_requests_shows_an_engine_crash_and_then_the_end_of_the_request(gateway):
     follower = Follower(gateway.url)
     asking = Asking(
         gateway, "/api/chat", ROUTES["/api/chat"]("followed die_at=60 once=1 tokens=170 step_ms=10")

@@ -162,7 +162,7 @@ def test_pull_states_the_memory_a_model_needs_and_refuses_each_unusable_model_wi
     assert not list(puller.home.rglob("*.vestal-incomplete"))
 
 
-def test_pull_of_a_gated_model_requires_a_valid_token_and_with_force_only_warns_of_too_little_memory(
+def test_pull_of_a_gated_model_needs_a_valid_token_and_force_turns_too_little_memory_into_a_warning(
     puller, hub
 ):
     hub.repositories["org/huge"] = FakeRepository(model_files(8 * MIB), gated=True)

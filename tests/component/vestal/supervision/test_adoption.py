@@ -91,7 +91,7 @@ async def test_adopted_child_is_stopped_together_with_its_grandchildren(
     assert not pid_file.exists()
 
 
-async def test_child_that_may_not_be_adopted_is_ended_before_a_new_one_starts(
+async def test_running_child_that_must_not_be_adopted_is_ended_before_its_replacement_starts(
     supervisors, spec, repo, tmp_path, is_running
 ):
     pid_file = tmp_path / "child.json"

@@ -231,7 +231,7 @@ async def test_next_supervisor_starts_a_new_child_instead_of_adopting_one_that_h
     assert len(await stream) == 30
 
 
-async def test_next_supervisor_kills_a_handovers_new_process_if_the_old_one_was_not_yet_asked_to_hand_over(
+async def test_next_supervisor_keeps_the_old_process_and_kills_the_new_one_of_a_handover_interrupted_early(
     supervisors, gateway, home, is_running, eventually
 ):
     first = await supervisors.up(gateway)

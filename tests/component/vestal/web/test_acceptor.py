@@ -106,7 +106,7 @@ def test_acceptor_drops_the_oldest_silent_connections_but_none_that_is_being_ans
         assert process.stdout.readline().startswith("dropped ")
 
 
-def test_acceptor_whose_connections_are_all_being_answered_lets_a_new_one_wait(
+def test_acceptor_at_its_connection_limit_with_only_busy_connections_lets_a_new_connection_wait(
     free_port: Callable[[], int],
 ):
     port = free_port()

@@ -64,7 +64,7 @@ async def serve(free_port: Callable[[], int], request: pytest.FixtureRequest) ->
         await runner.cleanup()
 
 
-async def test_handler_that_raises_a_service_error_answers_with_its_status_fields_and_retry_after(
+async def test_response_to_a_raised_service_error_has_its_status_and_its_fields_and_its_retry_after(
     serve: Serve,
 ):
     async def handler(request: web.Request) -> web.Response:

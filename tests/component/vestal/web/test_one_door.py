@@ -78,7 +78,9 @@ async def send(service: Service, change: dict[str, Any]) -> services.Response:
     return await service.ask(method, path, body, *more, **change)
 
 
-async def test_service_refuses_each_bad_request_with_the_shared_status_and_code(service: Service):
+async def test_every_service_refuses_each_kind_of_bad_request_with_the_same_status_and_error_code(
+    service: Service,
+):
     found, wanted = {}, {}
     for name, change, status, code in REFUSED:
         response = await send(service, change)
@@ -112,7 +114,7 @@ async def test_service_accepts_every_valid_variant_of_the_request_headers(servic
 
 
 @pytest.mark.parametrize("content_type", [b"text/plain", b"application/x-www-form-urlencoded", b"", None])
-async def test_service_answers_415_to_a_body_not_declared_as_json_except_in_the_gateway(
+async def test_body_not_declared_as_json_gets_415_from_every_service_but_the_gateway_which_accepts_it(
     service: Service, content_type: bytes | None
 ):
     """The gateway accepts the bodies that Ollama accepts; see docs/decisions/0015-one-http-guard.md."""
@@ -240,7 +242,7 @@ async def test_service_never_answers_500_to_any_header_bytes(service: Service):
     await asyncio.to_thread(each)
 
 
-async def test_listener_never_answers_500_to_odd_bytes_in_the_address(
+async def test_listener_never_answers_500_to_unusual_bytes_in_the_request_url(
     home: Path, free_port: Callable[[], int]
 ):
     async with services.listener(home, free_port()) as service:

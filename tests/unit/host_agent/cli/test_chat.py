@@ -117,7 +117,7 @@ def killed(text: str, undisturbed: str, kept: int) -> Killed:
     return Killed(text, undisturbed, 9, kept, 4, old_pid=7, new_pid=8, pause_s=0.61)
 
 
-def test_demo_kills_the_engine_within_a_later_sentence_of_the_answer():
+def test_demo_kills_the_engine_amid_a_sentence_after_some_tokens_or_anywhere_after_many_tokens():
     assert not is_within_sentence("Too early", 3)
     assert not is_within_sentence("A whole sentence. ", 30)
     assert is_within_sentence("A whole sentence. And half", 30)
@@ -129,7 +129,7 @@ def test_demo_pause_is_the_longest_gap_between_pieces_after_the_kill():
     assert pause_after(10.0, [9.0]) == 0.0
 
 
-def test_demo_with_equal_texts_reports_that_no_token_was_lost_or_repeated():
+def test_demo_whose_answer_equals_the_uninterrupted_answer_reports_no_lost_or_repeated_token():
     demo = killed("once upon a time", "once upon a time", 6)
     shown = " ".join(report(demo, 1000))
     assert survived(demo)
@@ -137,7 +137,7 @@ def test_demo_with_equal_texts_reports_that_no_token_was_lost_or_repeated():
     assert "No token was lost, none came twice." in shown
 
 
-def test_demo_with_texts_that_differ_after_the_kill_reports_that_they_cannot_be_compared():
+def test_demo_reports_interrupted_and_uninterrupted_answers_that_differ_after_the_kill_as_incomparable():
     demo = killed("once upon a hill", "once upon a time", 6)
     assert survived(demo)
     assert "No token was lost" not in " ".join(report(demo, 1000))
@@ -151,7 +151,7 @@ def test_demo_with_texts_that_differ_after_the_kill_reports_that_they_cannot_be_
         ("once u upon a time", "it differs from the kill on, one of them earlier"),
     ],
 )
-def test_demo_fails_if_the_text_ends_at_the_kill_or_differs_from_the_undisturbed_text_before_it(
+def test_demo_fails_if_no_text_follows_the_kill_or_the_text_before_it_differs_from_a_run_without_a_kill(
     text: str, why: str
 ):
     assert not survived(killed(text, "onc", 6)), why

@@ -24,7 +24,7 @@ def test_download_progress_shows_bytes_speed_and_remaining_time():
     assert format_download(update(0.0, bytes=0)) == ""
 
 
-def test_download_progress_to_a_pipe_prints_one_line_per_sentence_and_per_tenth(
+def test_download_progress_to_a_pipe_prints_a_line_per_status_message_and_per_ten_percent(
     capsys: pytest.CaptureFixture[str],
 ):
     lines = Lines()

@@ -59,14 +59,14 @@ def test_image_packages_are_not_installed_if_no_model_reads_images(tmp_path, cap
     assert not installer.commands and not capsys.readouterr().out
 
 
-def test_failed_installation_of_image_packages_continues_with_text_only(tmp_path, capsys):
+def test_start_continues_with_text_only_if_the_packages_for_image_input_cannot_be_installed(tmp_path, capsys):
     install_if_needed(
         config_with(tmp_path, **SEES), Progress(), lambda: ("mlx-vlm",), Installer(succeeds=False)
     )
     assert "could not be installed (see above); going on with text only" in capsys.readouterr().out
 
 
-def test_image_package_missing_or_of_another_version_than_the_lock_is_reported(tmp_path):
+def test_python_package_for_image_input_that_is_missing_or_not_of_the_locked_version_is_reported(tmp_path):
     lock = tmp_path / "vision.lock"
     installed = importlib.metadata.version("pydantic")
     lock.write_text(

@@ -63,7 +63,7 @@ def test_incidents_command_shows_one_incident_with_its_journal_lines(show):
     assert [each["event"] for each in json.loads(show("3", "--json"))["entries"]][0] == "child_exited"
 
 
-def test_incidents_command_fails_with_one_sentence_for_an_unknown_incident_time_or_journal(
+def test_incidents_command_fails_with_one_sentence_for_an_unknown_id_or_bad_time_or_missing_journal(
     show, tmp_path: Path
 ):
     with pytest.raises(HostAgentError, match="There is no incident 99"):

@@ -74,7 +74,9 @@ def test_preflight_checks_the_hub_only_if_a_model_must_be_downloaded_from_it(hom
 
 
 @pytest.mark.parametrize(("manage", "level"), [("auto", "note"), ("always", "fault"), ("off", "")])
-def test_preflight_reports_a_foreign_program_on_ollamas_port_as_a_fault_only_if_required(home, manage, level):
+def test_foreign_program_on_ollamas_port_is_a_preflight_fault_only_if_vestal_must_manage_ollama(
+    home, manage, level
+):
     with subprocess.Popen([sys.executable, "-c", LISTENER], stdout=subprocess.PIPE, text=True) as stranger:
         assert stranger.stdout
         port = stranger.stdout.readline().strip()

@@ -23,7 +23,7 @@ def test_task_progress_prints_each_change_once():
     assert progress.new_lines(task("done", done)) == ["task t: done", "  plan: done (2.5 s)"]
 
 
-def test_task_result_text_has_the_answer_its_notes_and_each_source_once():
+def test_task_result_text_has_the_answer_and_its_notes_and_lists_each_source_only_once():
     sources = [{"agent": "docs", "file": "a.md"}, {"agent": "docs", "file": "a.md"}]
     text = result_text(task("done", answer="Yes.", sources=sources, notes=["critic could not answer"]))
     assert text == "Yes.\n\nSources: docs/a.md\n\nNote: critic could not answer"

@@ -22,7 +22,7 @@ def event(ts: float, name: str, pid: int = 0, cause: str = "", service: str = "m
     }
 
 
-def test_early_deaths_of_a_service_in_a_row_are_counted():
+def test_early_death_of_a_service_is_reported_with_the_number_of_consecutive_early_deaths():
     events = [
         event(0, "child_started", 1),
         event(1, "child_exited", 1, "exit code 1"),
@@ -84,7 +84,7 @@ def test_doctor_derives_the_remedy_for_an_early_death_from_the_last_log_lines(la
     assert last_lines in found.evidence
 
 
-def test_doctor_reports_a_job_of_an_agent_that_keeps_exiting_as_a_fault():
+def test_doctor_reports_a_fault_if_the_host_agents_service_manager_job_keeps_exiting():
     found = dies_at_start.assess_job(JobState(True, "spawn scheduled", None, 412, "78: EX_CONFIG"), "")
     assert found
     assert "exit code 78 (a mistake in the settings) after 412 starts" in found.sentence

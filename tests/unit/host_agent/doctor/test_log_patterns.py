@@ -65,7 +65,7 @@ def test_log_patterns_ignore_lines_older_than_the_requested_time(name: str):
     assert matches(name, since=THEN + 3600) == []
 
 
-def test_log_patterns_date_lines_of_a_log_without_times_by_its_last_write():
+def test_lines_of_a_log_without_times_are_dated_by_the_last_write_to_the_log():
     lines = ["error: failed to allocate context"]
     assert find_matches(lines, written_at=100.0, since=50.0) == [
         LogMatch(LoggedCause.OUT_OF_MEMORY, 100.0, lines[0])
@@ -97,14 +97,14 @@ def test_time_of_a_log_line_is_read_in_the_format_of_every_log(line: str, at: fl
     assert time_of(line) == at
 
 
-def test_doctor_reports_known_causes_in_a_log_with_the_log_its_last_line_and_the_remedy():
+def test_doctor_reports_a_known_cause_with_the_log_name_and_the_last_matching_line_and_the_remedy():
     (found,) = metal.assess_log("metal", metal.CONTENTION_CAUSES, "engine.log", matches("mlx_compiler.log"))
     assert (found.level, found.name) == ("fault", "metal")
     assert "SMART_WORKER_MAX_CONCURRENT" in found.remedy
     assert "2 lines" in found.evidence and "engine.log" in found.evidence and "MTLCompiler" in found.evidence
 
 
-def test_doctor_advises_a_new_engine_process_for_too_many_buffers_in_a_log():
+def test_doctor_advises_a_new_engine_process_if_a_log_reports_too_many_metal_buffers():
     found = list(metal.assess_log("m", metal.OUT_OF_MEMORY_CAUSES, "engine.log", matches("mlx_memory.log")))
     assert len(found) == 2
     assert "Only a new engine process helps" in found[1].remedy

@@ -39,7 +39,7 @@ def test_doctor_says_how_to_restart_another_users_ollama_that_hides_models(serve
     assert found.remedy.endswith("run `ollama serve` as ada.")
 
 
-def test_doctor_advises_setting_ollama_models_if_the_same_users_ollama_hides_models():
+def test_doctor_advises_to_change_the_variable_ollama_models_if_an_ollama_of_this_user_reads_another_folder():
     found = assess_hidden_models(set(), {"a:1"}, Path("/m"), OllamaServer(502, "ada", "ada"))
     assert found.level == "fault"
     assert "OLLAMA_MODELS" in found.remedy

@@ -64,7 +64,9 @@ def test_doctor_advises_a_reset_if_the_breaker_of_the_engine_is_open():
 @pytest.mark.parametrize(
     ("state", "breaker"), [("stopped", "open"), ("starting", "half_open"), ("backoff", "half_open")]
 )
-def test_doctor_advises_a_reset_of_the_breaker_during_a_trial_start(state: str, breaker: str):
+def test_doctor_advises_to_reset_a_breaker_that_is_open_or_half_open_for_a_trial_start(
+    state: str, breaker: str
+):
     """During the trial start of a half-open breaker, the doctor once advised `--once` again."""
     services = {
         "mlx_server": service("degraded", "five starts failed") | {"circuit_breaker_state": "closed"},

@@ -38,7 +38,7 @@ def reading(at: float, instance: str = "a", **counts: float) -> Reading:
     return Reading(instance, at, dict.fromkeys(COUNTERS, 0.0) | counts)
 
 
-def test_history_reads_memory_requests_and_counters_from_a_health_answer():
+def test_history_takes_memory_use_and_request_counts_and_counters_from_a_health_answer():
     figures, now = counters.read(HEALTH, 7.0)
     assert figures == {
         "memory_limit_bytes": 100, "in_use_bytes": 60, "weights_bytes": 40, "kv_bytes": 15,
@@ -57,7 +57,7 @@ def test_history_reads_memory_requests_and_counters_from_a_health_answer():
         {"totals": {"tokens": math.nan, "prompt_tokens": math.inf}},
     ],
 )
-def test_history_reads_a_health_answer_without_figures_as_no_figures_and_no_counters(body):
+def test_history_takes_no_figures_and_no_counters_from_a_health_answer_that_lacks_them_or_is_malformed(body):
     figures, now = counters.read(body, 1.0)
     assert (figures, now.counters) == ({}, {})
 

@@ -50,7 +50,7 @@ def test_history_samples_and_their_joined_five_minute_spans_survive_a_restart(jo
     assert [sample.figures["tokens"] for sample in rest] == [1] * 16
 
 
-def test_history_samples_left_unjoined_by_a_stopped_agent_are_joined_by_the_next_agent(journal):
+def test_history_samples_of_a_stopped_agent_are_combined_into_coarse_samples_by_the_next_agent(journal):
     HistoryStore(journal).add(Sample(START, {"tokens": 5}))
     HistoryStore(journal).add(Sample(START + DAY_S, {"tokens": 7}))
     assert [(s.time, s.figures["tokens"]) for s in HistoryStore(journal).coarse(START)] == [
@@ -81,7 +81,7 @@ def test_history_tables_stay_bounded_and_keep_the_newest_samples(journal, tmp_pa
     assert times(coarse)[:3] == [START + 300 * number for number in (10, 11, 12)]
 
 
-def test_three_hours_of_history_samples_take_at_most_an_eighth_of_2_mb(journal, tmp_path):
+def test_three_hours_of_history_samples_take_at_most_250_kb_on_disk(journal, tmp_path):
     store = HistoryStore(journal)
     for number in range(1_080):
         store.add(Sample(START + 10 * number, dict.fromkeys(FIGURES, 1.5)))
@@ -163,7 +163,7 @@ def test_history_shows_the_rate_between_probes_and_a_gap_where_the_gateway_was_r
     assert [value for value in hour["series"]["tokens_out_per_s"] if value is not None] == [30, 5]
 
 
-def test_history_samples_rapid_health_probes_only_at_the_first_probe_and_at_the_first_answer(journal):
+def test_history_takes_one_sample_of_rapid_health_probes_and_one_more_at_the_first_answered_probe(journal):
     clock = Clock()
     history = clock.history(journal)
     taken: list[dict[str, Any]] = []

@@ -182,7 +182,7 @@ def test_engine_killed_after_a_finished_restart_by_hand_opens_an_incident():
     assert story.at(35).dies("mlx_engine").one()["title"] == "The engine was killed"
 
 
-def test_incident_of_an_engine_killed_by_hand_names_a_person():
+def test_incident_of_an_engine_killed_by_hand_says_that_a_person_killed_it():
     story = Story().at(0).ready("mlx_engine").at(50).write("mlx_engine", "kill_requested", "by hand")
     shown = story.dies("mlx_engine", parked=1).at(52).ready("mlx_engine").one()
     assert shown["sentence"] == (
@@ -196,7 +196,7 @@ def test_incident_of_an_engine_killed_by_the_kernel_names_memory_as_the_cause():
     assert "SIGKILL by the kernel, for want of memory" in story.one()["sentence"]
 
 
-def test_service_stopped_by_hand_opens_no_incident_and_ends_its_open_incident():
+def test_stop_by_hand_opens_no_incident_and_ends_one_that_is_already_open_for_the_service():
     story = Story().at(0).ready("mlx_server").at(5).write("mlx_server", "stop_requested", "by hand")
     story.write("mlx_server", "child_exited", "stopped by hand", pid=7, code=0, signal=None)
     assert story.write("mlx_server", "child_stopped", "stopped by hand").as_shown() == []
@@ -207,7 +207,7 @@ def test_service_stopped_by_hand_opens_no_incident_and_ends_its_open_incident():
     assert shown["sentence"].endswith("; a person stopped the gateway.")
 
 
-def test_vestal_down_ends_open_incidents_and_the_next_start_opens_none():
+def test_command_vestal_down_ends_open_incidents_and_the_next_start_opens_none():
     story = Story().at(0).write("agent", "agent_started").at(5).dies("mlx_server")
     story.at(9).write("agent", "agent_stopping").write("mlx_server", "child_exited", "the supervisor stops")
     story.write("mlx_server", "child_stopped").write("agent", "agent_stopped")
@@ -216,7 +216,7 @@ def test_vestal_down_ends_open_incidents_and_the_next_start_opens_none():
     assert story.one()["sentence"].endswith("; Vestal was stopped.")
 
 
-def test_vestal_down_that_ends_an_adopted_watchdog_first_opens_no_incident():
+def test_adopted_watchdog_that_the_command_vestal_down_ends_before_the_agent_opens_no_incident():
     story = Story().at(0).write("agent", "agent_started").ready("watchdog").at(500)
     story.dies("watchdog", signal=None).ready("watchdog").at(501).write("agent", "agent_stopping")
     assert story.as_shown() == []
@@ -323,7 +323,7 @@ def test_first_recovery_pass_that_starts_containers_opens_no_incident():
     assert shown["done"] == ["A recovery pass acted on the orchestrator: bring its container up."]
 
 
-def test_recovery_pass_that_checked_before_a_fault_does_not_close_its_incident():
+def test_incident_of_a_fault_is_not_closed_by_a_recovery_pass_whose_checks_came_before_the_fault():
     story = Story().at(10).write("mlx_server", "health_failed", "no answer")
     story.at(10.5).write("recovery", "recovery_finished", healthy=True, faults={}, unhealthy=[])
     assert story.one()["open"]

@@ -27,7 +27,7 @@ def test_sign_in_link_redeemed_twice_opens_only_one_session():
     assert not sessions.is_open("other", 2.0)
 
 
-def test_sign_in_links_and_sessions_expire():
+def test_sign_in_link_and_session_are_refused_after_their_lifetimes():
     sessions = Sessions("token")
     assert sessions.redeem(sessions.make_link(0.0), LINK_FOR_S + 1) is None
     session = sessions.redeem(sessions.make_link(0.0), 0.0)

@@ -63,7 +63,7 @@ def test_recovery_advises_a_reset_for_a_child_that_failed_or_has_an_open_breaker
 
 
 @pytest.mark.parametrize("state", [State.STARTING, State.STOPPING, State.BACKOFF])
-def test_recovery_waits_for_a_child_that_is_starting_stopping_or_in_backoff(state: State):
+def test_recovery_waits_for_a_child_that_is_starting_or_stopping_or_in_restart_backoff(state: State):
     issue = only(down(MLX, state))
     assert issue.remedy is None
     assert issue.resolves_itself
@@ -103,7 +103,9 @@ def test_recovery_with_stranded_wired_memory_restarts_nothing_and_advises_a_rebo
         (down(ORCHESTRATOR, State.STOPPED, stopped_by_hand=True), None),
     ],
 )
-def test_recovery_chooses_the_remedy_for_the_state_of_a_container(service: ServiceFacts, remedy: object):
+def test_recovery_starts_a_stopped_container_and_restarts_an_unhealthy_one_and_unpauses_a_paused_one(
+    service: ServiceFacts, remedy: object
+):
     assert only(service).remedy == remedy
 
 
@@ -156,7 +158,7 @@ OWNED = ServiceFacts(
         (down(OWNED, State.STARTING), None),
     ],
 )
-def test_recovery_controls_an_externally_managed_service_through_its_manager_or_only_advises(
+def test_recovery_asks_ollamas_service_manager_to_start_or_restart_it_only_if_allowed_and_useful(
     service: ServiceFacts, remedy: object
 ):
     issue = only(service)
@@ -168,7 +170,9 @@ def test_recovery_controls_an_externally_managed_service_through_its_manager_or_
 @pytest.mark.parametrize(
     "service", [down(OWNED, State.STOPPED), replace(OWNED, healthy=False, answers=False)]
 )
-def test_recovery_restarts_no_service_through_its_owner_if_only_a_reboot_frees_memory(service: ServiceFacts):
+def test_recovery_does_not_start_an_externally_managed_service_if_only_a_reboot_frees_memory(
+    service: ServiceFacts,
+):
     issues = find_issues(Facts(services=(replace(service, state=State.STOPPED),), headroom=NO_ROOM))
     assert all(issue.remedy is None for issue in issues)
 
@@ -206,7 +210,7 @@ SERVICES = st.builds(
 
 
 @given(SERVICES, st.booleans(), st.integers(0, 5), st.sampled_from([Headroom(), NO_ROOM]))
-def test_recovery_never_repairs_a_service_that_is_healthy_given_up_or_stopped_by_a_person(
+def test_recovery_never_repairs_a_service_that_is_healthy_or_given_up_or_that_a_person_stopped(
     service, engine, restarts, room
 ):
     service = replace(service, restarts_left=restarts)

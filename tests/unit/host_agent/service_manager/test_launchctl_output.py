@@ -74,7 +74,7 @@ def test_launchctl_print_of_an_unknown_job_is_parsed_as_not_loaded():
         (127, "launchctl: No such file or directory", LaunchctlOutcome.FAILED),
     ],
 )
-def test_launchctl_failure_is_classified_by_exit_code_and_message(
+def test_launchctl_outcome_such_as_not_loaded_or_no_session_is_read_from_exit_code_and_message(
     exit_code: int, text: str, outcome: LaunchctlOutcome
 ):
     assert classify(exit_code, text) is outcome

@@ -122,7 +122,9 @@ def test_plists_have_only_keys_of_launchds_manual_with_values_of_their_types(age
         assert all(isinstance(v, str) for v in keys["ProgramArguments"])
 
 
-def test_plists_of_keep_alive_jobs_restart_after_a_failure_and_leave_time_to_stop(agents, config):
+def test_plist_of_a_keep_alive_job_makes_launchd_restart_it_after_a_failure_and_wait_for_its_shutdown(
+    agents, config
+):
     for name in KEPT_ALIVE:
         assert agents[name]["KeepAlive"] == {"SuccessfulExit": False}
         assert agents[name]["RunAtLoad"] is True

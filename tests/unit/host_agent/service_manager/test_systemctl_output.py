@@ -47,7 +47,9 @@ def test_systemctl_show_of_a_timer_is_parsed_with_the_last_exit_of_its_service()
         (127, "systemctl: No such file or directory"),
     ],
 )  # fmt: skip
-def test_missing_systemd_user_manager_is_recognized_and_its_sentence_has_a_remedy(exit_code: int, text: str):
+def test_missing_systemd_user_manager_is_detected_from_systemctl_output_and_reported_with_a_remedy(
+    exit_code: int, text: str
+):
     assert is_user_manager_missing(exit_code, text)
     assert "vestal up" in user_manager_missing_sentence(text) and "\n" not in user_manager_missing_sentence(
         text

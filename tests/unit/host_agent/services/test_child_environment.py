@@ -61,7 +61,9 @@ def test_orchestrator_gets_addresses_of_other_hosts_after_the_address_of_this_ma
     assert "more_api_key" not in repr(settings.orchestrator)
 
 
-def test_compose_environment_has_the_project_name_home_and_memory_limit(tmp_path: Path):
+def test_docker_compose_gets_its_project_name_and_memory_limit_and_home_folder_from_the_settings(
+    tmp_path: Path,
+):
     settings = config(tmp_path, VESTAL_ORCHESTRATOR__MEM_LIMIT="512m")
     compose = Compose(settings)
     assert compose.project == settings.home.label

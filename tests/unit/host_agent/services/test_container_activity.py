@@ -23,7 +23,7 @@ def test_docker_top_gives_the_cpu_time_of_all_processes_and_the_state_of_the_mai
     ("state", "shown"),
     [("Tsl", "suspended"), ("R+", "wants_cpu"), ("Dsl", "waits_for_disk")],
 )
-def test_docker_top_shows_whether_the_main_process_is_suspended_computing_or_waiting_for_disk(
+def test_docker_top_tells_if_the_main_process_is_suspended_or_wants_the_cpu_or_waits_for_disk(
     state: str, shown: str
 ):
     assert getattr(parse_top(top(["4711", state, "3:04"]), 4711), shown) is True

@@ -31,7 +31,7 @@ def test_docker_endpoint_without_docker_host_is_taken_from_the_current_docker_co
         ("ssh://host", None),
     ],
 )
-def test_docker_endpoint_with_docker_host_is_taken_from_it_if_its_form_is_supported(
+def test_docker_endpoint_is_taken_from_the_variable_docker_host_if_the_address_has_a_supported_form(
     address: str, endpoint: str | None
 ):
     assert find_endpoint({"DOCKER_HOST": address}) == endpoint

@@ -72,7 +72,7 @@ def test_container_exit_cause_is_the_one_with_the_strongest_evidence(
     assert explain(evidence).cause is cause
 
 
-def test_container_killed_for_memory_is_explained_with_its_limit_and_the_setting():
+def test_exit_cause_of_a_container_killed_for_lack_of_memory_states_its_limit_and_the_setting_for_it():
     sentence = explain(ContainerExitEvidence(137, oom_flag=True, limit_bytes=2 * GIB)).sentence
     assert "over its limit of 2.0 GiB" in sentence
     assert "VESTAL_ORCHESTRATOR__MEM_LIMIT" in sentence
@@ -82,7 +82,7 @@ def test_container_killed_without_evidence_is_explained_as_cause_unknown():
     assert explain(ContainerExitEvidence(137)).sentence.startswith("SIGKILL, cause unknown")
 
 
-def test_recorded_docker_inspect_of_a_kill_for_memory_is_explained_by_memory():
+def test_exit_cause_from_a_recorded_docker_inspect_of_an_oom_killed_container_is_out_of_memory():
     found = explain(container_status.evidence(OOM_KILLED))
     assert found.cause is ExitCause.OUT_OF_MEMORY
     assert "512 MiB" in found.sentence

@@ -112,7 +112,7 @@ def test_ollama_probe_refused_by_a_full_queue_counts_as_busy():
     assert judge(GENERATE, Reply(503, {"error": "server busy, please try again."})).busy
 
 
-def test_ollamas_loaded_models_are_none_after_an_answer_in_a_wrong_form():
+def test_ollama_answer_without_a_list_of_models_is_read_as_no_loaded_models():
     assert read_loaded_models(Reply(404, {"error": "404 page not found"})) == ()
     assert read_loaded_models(Reply(200, {"models": None})) == ()
 

@@ -150,7 +150,7 @@ def owner(kind: OwnerKind, name: str = "", pid: int | None = 900) -> Owner:
         (OwnerKind.ORPHAN, "", "restart", "end PID 900 and start `ollama serve` under Vestal"),
     ],
 )
-def test_plan_to_control_ollama_uses_the_command_of_its_owner(
+def test_plan_to_control_ollama_uses_homebrew_or_launchd_or_systemd_or_the_app_whichever_runs_it(
     kind: OwnerKind, name: str, action: str, text: str
 ):
     found = make_plan(owner(kind, name), action, TOOLS)
@@ -188,7 +188,7 @@ def test_plan_to_restart_ollama_as_root_restarts_its_systemd_system_unit():
 
 
 @pytest.mark.parametrize("kind", [OwnerKind.BREW, OwnerKind.ORPHAN, OwnerKind.NOBODY, OwnerKind.APP])
-def test_plan_to_restart_ollama_with_the_setting_manage_watch_is_refused_with_the_command_to_run(
+def test_plan_to_restart_ollama_is_refused_with_the_command_to_run_by_hand_if_ollama_manage_is_watch(
     kind: OwnerKind,
 ):
     found = make_plan(owner(kind), "restart", replace(TOOLS, may_act=False))
@@ -251,7 +251,7 @@ def test_launchctl_print_of_an_ollama_job_is_read_at_its_top_level_only():
         ("", None),
     ],
 )
-def test_systemctl_show_of_an_ollama_unit_gives_a_job_only_if_it_runs_or_is_enabled(
+def test_ollama_unit_is_found_in_systemctl_show_output_only_if_the_unit_runs_or_is_enabled(
     output: str, job: Job | None
 ):
     assert parse_systemctl_show("ollama.service", output, system=True) == job

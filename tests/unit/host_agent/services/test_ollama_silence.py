@@ -77,7 +77,7 @@ def test_ollama_runner_in_one_computation_step_longer_than_the_limit_counts_as_h
         (900, 0.0, LOADS, True),
     ],
 )
-def test_ollama_runner_without_progress_figures_is_judged_by_its_cpu_time(
+def test_silent_ollama_runner_without_progress_figures_counts_as_hung_only_after_900_s_if_it_uses_the_cpu(
     silent_s: float, cores: float, reading: Reading, hangs: bool
 ):
     found = judged((silent_s, cores, reading))
@@ -99,7 +99,7 @@ def test_ollama_runner_without_progress_counts_as_hung_even_if_another_runner_ad
     assert "PID 1" in found.detail
 
 
-def test_replaced_ollama_runner_gets_the_full_time_limit_again():
+def test_time_limit_for_progress_begins_anew_for_an_ollama_runner_that_replaces_another():
     watch = ProgressWatch().after((RunnerReading(1, 1.0, works(512)),), 0)
     then = (RunnerReading(2, 1.0, works(512)),)
     assert not judge(then, watch.after(then, 400), silent_s=400, now=400).hangs
@@ -160,7 +160,7 @@ def test_progress_mark_from_ollama_runner_slots_changes_when_any_progress_counte
         (Reply(200, ["x"]), RunnerActivity.IDLE),
     ],
 )
-def test_runner_slots_answer_of_any_form_is_read_as_working_idle_or_unknown(
+def test_answer_of_the_runners_slots_route_shows_it_as_working_or_idle_or_loading_and_else_as_unknown(
     reply: Reply, activity: RunnerActivity
 ):
     assert read_slots(reply).activity is activity
@@ -197,7 +197,7 @@ WRITES = "slot print_timing: id  0 | task 0 | n_gen =    240, tg =  24.10 t/s, t
         ([], RunnerActivity.HIDDEN, SHOWS_NOTHING.evidence),
     ],
 )
-def test_ollama_log_shows_a_working_runner_only_while_the_latest_prompt_is_partly_read(
+def test_ollama_log_proves_that_the_runner_is_busy_only_while_the_latest_prompt_is_partly_processed(
     lines: list[str], activity: RunnerActivity, evidence: str
 ):
     found = read_log(enumerate(lines))

@@ -25,7 +25,7 @@ def test_status_of_ollama_with_an_owner_names_owner_version_and_models():
     assert (status.extra["version"], status.extra["models"], status.extra["managed"]) == ("0.32.5", 2, False)
 
 
-def test_status_of_failing_ollama_with_an_owner_names_the_failure_and_the_owner():
+def test_status_of_failing_ollama_names_the_failure_and_the_service_manager_that_runs_it():
     status = service_status(
         replace(OWNED, server_info=None, verdict=ModelProbeResult(False, "no answer within 3 s"), failures=1),
         NO_CHILD,
@@ -63,7 +63,7 @@ def test_status_of_ollama_run_by_the_agent_is_not_ready_while_health_checks_fail
     assert service_status(replace(OWN, owner=Owner(), server_info=None), opened).detail == opened.detail
 
 
-def test_status_of_ollama_is_absent_if_not_installed_and_another_program_holds_its_port():
+def test_ollama_that_is_not_installed_has_the_status_absent_even_if_another_program_holds_its_port():
     seen = Observation(owner=Owner(OwnerKind.STRANGER, "nginx (PID 5)", 5), installed=False)
     status = service_status(seen, NO_CHILD)
     assert (status.state, status.healthy) == (State.ABSENT, True)

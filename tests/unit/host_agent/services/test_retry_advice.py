@@ -27,7 +27,7 @@ READY = ServiceStatus(State.READY)
         (State.FAILED, False, RetryAdvice.OPEN),
     ],
 )
-def test_retry_advice_for_a_service_says_manual_stop_recovering_or_open_according_to_its_state(
+def test_retry_advice_tells_a_service_stopped_by_hand_from_one_that_is_restarting_and_from_one_given_up(
     state: State, by_hand: bool, advice: RetryAdvice | None
 ):
     assert for_service(ServiceStatus(state), by_hand) is advice

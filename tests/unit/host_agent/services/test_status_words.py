@@ -112,7 +112,9 @@ AWAY_AND_UNUSED = f"{NONE_FOUND.rstrip('.')}; it is not needed: the orchestrator
         (OFF, AWAY, State.ABSENT, f"{AWAY_AND_UNUSED} is switched off (orchestrator.mode)"),
     ],
 )
-def test_status_row_of_docker_has_the_sentence_for_its_state(decision, docker, state, sentence):
+def test_status_row_of_docker_gives_its_state_and_a_sentence_that_explains_it(
+    decision, docker, state, sentence
+):
     shown = row(DOCKER, decision, docker=docker)
     assert (shown.state, shown.sentence) == (state, sentence)
     assert shown.expected == (decision is IN_DOCKER)
@@ -181,14 +183,14 @@ CHILD_ROWS = [
 
 @pytest.mark.parametrize("service", [MLX_SERVER, ORCHESTRATOR, NIGHTLY])
 @pytest.mark.parametrize(("child", "sentence"), CHILD_ROWS)
-def test_status_row_of_a_child_has_the_sentence_for_its_state(
+def test_status_row_of_a_child_process_gives_its_state_and_a_sentence_that_explains_it(
     service: str, child: ChildStatus, sentence: str
 ):
     shown = row(service, children={service: child})
     assert (shown.state, shown.sentence) == (child.state, sentence)
 
 
-def test_status_row_cases_cover_every_state_of_a_child():
+def test_cases_of_the_status_row_test_include_every_state_that_a_child_process_can_have():
     assert {child.state for child, _ in CHILD_ROWS} == set(State) - {State.ABSENT}
 
 
@@ -210,7 +212,7 @@ def test_status_row_of_the_engine_has_the_sentence_for_the_state_that_its_gatewa
 
 @pytest.mark.parametrize("gateway", sorted(State))
 @pytest.mark.parametrize("reported", [None, *sorted(UP | {State.OPEN, State.STOPPED})])
-def test_status_row_of_the_engine_is_stopped_if_its_gateway_is_down_and_else_as_reported(
+def test_engine_status_row_shows_stopped_if_its_gateway_is_down_and_else_the_state_that_the_gateway_reports(
     gateway: State, reported: State | None
 ):
     engine = None if reported is None else ServiceStatus(reported, process_pid=8, detail=f"is {reported}")
@@ -361,7 +363,7 @@ NO_CHILD = ChildStatus(State.STOPPED)
         ),
     ],
 )
-def test_status_row_of_ollama_has_the_sentence_for_its_state(seen, child, state, sentence):
+def test_status_row_of_ollama_gives_its_state_and_a_sentence_that_explains_it(seen, child, state, sentence):
     shown = row(OLLAMA, ollama=ollama_row(seen, child))
     assert (shown.state, shown.sentence) == (state, sentence)
 
@@ -420,7 +422,7 @@ DIED = "05:11: SIGKILL, cause unknown (exit code 137)"
         ("odd", "", State.STOPPED, f"its container is odd; its last run ended at {DIED}"),
     ],
 )
-def test_status_row_of_a_container_has_the_sentence_for_its_state(
+def test_status_row_of_a_container_gives_its_state_and_a_sentence_that_explains_it(
     status: str, health: str, state: State, sentence: str
 ):
     shown = row(ORCHESTRATOR, IN_DOCKER, containers={ORCHESTRATOR: _container(status, health, DIED)})
@@ -450,7 +452,7 @@ def test_status_row_of_a_container_without_docker_is_stopped_with_the_reason(ser
 
 
 @pytest.mark.parametrize("service", IN_CONTAINERS)
-def test_status_row_of_an_orchestrator_that_is_switched_off_is_absent_with_the_reason(service: str):
+def test_status_row_of_a_switched_off_orchestrator_shows_the_state_absent_and_the_reason(service: str):
     shown = row(service, OFF)
     assert (shown.state, shown.expected, shown.healthy) == (State.ABSENT, False, True)
     assert shown.sentence == "switched off (orchestrator.mode)"

@@ -23,7 +23,7 @@ def test_watchdog_restarts_an_agent_without_delay_after_each_long_run():
     assert delays(*[3600.0] * 5) == [0.0] * 5
 
 
-def test_watchdog_restarts_an_agent_that_dies_early_with_growing_delays():
+def test_watchdog_waits_longer_before_each_restart_of_an_agent_that_keeps_dying_soon_after_its_start():
     first = delays(*[0.0] * 20)
     assert first[:5] == [0.0, 2.0, 4.0, 8.0, 16.0]
     assert first[5] >= 300.0 - sum(first[:5]), "five starts in 5 min are the most"

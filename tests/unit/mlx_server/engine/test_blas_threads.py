@@ -19,7 +19,7 @@ def test_blas_thread_choice_gives_one_thread_while_other_processes_use_the_cpu(o
     assert ThreadChoice(1, 2).choose(others, 0.0) == threads
 
 
-def test_blas_thread_choice_avoids_more_threads_for_longer_each_time_they_prove_slower():
+def test_blas_thread_choice_doubles_the_pause_before_it_retries_more_threads_each_time_they_prove_slower():
     choice = ThreadChoice(1, 2)
     choice.record(1, 512, 2.0, 0.0)
     choice.record(2, 512, 4.0, 10.0)
@@ -41,7 +41,7 @@ def test_more_blas_threads_are_kept_only_if_they_are_clearly_faster(seconds, thr
     assert choice.choose(0.0, 2.0) == threads
 
 
-def test_blas_thread_choice_measures_few_threads_again_before_comparing_with_an_outdated_speed():
+def test_blas_thread_choice_measures_few_threads_again_if_their_last_measured_speed_is_outdated():
     choice = ThreadChoice(1, 2)
     choice.record(1, 512, 2.0, 0.0)
     choice.record(2, 512, 4.0, 60.0)  # perhaps the answers have become longer
@@ -61,7 +61,7 @@ def test_blas_thread_choice_ignores_the_speed_of_prefill_slices_with_few_tokens(
 
 
 @given(st.lists(st.tuples(st.sampled_from([1, 2]), st.integers(0, 600), st.floats(0, 5), st.floats(0, 60))))
-def test_blas_thread_choice_never_gives_more_threads_beside_a_busy_process(slices):
+def test_blas_thread_choice_is_always_the_smaller_number_while_another_process_is_busy(slices):
     choice, now = ThreadChoice(1, 2), 0.0
     for threads, tokens, seconds, later in slices:
         now += later
@@ -171,7 +171,7 @@ def test_decode_steps_of_a_single_answer_get_more_blas_threads_after_a_third_of_
     assert choice.choose(1, 0.0, 0.0) == 2
 
 
-def test_decode_steps_get_more_blas_threads_after_a_measurement_with_few_unless_more_are_slower():
+def test_decode_steps_start_with_few_blas_threads_then_try_more_and_return_to_few_if_more_are_slower():
     choice = StepThreadChoice(1, 2)
     for _ in range(3):
         assert choice.choose(8, 0.0, 0.0) == 1

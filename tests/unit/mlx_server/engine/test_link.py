@@ -21,7 +21,7 @@ FOREIGN = object()
 """No frame can carry it."""
 
 
-def test_frame_of_an_engine_event_is_the_encoded_event_and_cancels_nothing():
+def test_engine_event_that_can_be_encoded_becomes_a_frame_and_its_request_is_not_cancelled():
     token, taken = Token("r", 1, "x", 0), list[Op]()
     assert frame_of(token, taken.append) == encode(token)
     assert not taken
@@ -39,6 +39,6 @@ def test_engine_event_that_cannot_be_encoded_fails_and_cancels_its_request(capsy
     assert "event_not_sent" in "".join(capsys.readouterr())
 
 
-def test_engine_event_without_a_request_that_cannot_be_encoded_raises():
+def test_engine_event_that_belongs_to_no_request_and_cannot_be_encoded_raises_a_protocol_error():
     with pytest.raises(ProtocolError):
         frame_of(Ready((FOREIGN,)), list[Op]().append)  # type: ignore[arg-type]

@@ -17,7 +17,9 @@ class Panic(BaseException):
 @pytest.mark.parametrize(
     "error", [KeyError("function"), RecursionError("deep"), MemoryError(), Panic("index")]
 )
-def test_request_fence_turns_an_error_into_a_failure_logged_once_with_its_traceback(error, capsys):
+def test_unexpected_error_inside_a_request_fence_fails_that_request_and_is_logged_with_its_traceback(
+    error, capsys
+):
     with pytest.raises(EngineError) as caught, confined("r1", "making its prompt"):
         raise error
     failed = caught.value.failed("r1")
@@ -38,7 +40,7 @@ def test_request_fence_reports_an_engine_error_without_logging_it(capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_nested_request_fences_log_an_error_once(capsys):
+def test_error_that_passes_through_two_nested_request_fences_is_logged_only_once(capsys):
     with pytest.raises(EngineError), confined("r1", "outer work"), confined("r1", "inner work"):
         raise ValueError("x")
     assert len(capsys.readouterr().err.splitlines()) == 1

@@ -57,7 +57,7 @@ def config(tmp_path: Path) -> Config:
     return found
 
 
-def test_survey_of_models_without_a_free_file_descriptor_fails_instead_of_losing_models(config: Config):
+def test_listing_the_models_while_no_file_descriptor_is_free_fails_instead_of_omitting_models(config: Config):
     assert [entry.name for entry in survey(config)[0]] == ["base:1b"]
     with no_descriptor_left(), pytest.raises(OSError) as raised:
         survey(config)

@@ -341,7 +341,7 @@ def test_model_derived_from_an_adapter_model_is_loaded_as_that_adapter_model(con
         list(check_before_use(polite.adapter.path, DigestFile()))
 
 
-def test_created_model_with_a_second_adapter_incomplete_upload_or_gguf_adapter_is_refused(
+def test_model_creation_with_a_second_adapter_or_an_incomplete_upload_or_a_gguf_adapter_is_refused(
     config_of, tmp_path
 ):
     adapter = write_adapter(tmp_path / "a")

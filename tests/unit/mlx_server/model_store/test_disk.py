@@ -10,7 +10,7 @@ from mlx_server.model_store import disk
 from mlx_server.model_store.errors import ModelStoreError
 
 
-def test_require_space_with_too_little_free_space_raises_figures_folder_and_remedy(tmp_path):
+def test_require_space_error_gives_the_needed_and_the_free_bytes_and_the_folder_and_a_remedy(tmp_path):
     with pytest.raises(ModelStoreError) as caught:
         disk.require_space("smollm2:135m", 750_000_000, tmp_path, free=lambda _: 41_000_000)
     error = caught.value

@@ -58,7 +58,7 @@ def test_locked_staging_folder_is_deleted_if_an_error_is_raised_while_it_is_used
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
-def test_locked_staging_folder_deletes_staging_folders_of_dead_processes(tmp_path):
+def test_creating_a_staging_folder_deletes_the_staging_folders_of_dead_processes(tmp_path):
     (tmp_path / ".staging-dead" / "deep").mkdir(parents=True)
     (tmp_path / "m").mkdir()
     with layout.locked_staging_folder(tmp_path):
@@ -95,7 +95,7 @@ def test_locked_staging_folder_in_an_unwritable_store_raises_store_unwritable(tm
     assert str(tmp_path / "file") in caught.value.message
 
 
-def test_read_manifest_of_a_damaged_file_is_empty(tmp_path):
+def test_reading_a_damaged_manifest_file_returns_an_empty_manifest(tmp_path):
     (tmp_path / layout.MANIFEST).write_text("{")
     assert layout.read_manifest(tmp_path) == {}
 

@@ -92,7 +92,7 @@ def test_model_derived_from_a_derived_model_inherits_its_preset(config):
     assert entry.loaded_as == "base:latest"
 
 
-def test_model_derived_again_under_its_name_in_another_case_replaces_the_first_one(config):
+def test_derived_model_replaces_an_earlier_one_whose_name_differs_only_in_letter_case(config):
     made(config, "Mario", system="one")
     entry = made(config, "mario", system="two")
     assert (entry.name, entry.preset.system) == ("Mario:latest", "two")
@@ -128,7 +128,7 @@ def test_derived_model_whose_name_maps_to_the_folder_of_another_model_is_refused
         made(config, "a--b", system="y")
 
 
-def test_model_preset_that_is_too_large_is_refused(config):
+def test_derived_model_whose_system_prompt_exceeds_the_size_limit_of_presets_is_refused(config):
     with pytest.raises(ModelStoreError) as raised:
         made(config, "mario", system="x" * making.MAX_PRESET_BYTES)
     assert raised.value.code == "preset_too_large"
@@ -254,7 +254,7 @@ def test_unused_uploads_are_deleted_after_a_day(config):
     assert not blobs.has(digest)
 
 
-def test_engine_preloads_the_weights_shared_by_a_derived_model_once(config):
+def test_weights_that_a_derived_model_shares_with_its_base_model_are_preloaded_only_once(config):
     made(config, "mario", system="x")
     mlx = config.mlx.model_copy(update={"preload": ["MARIO", "base", "gone"]})
     settings = EngineSettings.from_config(config.model_copy(update={"mlx": mlx}))

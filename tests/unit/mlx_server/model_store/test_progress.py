@@ -35,7 +35,7 @@ def test_stalled_download_has_rate_zero_and_no_remaining_time():
     assert (rate.bytes_per_s(), rate.remaining_s(100)) == (0.0, None)
 
 
-def test_download_rate_starts_again_if_a_file_has_to_be_downloaded_again():
+def test_download_rate_counts_only_the_new_download_after_a_file_download_restarts_from_zero():
     rate = Rate()
     rate.add(0.0, 1_000)
     rate.add(1.0, 0)

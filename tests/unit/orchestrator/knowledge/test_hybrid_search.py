@@ -24,7 +24,9 @@ async def filled(knowledge: Knowledge) -> Knowledge:
     return knowledge
 
 
-async def test_knowledge_search_returns_file_heading_score_and_search_methods(filled: Knowledge):
+async def test_knowledge_search_returns_passages_with_file_heading_and_score_and_names_the_methods_it_used(
+    filled: Knowledge,
+):
     findings = await filled.search.find("dog barks", EVERYTHING, 2)
     best = findings.hits[0]
     assert (best.agent, best.file, best.heading, best.text) == ("pets", "dogs.md", "Dogs", "A dog barks.")
@@ -45,7 +47,9 @@ async def test_knowledge_search_by_words_finds_another_form_of_the_word(filled: 
     assert [hit.file for hit in findings.hits] == ["ships.md"]
 
 
-async def test_knowledge_search_without_a_backend_searches_by_words_with_a_note(filled: Knowledge):
+async def test_knowledge_search_without_an_embedding_backend_finds_by_words_only_and_says_so_in_a_note(
+    filled: Knowledge,
+):
     filled.models.down = "no LLM backend is healthy"
     findings = await filled.search.find("dog", EVERYTHING, 5)
     assert {hit.file for hit in findings.hits} == {"dogs.md", "ships.md"}

@@ -72,7 +72,7 @@ def test_chunks_of_plain_text_have_no_headings():
     assert chunks_of("# one\n\ntwo", markdown=False) == [Chunk("", "# one\n\ntwo")]
 
 
-def test_chunks_of_blank_text_are_empty():
+def test_blank_text_has_no_chunks():
     assert chunks_of(" \n\n \n", markdown=True) == []
 
 

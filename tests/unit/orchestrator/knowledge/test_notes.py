@@ -37,7 +37,9 @@ async def test_write_notes_rewrites_outdated_notes_and_deletes_notes_of_removed_
     assert list(knowledge.notes.all()) == ["one"]
 
 
-async def test_write_notes_without_a_backend_keeps_the_old_note_and_reports_the_agent(knowledge: Knowledge):
+async def test_writing_notes_with_no_healthy_backend_keeps_the_old_note_and_reports_it_as_skipped(
+    knowledge: Knowledge,
+):
     knowledge.write("one", a="alpha")
     await distilled(knowledge)
     knowledge.write("one", a="another")

@@ -14,7 +14,7 @@ from orchestrator.knowledge.search.keywords import MAX_WORDS, contains_identifie
 from orchestrator.knowledge.search.scope import Scope
 
 
-def test_fused_rankings_put_a_hit_second_in_both_above_a_hit_first_in_one():
+def test_rank_fusion_places_a_hit_that_is_second_in_both_rankings_above_one_that_is_first_in_only_one():
     best = fused([Ranking([1, 2, 3]), Ranking([4, 2, 5])], limit=3)
     assert [found for found, _ in best] == [2, 1, 4]
 
@@ -59,7 +59,9 @@ def test_full_text_query_omits_stop_words_unless_there_are_only_stop_words():
         ("", False),
     ],
 )
-def test_question_contains_an_identifier_only_if_a_word_looks_like_one(question: str, named: bool):
+def test_identifier_in_a_question_is_recognized_by_an_underscore_an_inner_dot_leading_dashes_or_path_slashes(
+    question: str, named: bool
+):
     assert contains_identifier(question) is named
 
 
@@ -84,7 +86,9 @@ def test_full_text_query_of_any_question_is_valid_fts5(question: str):
         (Scope(None, "Guide/"), False),
     ],
 )
-def test_search_scope_contains_a_file_by_agent_and_path_prefix(scope: Scope, taken: bool):
+def test_file_is_in_a_search_scope_only_if_both_its_agent_and_the_start_of_its_path_match(
+    scope: Scope, taken: bool
+):
     assert scope.contains("docs", "guide/memory.md") is taken
 
 

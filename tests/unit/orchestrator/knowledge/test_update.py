@@ -86,7 +86,7 @@ async def test_knowledge_update_with_unreadable_files_skips_and_names_them(knowl
 REFUSED = "docs/bad.md: 1 passage(s) found by their words only: mlx answers 400: no"
 
 
-async def test_knowledge_update_with_a_text_refused_by_the_backend_names_its_file_and_embeds_others(
+async def test_knowledge_update_reports_the_file_of_a_text_that_the_backend_refuses_and_embeds_all_others(
     knowledge: Knowledge,
 ):
     knowledge.write("docs", **{f"f{n}": f"text {n}" for n in range(20)})
@@ -128,7 +128,7 @@ async def test_knowledge_update_no_longer_reports_a_refused_text_that_was_embedd
     assert (report.embedded, report.notes) == (1, [])
 
 
-async def test_knowledge_update_with_a_backend_that_refuses_everything_stops_and_names_no_file(
+async def test_knowledge_update_stops_and_reports_no_file_as_refused_if_the_backend_refuses_every_text(
     knowledge: Knowledge,
 ):
     knowledge.write("docs", **{f"f{n}": f"text {n}" for n in range(20)})

@@ -74,7 +74,7 @@ def test_open_backend_breaker_is_not_prolonged_by_further_failed_calls():
 
 
 @given(st.lists(st.tuples(st.floats(0, 30), st.booleans(), st.booleans()), max_size=80))
-def test_backend_breaker_after_any_events_admits_single_trials_and_a_call_after_the_maximum_open_time(
+def test_backend_breaker_admits_one_trial_at_a_time_and_blocks_calls_no_longer_than_the_maximum_open_time(
     steps: list[tuple[float, bool, bool]],
 ):
     breaker, now = BackendBreaker(), 0.0
@@ -109,7 +109,7 @@ def picked(
     return found.name if found else None
 
 
-def test_backend_choice_prefers_the_least_loaded_machine_and_mlx_to_ollama_on_the_same_machine():
+def test_backend_choice_takes_the_least_loaded_machine_and_on_it_mlx_rather_than_ollama():
     assert picked({}) == "mlx"
     assert picked({"mlx": 1}) == "mlx-2"
     assert picked({"mlx": 1, "mlx-2": 2}) == "mlx"  # not ollama, which shares the GPU of mlx

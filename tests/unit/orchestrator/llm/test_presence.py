@@ -81,7 +81,7 @@ def test_outage_report_of_a_backend_is_posted_at_once_although_another_backend_i
     assert pace.after(ListenerAnswer(202), 1.0, ("mlx",), 300).absent_due_at == 1.0 + ABSENT_PAUSE_S
 
 
-def test_outage_reports_for_an_absent_backend_wait_for_retry_after():
+def test_absent_backend_is_not_reported_again_before_the_retry_after_time_of_a_refusal_has_passed():
     pace = ReportPace().after(ListenerAnswer(429, retry_after_s=7200), 0.0, ("ollama",), 300).seen(())
     assert not pace.may_post(ABSENT_PAUSE_S, (), ("ollama",))
 

@@ -85,7 +85,7 @@ def test_postgres_failure_has_the_advice_and_not_the_password():
     assert database.failure(ValueError("a bug")) is None
 
 
-def test_sqlite_failure_names_the_file_and_the_advice(tmp_path: Path):
+def test_error_message_of_a_sqlite_failure_names_the_database_file_and_says_what_to_do(tmp_path: Path):
     database = SqliteDatabase(tmp_path / "orchestrator.db")
     found = database.failure(sqlite(sqlite3.SQLITE_FULL))
     path = tmp_path / "orchestrator.db"

@@ -88,7 +88,7 @@ async def test_task_steps_at_80_percent_memory_use_run_two_at_a_time_in_order(wo
     assert world.begun == ["a", "b", "c", "d"]
 
 
-async def test_task_step_from_90_percent_memory_waits_until_memory_is_free(world: World):
+async def test_task_step_waits_while_memory_use_is_at_least_90_percent(world: World):
     world.memory = 0.93
     step = world.ask("a")
     await world.looked_again()

@@ -49,11 +49,11 @@ def test_read_plan_of_a_text_without_a_plan_returns_no_subtasks(text: str):
     assert read(text, CREW) == ()
 
 
-def test_read_plan_that_names_an_agent_twice_joins_its_subtasks_into_one():
+def test_subtasks_of_an_agent_that_a_plan_names_twice_are_joined_into_one():
     assert read("reader: this.\nreader: that.", CREW) == (SubTask("reader", "this. that."),)
 
 
-def test_read_plan_that_names_an_agent_without_a_subtask_gives_it_an_empty_one():
+def test_agent_that_a_plan_names_without_a_subtask_gets_an_empty_subtask():
     assert read('["reader"]', CREW) == (SubTask("reader", ""),)
     assert read("reader:", CREW) == (SubTask("reader", ""),)
 
@@ -64,7 +64,7 @@ def test_plan_that_asks_every_agent_has_at_most_the_maximum_of_subtasks():
 
 
 @given(st.text() | st.lists(st.sampled_from(["reader", ":", "\n", "{", "}", "[", '"', "x"])).map("".join))
-def test_read_plan_of_any_text_names_only_known_agents_and_each_at_most_once(text: str):
+def test_task_plan_parsed_from_arbitrary_text_names_only_known_agents_and_each_at_most_once(text: str):
     parts = read(text, CREW)
     assert {part.agent for part in parts} <= set(CREW)
     assert len({part.agent for part in parts}) == len(parts)

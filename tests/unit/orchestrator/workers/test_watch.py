@@ -37,7 +37,7 @@ def test_observer_that_was_itself_suspended_declares_no_worker_dead_on_waking():
     assert slept.dead == []
 
 
-def test_worker_that_restarted_is_observed_for_the_full_time_again():
+def test_restarted_worker_is_declared_dead_only_after_a_whole_time_limit_since_its_restart():
     watch = looked(*beats(DEAD_AFTER_S - BEAT_S, Heartbeat("a", 7)))
     assert watch.after({"w": Heartbeat("b", 7)}, DEAD_AFTER_S).dead == []
 
@@ -51,7 +51,7 @@ def test_worker_with_tasks_but_without_a_heartbeat_is_declared_dead():
         st.tuples(st.floats(0, 20), st.integers(0, 3), st.booleans()), max_size=60
     )  # the seconds before a look, the beats since the last look, and whether the worker has a row
 )
-def test_worker_is_declared_dead_exactly_if_unchanged_under_continuous_observation(
+def test_worker_is_declared_dead_if_and_only_if_gapless_observation_shows_no_new_heartbeat_for_the_limit(
     looks: list[tuple[float, int, bool]],
 ):
     watch, now, count = HeartbeatWatch(), 0.0, 0

@@ -85,7 +85,7 @@ def _no_space(*arguments: object) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def test_self_restoring_file_with_unchanged_text_clears_its_failure_once_the_disk_can_be_written(
+def test_failed_write_is_no_longer_reported_if_the_file_already_has_the_text_at_the_next_check(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """The next agent writes the last agent's settings again. On a full disk, that once failed forever."""

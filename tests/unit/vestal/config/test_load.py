@@ -109,7 +109,9 @@ def test_environment_overrides_the_configuration_file_which_overrides_the_defaul
     assert config.file == tmp_path / "vestal.yaml"
 
 
-def test_short_and_nested_environment_variable_names_set_their_settings(tmp_path: Path):
+def test_setting_is_set_by_its_short_environment_variable_or_by_the_one_named_after_its_section(
+    tmp_path: Path,
+):
     config = loaded(
         tmp_path,
         MLX_PRELOAD_MODELS="one, two:3b",

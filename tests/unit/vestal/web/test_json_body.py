@@ -76,7 +76,7 @@ def test_parse_object_turns_any_bytes_into_an_object_or_a_refusal(raw: bytes):
         assert isinstance(parse_object(raw), dict)
 
 
-def test_field_with_text_names_the_first_top_level_field_that_contains_the_text():
+def test_search_for_text_in_a_json_body_returns_the_first_top_level_field_that_contains_it():
     def has_nul(text: str) -> bool:
         return "\0" in text
 

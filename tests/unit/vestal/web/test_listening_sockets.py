@@ -57,7 +57,7 @@ def test_inherited_descriptor_that_is_not_a_listening_socket_is_left_open():
     os.close(writing)
 
 
-def test_inherited_socket_that_is_not_taken_is_closed():
+def test_inherited_socket_that_no_listener_has_taken_over_is_closed():
     bound = acceptor.bind("127.0.0.1", 0)
     address = bound.getsockname()
     inherited = InheritedSockets.from_environment({FDS_VARIABLE: str(bound.detach())})

@@ -88,7 +88,7 @@ def test_origin_rules_admit_origins_that_match_a_name_a_scheme_or_a_pattern(orig
         "\xff://x",
     ],
 )
-def test_origin_rules_refuse_other_origins(origin: str):
+def test_origin_rules_refuse_origins_that_match_no_name_no_scheme_and_no_pattern(origin: str):
     assert not RULES.admit(origin.encode("latin-1"))
 
 

@@ -88,7 +88,7 @@ def test_answers_with_a_draft_model_equal_answers_without(model, drafts, asked, 
     assert guessing.nbytes == 0, "a request that has left holds no keys and values"
 
 
-def test_draft_model_equal_to_the_target_guesses_most_tokens_of_seeded_text(model, drafts):
+def test_draft_model_identical_to_the_target_predicts_most_tokens_of_a_seeded_answer(model, drafts):
     """With the same weights and random keys, almost every guess is right, even at temperature 1."""
     asked = [Asked([3, 9, 4], HOT, 60), Asked([8, 2], Sampling(seed=1, temperature=1.0), 40, 5)]
     drafted = run(model, asked, drafting=True, draft_model=draft_of(drafts["same"]))
@@ -98,7 +98,7 @@ def test_draft_model_equal_to_the_target_guesses_most_tokens_of_seeded_text(mode
     assert drafted.steps < plain.steps / 2
 
 
-def test_draft_model_with_fewer_logits_still_guesses_most_tokens_of_seeded_text(model):
+def test_draft_model_with_fewer_logits_than_the_target_still_predicts_most_tokens_of_a_seeded_answer(model):
     """The noise of a draw has the shape of the vocabulary, so the draft model's logits are filled up."""
     shorter = random_model(seed=3, vocabulary=48)
     weights = shorter.parameters()
@@ -128,7 +128,9 @@ def test_draft_model_changes_no_answer_in_a_batch_whose_requests_accept_differen
     assert drafted.answers == run(model, asked, drafting=False).answers
 
 
-def test_draft_model_guesses_are_not_changed_by_rejected_guesses_or_by_text_that_it_reads_late(model, drafts):
+def test_draft_model_guesses_the_same_as_from_scratch_after_rejected_guesses_or_after_falling_behind(
+    model, drafts
+):
     """Each guess is what the draft model alone predicts for the text, whatever was guessed wrong before."""
     draft = draft_of(drafts["similar"])
     texts: dict[int, list[int]] = {1: [3, 9, 4] * 9, 2: [8, 2], 3: [1, 5, 9, 7] * 12}

@@ -141,7 +141,7 @@ def test_drafting_from_earlier_text_takes_fewer_model_steps_if_the_text_repeats_
     assert drafted.steps < plain.steps - 15
 
 
-def test_drafting_pauses_during_a_prefill_and_only_steps_without_drafts_are_timed_for_its_pace(
+def test_drafting_pauses_during_a_prefill_and_the_prefill_pace_counts_only_steps_without_drafts(
     model, monkeypatch
 ):
     """Earlier, with 16 guesses checked in a step, a stream beside a long prompt ran 10 times slower."""
@@ -174,7 +174,9 @@ def test_drafting_pauses_during_a_prefill_and_only_steps_without_drafts_are_time
     batch.close()
 
 
-def test_drafting_examines_sampled_tokens_only_if_half_of_the_batch_has_repetitive_text(model, monkeypatch):
+def test_drafting_waits_for_sampled_tokens_only_if_at_least_half_of_the_batch_has_repetitive_text(
+    model, monkeypatch
+):
     """Earlier, waiting for the guesses of one request in eight slowed all requests by a tenth."""
     looked_at: list[int] = []
     own_draft = draft_batch.DraftBatch._own_draft
@@ -319,7 +321,7 @@ def test_drafting_is_off_for_a_model_whose_cache_cannot_be_trimmed():
     assert drafted.answers == run(sliding, asked, drafting=False).answers
 
 
-def test_drafting_is_off_in_a_step_that_the_tokens_of_running_requests_already_fill(model, monkeypatch):
+def test_no_tokens_are_drafted_if_the_batch_alone_reaches_the_token_limit_of_a_step(model, monkeypatch):
     """Four requests fill a step of four tokens, so there is no room for a guess."""
     monkeypatch.setattr(draft_batch, "MOST_STEP_TOKENS", 4)
     asked = [Asked([3, 9, 4, 7, 11] * 4, GREEDY, 20)] * 4

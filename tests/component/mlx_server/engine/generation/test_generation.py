@@ -43,7 +43,7 @@ def test_greedy_text_alone_equals_text_in_a_batch_of_eight(engine):
         assert engine.text(f"batch{i}") == engine.text(f"alone{i}")
 
 
-def test_seeded_text_alone_equals_text_beside_other_samplers(engine):
+def test_seeded_request_generates_the_same_text_alone_and_in_a_batch_with_other_samplers(engine):
     engine.send(chat("seeded", STORY, sampling=SEEDED))
     engine.answer("seeded", Done)
     other_seed = Sampling(seed=8, temperature=0.9, top_k=40, top_p=0.9)

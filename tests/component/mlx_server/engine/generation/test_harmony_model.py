@@ -103,7 +103,7 @@ def test_gpt_oss_answer_without_headers_is_text_and_is_the_same_if_resumed_at_an
         assert "".join(token.text for token in sent[:cut]) + harmony.text(id) == whole
 
 
-def test_gpt_oss_answer_resumed_during_thinking_keeps_thinking_unconstrained_by_its_json_schema(
+def test_json_schema_does_not_constrain_the_thinking_of_a_gpt_oss_answer_resumed_during_thinking(
     harmony, encode
 ):
     """The grammar must not apply before the thinking has ended."""

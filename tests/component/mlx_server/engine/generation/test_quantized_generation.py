@@ -53,7 +53,7 @@ def test_quantized_kv_requests_that_join_and_leave_a_running_batch_are_all_answe
     assert not any(line["event"] == "kv_not_quantized" for line in quantized.logged())
 
 
-def test_quantized_kv_request_repeated_alone_gives_the_same_text(quantized):
+def test_request_with_quantized_kv_gives_the_same_text_each_time_it_runs_with_no_other_request(quantized):
     seeded = Sampling(seed=7, temperature=0.9, top_k=40, top_p=0.9)
     for name, sampling in (("greedy", Sampling(temperature=0.0)), ("seeded", seeded)):
         quantized.send(chat(name, STORY, sampling=sampling))

@@ -90,7 +90,7 @@ EVERYDAY = [
 ]
 
 
-def test_json_schemas_that_common_libraries_write_are_accepted_and_begin_valid_json(engine):
+def test_json_schemas_of_common_libraries_are_accepted_and_the_answers_begin_like_json(engine):
     """Earlier, each was a 400: pydantic's set and SecretStr, zod's record, Go's nil slice, and others."""
     for number, schema in enumerate(EVERYDAY):
         engine.send(chat(f"everyday {number}", ASK, max_tokens=16, sampling=GREEDY, json_schema=schema))

@@ -82,7 +82,7 @@ def test_engine_answers_a_load_request_while_a_grammar_is_compiled(engine):
     assert engine.events.index(loaded) < engine.events.index(first)
 
 
-def test_engine_asked_to_stop_first_finishes_a_grammar_compilation_and_its_answer(start):
+def test_engine_asked_to_stop_during_a_grammar_compilation_answers_that_request_before_it_exits(start):
     engine = start()
     engine.wait(lambda e: isinstance(e, Ready))
     engine.send(chat("last", ASK, max_tokens=4, json_schema=big("d")), Shutdown(20.0))

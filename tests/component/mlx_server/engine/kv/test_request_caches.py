@@ -80,11 +80,11 @@ def test_kv_quantization_applies_only_to_layers_of_full_attention(make, cache_ty
         (latent_attention, "Error"),
     ],
 )
-def test_kv_quantization_obstacle_names_why_a_models_cache_cannot_be_quantized(make, reason):
+def test_kv_quantization_check_returns_the_reason_why_a_models_kv_cache_cannot_be_quantized(make, reason):
     assert reason in str(quantization_obstacle(made(make), EIGHT))
 
 
-def test_kv_quantization_obstacle_is_found_without_evaluating_the_weights():
+def test_kv_quantization_check_of_a_model_does_not_evaluate_its_weights():
     model = full_attention()  # its weights are not evaluated yet
     mx.eval(mx.zeros(1))
     before = mx.get_active_memory()

@@ -118,7 +118,9 @@ def test_prompt_restored_from_ram_or_disk_in_whole_or_in_part_gives_the_uncached
     assert shares == sorted(shares) and 20 < shares[0] < shares[-1]
 
 
-def test_conversation_across_restarts_gives_the_uncached_answers_and_stores_only_new_tokens(live, cold, home):
+def test_conversation_across_engine_restarts_is_answered_as_without_a_cache_and_stores_only_new_tokens(
+    live, cold, home
+):
     messages: list[dict] = [{"role": "user", "content": PROSE[:500] + " What came in?"}]
     tokens = 0
     for turn in range(3):

@@ -81,7 +81,7 @@ def kill_when_written(engine: Engine, snapshots: int) -> None:
     engine.process.wait(10)
 
 
-def test_untrimmable_cache_restored_from_ram_or_disk_gives_the_uncached_answer_and_next_turn(
+def test_answers_from_an_untrimmable_cache_restored_from_ram_or_disk_equal_the_answers_without_a_cache(
     live, cold_engine, home
 ):
     questions = {how: f"What came in {how}?" for how in SAMPLINGS}

@@ -93,7 +93,7 @@ def uncached(start) -> VisionEngine:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_answer_about_an_image_alone_batched_or_resumed_equals_the_answer_of_mlx_vlm(
+def test_answer_about_an_image_equals_the_answer_of_mlx_vlm_whether_alone_or_in_a_batch_or_resumed(
     family, folders, uncached
 ):
     engine = uncached

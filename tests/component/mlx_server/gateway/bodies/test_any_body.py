@@ -99,7 +99,9 @@ def test_openapi_document_describes_every_body_and_its_errors(gateway):
 
 
 @pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.value)
-def test_any_body_is_answered_as_documented_and_the_engine_survives(gateway, mode):
+def test_any_request_body_gets_an_answer_that_the_openapi_document_allows_and_the_engine_survives(
+    gateway, mode
+):
     pid = gateway.engine_pid()
     document = narrowed(gateway.http.get("/openapi.json").json(), "chat", "vectors")
     for operation in operations(document, (ENDLESS,)):

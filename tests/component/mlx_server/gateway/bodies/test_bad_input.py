@@ -202,7 +202,7 @@ def test_gateway_refuses_a_request_with_a_foreign_origin_or_host(gateway, header
 
 
 @pytest.mark.parametrize("origin", ["http://localhost:3000", "http://127.0.0.1", "http://[::1]:8080"])
-def test_gateway_serves_a_web_page_of_this_machine_with_cors_headers(gateway, origin):
+def test_gateway_answers_a_request_from_a_localhost_web_page_with_cors_headers(gateway, origin):
     answer = gateway.http.get("/api/tags", headers={"Origin": origin})
     assert answer.headers["access-control-allow-origin"] == origin
     assert gateway.http.options("/api/chat", headers={"Origin": origin}).status_code == 204

@@ -98,13 +98,13 @@ def send_mutants(gateway: Any, path: str, examples: int, **models: str) -> None:
 
 
 @pytest.mark.parametrize("path", BODIES)
-def test_body_as_real_clients_send_it_is_served(gateway, path):
+def test_request_bodies_typical_of_real_clients_get_status_200(gateway, path):
     send_originals(gateway, path)
 
 
 @pytest.mark.model
 @pytest.mark.parametrize("path", BODIES)
-def test_body_as_real_clients_send_it_is_served_by_the_real_engine(roomy_gateway, path):
+def test_request_bodies_typical_of_real_clients_get_status_200_with_the_real_engine(roomy_gateway, path):
     send_originals(roomy_gateway, path, chat="smollm2:135m", vectors="all-minilm")
 
 
@@ -119,7 +119,7 @@ def send_originals(gateway: Any, path: str, **names: str) -> None:
 
 @pytest.mark.hypothesis
 @pytest.mark.parametrize("path", BODIES)
-def test_body_with_odd_values_is_served_or_refused_in_the_error_format_of_its_api(gateway, path):
+def test_randomly_mutated_request_bodies_get_status_200_or_a_400_or_404_with_an_error_message(gateway, path):
     with unharmed(gateway, "chat"):
         send_mutants(gateway, path, 60)
 
@@ -244,7 +244,9 @@ def test_request_that_the_engine_refuses_is_a_400_with_and_without_streaming(gat
 
 
 @pytest.mark.parametrize("keep_alive", [10**12, "1000000000000s", "9999999h", 1e300, 10**400])
-def test_keep_alive_of_very_many_years_counts_as_forever_and_api_ps_still_works(gateway, keep_alive):
+def test_keep_alive_of_very_many_years_counts_as_forever_and_api_ps_shows_a_valid_expiry_date(
+    gateway, keep_alive
+):
     """Earlier, a keep-alive of 10¹² seconds made GET /api/ps a 500 for every client."""
 
     def expires_at() -> str:
@@ -276,7 +278,7 @@ def test_body_with_too_deeply_nested_json_is_refused_and_the_engine_survives(gat
 @pytest.mark.model
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("path", BODIES)
-def test_real_engine_survives_bodies_with_odd_values(roomy_gateway, path):
+def test_real_engine_survives_randomly_mutated_request_bodies(roomy_gateway, path):
     with unharmed(roomy_gateway, "smollm2:135m"):
         send_mutants(roomy_gateway, path, 10, chat="smollm2:135m", embed="all-minilm")
 

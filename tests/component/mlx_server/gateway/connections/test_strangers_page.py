@@ -101,7 +101,7 @@ def test_web_page_of_this_machine_may_read_answers_and_errors(gateway: Any, orig
     assert (missing.status_code, missing.headers["access-control-allow-origin"]) == (400, origin)
 
 
-def test_http_1_0_request_without_a_host_header_is_answered(gateway: Any):
+def test_http_1_0_request_without_a_host_header_is_answered_with_200(gateway: Any):
     with socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as probe:
         probe.sendall(b"GET /api/version HTTP/1.0\r\n\r\n")
         received = b""

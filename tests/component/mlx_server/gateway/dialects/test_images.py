@@ -131,7 +131,7 @@ def test_answer_about_an_image_continues_after_a_gateway_kill_and_is_found_by_it
         assert other.status_code == 409, "another image is another body"
 
 
-def test_response_that_continues_another_includes_the_earlier_image(gateway, text_of):
+def test_prompt_of_a_response_that_continues_an_earlier_response_includes_its_image(gateway, text_of):
     first = gateway.http.post("/v1/responses", json=responses("tokens=2", IMAGE)).json()
     body = responses("tokens=3", OTHER, previous_response_id=first["id"])
     second = gateway.http.post("/v1/responses", json=body).json()

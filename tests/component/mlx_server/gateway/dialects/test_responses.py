@@ -52,7 +52,7 @@ def stream(
     return found
 
 
-def test_response_stream_is_framed_as_the_specification_says(gateway):
+def test_each_frame_of_a_response_stream_names_its_event_type_and_the_last_frame_is_done(gateway):
     body = {"model": "chat", "input": "tokens=2", "stream": True}
     answer = gateway.http.post("/v1/responses", json=body)
     assert answer.headers["content-type"].startswith("text/event-stream")
@@ -291,7 +291,7 @@ def tool_gateway(make_gateway: Any) -> Any:
     return make_gateway({"calls_tools": True}).start().until_ok()
 
 
-def test_response_calls_a_function_and_the_next_turn_answers_its_output(tool_gateway, text_of):
+def test_response_calls_a_function_and_the_next_response_uses_the_functions_output(tool_gateway, text_of):
     asked = ask(tool_gateway, "The weather?", tools=[WEATHER]).json()
     (call,) = asked["output"]
     assert (call["type"], call["name"], call["arguments"]) == ("function_call", "weather", '{"city": "Oslo"}')
@@ -313,7 +313,7 @@ def test_response_stream_of_a_function_call_contains_its_arguments(tool_gateway)
     ]
 
 
-def test_response_input_tokens_route_counts_the_tokens(gateway):
+def test_input_tokens_endpoint_returns_the_token_count_of_a_responses_request(gateway):
     body = {"model": "chat", "input": "hello", "instructions": "x"}
     answer = gateway.http.post("/v1/responses/input_tokens", json=body)
     assert answer.json() == {"object": "response.input_tokens", "input_tokens": 7}
@@ -407,7 +407,7 @@ def test_websocket_answers_waiting_messages_in_order_and_closes_if_there_are_too
 
 
 @pytest.mark.hypothesis
-def test_websocket_answers_any_odd_message_and_stays_open(gateway):
+def test_websocket_answers_randomly_changed_messages_without_an_internal_error_and_stays_open(gateway):
     """The same bodies as over HTTP: each message is answered, and the connection accepts the next message."""
     with open_socket(gateway) as socket:
 

@@ -109,7 +109,7 @@ def test_basic_response_has_output_and_is_completed(gateway):
     response_to(gateway, input=[message("user", "Say hello in exactly 3 words.")])
 
 
-def test_assistant_phase_in_the_history_is_accepted(gateway):
+def test_input_with_assistant_messages_that_have_a_phase_field_gets_a_completed_response(gateway):
     history = [
         message("assistant", "I should answer with the saved number.", phase="commentary"),
         message("assistant", "The number is four.", phase="final_answer"),
@@ -117,7 +117,7 @@ def test_assistant_phase_in_the_history_is_accepted(gateway):
     response_to(gateway, input=[*history, message("user", "Repeat only the number.")])
 
 
-def test_response_schema_accepts_both_labels_of_an_output_phase_and_rejects_others(gateway):
+def test_response_schema_accepts_only_commentary_and_final_answer_as_the_phase_of_an_output_message(gateway):
     response = response_to(gateway, input="hello")
     (item,) = response["output"]
     phased = [item | {"phase": phase} for phase in ("commentary", "final_answer")]
@@ -207,7 +207,7 @@ def test_multi_turn_history_is_accepted(gateway):
     response_to(gateway, input=[*history, message("user", "What is my name?")])
 
 
-def test_compact_response_has_a_compaction_item(gateway):
+def test_response_to_a_compaction_request_has_a_compaction_item(gateway):
     conversation = [
         message("user", "We agreed to launch on Tuesday and notify support first."),
         message("assistant", "Understood. The launch is Tuesday."),
@@ -220,7 +220,7 @@ def test_compact_response_has_a_compaction_item(gateway):
     assert [item["type"] for item in compacted["output"]] == ["message", "compaction"]
 
 
-def test_compact_without_a_model_is_refused(gateway):
+def test_compaction_request_without_a_model_is_refused(gateway):
     body = {"input": [message("user", "Compact this conversation.")]}
     answer = gateway.http.post("/v1/responses/compact", json=body)
     assert answer.status_code in (400, 422)
@@ -230,7 +230,7 @@ def test_compact_without_a_model_is_refused(gateway):
 # Cases of the suite's earlier versions, and of its WebSocket draft.
 
 
-def test_tool_calling_streaming_has_every_event_of_a_function_call(gateway):
+def test_streamed_response_with_a_function_call_has_all_events_of_the_call(gateway):
     question = [message("user", "What's the weather like in San Francisco?")]
     body = {"model": "chat", "input": question, "tools": [WEATHER], "stream": True}
     with gateway.http.stream("POST", "/v1/responses", json=body) as answer:
@@ -241,7 +241,7 @@ def test_tool_calling_streaming_has_every_event_of_a_function_call(gateway):
     assert names[-2:] == ["response.output_item.done", "response.completed"]
 
 
-def test_function_call_and_its_output_are_answered(gateway):
+def test_response_that_continues_a_function_call_with_the_functions_output_is_completed(gateway):
     choice = {"type": "function", "name": "get_weather"}
     asked = response_to(gateway, input="Use the tool.", tools=[WEATHER], tool_choice=choice)
     (call,) = asked["output"]
@@ -264,7 +264,7 @@ def test_previous_response_id_continues_a_stored_response(gateway):
     response_to(gateway, input="What code word?", previous_response_id=first["id"])
 
 
-def test_websocket_generate_false_prepares_a_response_that_can_be_continued(session):
+def test_websocket_response_made_with_generate_set_to_false_can_be_continued(session):
     warm = session.turn(input="You are a helper.", generate=False, store=False)["response"]
     assert violations("Response", warm) == []
     session.completed(input="Say hello.", previous_response_id=warm["id"], store=False)

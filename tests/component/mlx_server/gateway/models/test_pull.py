@@ -274,7 +274,7 @@ def test_pull_of_a_model_too_large_for_memory_is_507_unless_it_is_forced(pulling
     assert forced.json()["code"] != "insufficient_memory"
 
 
-def test_repository_of_the_hub_can_be_pulled_derived_from_and_deleted_by_its_name(pulling, source):
+def test_model_named_by_its_hub_repository_can_be_pulled_and_used_as_a_parent_and_deleted(pulling, source):
     """`ollama pull` and `ollama create` of a repository that is neither configured nor installed."""
     source.lasts_s = 0
     made = pulling.http.post("/api/create", json={"model": "mario", "from": "hf.co/org/tiny", "system": "x"})

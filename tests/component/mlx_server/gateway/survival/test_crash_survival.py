@@ -216,7 +216,7 @@ def test_request_before_the_first_engine_is_ready_waits_for_it(make_gateway, tex
     assert _ask(gateway, "early tokens=3").json()["message"]["content"] == text_of("early tokens=3", 3)
 
 
-def test_request_when_the_engine_never_starts_fails_with_503_and_health_answers(make_gateway):
+def test_request_gets_a_503_and_the_health_endpoint_reports_failure_if_the_engine_never_starts(make_gateway):
     gateway = make_gateway({"exit_code": 1}, VESTAL_MLX__MAX_WAIT_S="0.5").start()
     gateway.until(gateway.health, "it listens")
     answer = _ask(gateway, "hello")

@@ -51,7 +51,9 @@ def test_finished_answer_without_streaming_can_be_read_again_unchanged(gateway, 
 
 
 @pytest.mark.parametrize("path", ROUTES)
-def test_stream_whose_client_leaves_pauses_and_gives_the_rest_when_the_client_returns(gateway, path):
+def test_stream_generation_pauses_while_the_client_is_away_and_the_client_gets_the_rest_on_its_return(
+    gateway, path
+):
     """While the client is away, its request has no slot, so nothing is generated that nobody reads."""
     body = ROUTES[path](f"leaves {path} tokens=30 step_ms=20", stream=True)
     with gateway.http.stream("POST", path, json=body) as answer:
@@ -109,7 +111,7 @@ def test_stream_of_a_killed_gateway_continues_in_the_next_one_in_every_api_diale
     assert event["count"] == len(streams)
 
 
-def test_answer_of_a_killed_gateway_is_finished_by_the_next_one_without_a_client(mortal):
+def test_next_gateway_finishes_the_answer_of_a_killed_gateway_although_no_client_asks_for_it(mortal):
     stream = Stream(mortal.http, "/api/chat", messages("alone tokens=30 step_ms=30", stream=True)).until(5)
     with _reborn(mortal):
         stream.join()

@@ -106,7 +106,7 @@ def test_gateway_that_gets_sigterm_while_a_model_loads_serves_the_waiting_reques
     assert_orderly_exit(gateway, 30)
 
 
-def test_gateway_that_gets_sigterm_refuses_requests_unfinished_after_the_drain_time(make):
+def test_gateway_that_gets_sigterm_answers_503_to_requests_unfinished_after_the_drain_time(make):
     gateway = until_ready(make(VESTAL_MLX__DRAIN_S="2", VESTAL_MLX__MAX_RUNNING="2"))
     with ThreadPoolExecutor() as pool:
         many = [pool.submit(ask, gateway, f"{n}. Tell me a long story.", 3000) for n in range(4)]

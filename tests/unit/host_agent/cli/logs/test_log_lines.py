@@ -138,7 +138,9 @@ def test_log_event_with_missing_fields_is_still_shown():
         ("logged", {"level": "error"}, "error"),
     ],
 )
-def test_severity_of_a_log_event_comes_from_its_level_or_its_name(event: str, fields: dict, severity: str):
+def test_severity_of_a_log_event_comes_from_its_level_field_or_else_from_its_name_and_outcome(
+    event: str, fields: dict, severity: str
+):
     assert parse("x", json.dumps({"ts": 1, "event": event, **fields})).severity == severity
 
 

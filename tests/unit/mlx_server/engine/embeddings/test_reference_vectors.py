@@ -108,7 +108,9 @@ def test_embedder_of_each_family_is_recognized_and_passes_the_self_test(folders,
     assert run_self_test([load_encoder(folders(family), facts.context_tokens)])[0]
 
 
-def test_nomic_bert_with_weights_named_as_in_transformers_computes_the_same_vectors(folders, tmp_path):
+def test_nomic_bert_computes_the_same_vectors_from_weights_with_transformers_names_as_with_published_names(
+    folders, tmp_path
+):
     expected = vectors_of(load_encoder(folders("nomic_bert"), POSITIONS), together=True)
     folder = make("nomic_bert", tmp_path / "nomic")
     (folder / "config.json").write_text(json.dumps(NOMIC_IN_TRANSFORMERS))

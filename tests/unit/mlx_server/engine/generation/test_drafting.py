@@ -105,7 +105,7 @@ def test_drafting_pauses_longer_after_each_series_of_rejected_guesses():
 
 
 @given(st.lists(st.floats(0, 1), max_size=400))
-def test_drafting_never_costs_much_more_than_it_saves(shares):
+def test_drafting_costs_at_most_a_few_steps_per_pause_more_than_it_saves_whatever_is_accepted(shares):
     """Whatever is accepted, guesses cost at most a few steps for each pause more than they saved."""
     length = DraftLength()
     saved, pauses, was_paused = 0.0, 0, False

@@ -288,7 +288,9 @@ MUSE_CALL = "<|start|>assistant to=weather<|message|><atem:function_calls>Oslo</
         (" to=user<|message|>Yes", OutputPiece("Yes"), True),
     ],
 )
-def test_muse_spark_answer_is_separated_by_the_recipients_of_its_messages(text, piece, opens):
+def test_muse_spark_output_is_split_into_text_and_thinking_and_tool_calls_by_each_messages_recipient(
+    text, piece, opens
+):
     """The headers of Muse Spark's messages, such as `to=self`, were once shown as text."""
     markers = output_markers(MuseTokenizer())
     assert markers.harmony

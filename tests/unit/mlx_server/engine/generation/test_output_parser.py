@@ -50,7 +50,7 @@ def test_answer_is_separated_into_text_thinking_and_tool_calls_whatever_its_piec
     assert parse(text, size=size) == piece
 
 
-def test_answer_to_a_prompt_that_begins_the_thinking_is_thinking_up_to_the_end_marker():
+def test_output_up_to_the_end_marker_is_parsed_as_thinking_if_the_prompt_already_opened_the_thinking():
     assert parse("hm</think>Yes.", thinking=True) == OutputPiece("Yes.", thinking="hm")
 
 
@@ -87,7 +87,7 @@ def test_required_tool_call_that_is_truncated_stays_text():
     assert parse(CALL[:20], tool_choice="required") == OutputPiece(CALL[:20])
 
 
-def test_tool_call_that_the_models_parser_fails_on_stays_text():
+def test_tool_call_that_the_models_parser_cannot_parse_is_returned_as_text():
     def parser(text, tools):
         name, _, city = text.partition(":")
         return [{"name": name, "arguments": {"city": city}}] if city else 1 / 0

@@ -33,7 +33,7 @@ def test_prefill_slice_is_as_large_as_the_settings_allow_while_no_answer_runs():
     st.floats(0.01, 0.09),
     st.integers(FEWEST_TOKENS, 2048),
 )
-def test_steps_that_include_a_prefill_slice_soon_take_at_most_three_times_the_usual_step_time(
+def test_prefill_pace_adapts_until_a_step_with_a_slice_takes_at_most_three_times_the_usual_step_time(
     step_s, fixed, token, most
 ):
     """This holds for any cost per slice and per token, unless even the smallest slice is too slow."""
@@ -76,7 +76,7 @@ def test_prefill_slices_stay_small_until_the_step_time_of_the_answers_is_known()
 
 @example(0.5, 0.2578125, 0.0001, 76)
 @given(st.floats(0.005, 0.5), st.floats(0, 0.3), st.floats(0.0001, 0.02), st.integers(FEWEST_TOKENS, 2048))
-def test_size_of_a_pausable_prefill_slice_is_limited_by_the_time_of_each_part_and_of_the_whole(
+def test_pausable_prefill_slice_is_as_large_as_the_time_limits_of_each_part_and_of_the_whole_slice_allow(
     step_s, fixed, token, most
 ):
     """Each of 30 parts costs `fixed` steps, and `token` more for each token of the slice. Where a token costs

@@ -34,7 +34,7 @@ def token_bytes(token: int) -> bytes:
 
 
 @pytest.mark.parametrize("length", [1, 2, STEP_TOKENS + 1, STEP_TOKENS + 2, 3 * STEP_TOKENS])
-def test_prompt_scorer_scores_every_token_of_a_prompt_without_computing_the_prompts_last_token(length):
+def test_prompt_scorer_scores_every_prompt_token_without_feeding_the_last_one_to_the_model(length):
     prompt = [n % VOCABULARY for n in range(length)]
     model = NextNumber()
     scorer = PromptScorer(model, prompt, [], top=2)

@@ -84,7 +84,7 @@ def test_tools_are_described_in_a_system_message_if_the_template_does_not_use_to
     assert '"weather"' in seen["messages"][0]["content"]
 
 
-def test_describe_tools_turns_past_tool_calls_and_results_into_text_in_their_places():
+def test_past_tool_calls_and_results_are_replaced_by_text_at_the_same_position_by_describe_tools():
     call = {"id": "c", "function": {"name": "weather", "arguments": {"city": "Oslo"}}}
     turns: list[dict[str, Any]] = [
         {"role": "system", "content": "Be kind."},
@@ -97,7 +97,7 @@ def test_describe_tools_turns_past_tool_calls_and_results_into_text_in_their_pla
     assert result == {"role": "user", "content": "<tool_response>\nrain\n</tool_response>"}
 
 
-def test_parse_tool_calls_accepts_a_call_without_arguments_but_not_a_list_with_other_values():
+def test_parse_tool_calls_accepts_a_call_without_arguments_and_refuses_a_list_that_contains_a_non_call():
     assert parse_tool_calls('{"name": "weather"}', [TOOL]) == (ToolCall("weather", {}),)
     assert parse_tool_calls('[{"name": "weather"}, 3]', [TOOL]) == ()
 
@@ -108,7 +108,7 @@ def test_may_begin_tool_call_is_true_for_the_start_of_a_call(text):
 
 
 @pytest.mark.parametrize("text", ["The", '{"city"', "[1", "{}"])
-def test_may_begin_tool_call_is_false_for_other_text(text):
+def test_may_begin_tool_call_is_false_for_text_that_cannot_be_the_start_of_a_tool_call(text):
     assert not may_begin_tool_call(text)
 
 
@@ -133,7 +133,7 @@ NOT_PORTABLE = [
 
 
 @pytest.mark.parametrize("value", NOT_PORTABLE)
-def test_parse_tool_calls_with_numbers_or_text_that_clients_cannot_read_returns_no_call(value):
+def test_parse_tool_calls_returns_no_call_for_arguments_that_some_json_readers_refuse_such_as_nan(value):
     """A model that wrote NaN in a call's arguments once ended three engines, one after the other."""
     arguments = '{"a": ' + value + "}"
     assert parse_tool_calls('{"name": "weather", "arguments": ' + arguments + "}", [TOOL]) == ()
@@ -145,12 +145,12 @@ def test_parse_tool_calls_with_a_lone_surrogate_in_the_name_returns_no_call():
     assert parse_tool_calls('{"name": "weather\\ud83d"}', [TOOL]) == ()
 
 
-def test_parse_tool_calls_keeps_arguments_that_every_client_can_read():
+def test_parse_tool_calls_keeps_unchanged_arguments_that_every_json_reader_accepts():
     arguments = {"a": [1, -2.5, True, None, "\U0001f600", {"b": 10**300}], "c": "[" * 600}
     call = json.dumps({"name": "weather", "arguments": arguments})
     assert parse_tool_calls(call, [TOOL]) == (ToolCall("weather", arguments),)
 
 
-def test_are_all_offered_is_false_if_no_offered_tool_has_a_function_name():
+def test_tool_call_does_not_count_as_offered_if_no_offered_tool_has_a_function_name():
     calls = (ToolCall("weather", {}),)
     assert not are_all_offered(calls, [{"function": "weather"}, {"type": "web_search"}, {"function": {}}])

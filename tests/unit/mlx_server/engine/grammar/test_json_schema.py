@@ -37,7 +37,7 @@ def test_close_objects_allows_any_value_of_a_required_property_without_a_schema(
     assert close_objects(contradictory) == contradictory
 
 
-def test_close_objects_closes_objects_nested_in_items_any_of_and_defs():
+def test_close_objects_forbids_additional_properties_also_inside_items_and_any_of_and_defs():
     closed = close_objects(NAMED)
     nested = {"type": "array", "items": NAMED, "anyOf": [NAMED], "$defs": {"x": NAMED}}
     assert close_objects(nested) == {
@@ -58,7 +58,7 @@ def test_close_objects_leaves_an_object_without_named_properties_open():
     assert close_objects({"type": "object"}) == {"type": "object"}
 
 
-def test_close_objects_leaves_schemas_merged_by_all_of_open():
+def test_close_objects_still_allows_additional_properties_in_object_schemas_inside_all_of():
     schema = {"allOf": [NAMED, {"type": "object", "properties": {"b": STRING}}]}
     assert close_objects(schema) == schema
 
@@ -138,7 +138,7 @@ def test_adapted_json_schema_turns_property_names_with_a_pattern_into_pattern_pr
     assert (result, left_out) == ({"type": "object", "additionalProperties": BOOLEAN}, ["propertyNames"])
 
 
-def test_adapted_json_schema_omits_only_unusable_patterns():
+def test_json_schema_for_the_grammar_omits_only_patterns_that_the_grammar_compiler_cannot_use():
     schema = {
         "properties": {"a": {"pattern": "(?!x)"}, "b": {"pattern": "y"}},
         "patternProperties": {"(?!x)": {}},

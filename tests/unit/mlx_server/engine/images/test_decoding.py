@@ -109,7 +109,9 @@ def test_image_over_the_pixel_limit_is_refused_from_its_header_alone():
         decode(png_header(4_000_000, 4_000_000), 50_000_000)
 
 
-def test_pixel_limit_of_the_caller_replaces_pillows_own_without_warnings(recwarn: pytest.WarningsRecorder):
+def test_pixel_limit_of_the_caller_replaces_pillows_own_limit_and_pillow_gives_no_warning(
+    recwarn: pytest.WarningsRecorder,
+):
     image = decode(saved(Image.new("L", (300, 300)), "PNG"), 300 * 300)
     assert image.size == (300, 300) and not recwarn.list
     with warnings.catch_warnings(record=True) as caught, pytest.raises(RequestError):

@@ -90,7 +90,7 @@ def test_model_load_evicts_the_least_recently_used_idle_model():
     assert fits == Fits(drop_caches=True, evict=("Llama-3.1-8B",))
 
 
-def test_model_load_does_not_count_the_memory_of_models_that_are_being_unloaded():
+def test_model_load_treats_the_memory_of_models_that_are_being_unloaded_as_free():
     machine = Machine(limit_gib=10)
     machine.load("Llama-3.1-8B")
     assert machine.guard.before_load(entry("Qwen3-8B"), leaving=["Llama-3.1-8B"]).evict == ()
@@ -155,7 +155,7 @@ def test_request_that_cannot_fit_memory_even_alone_is_refused_with_figures():
     assert no.value.fields["prompt_tokens"] == 60_000
 
 
-def test_admitted_request_evicts_other_idle_models():
+def test_request_that_fits_only_without_an_idle_model_evicts_that_model_and_is_admitted():
     machine = Machine(limit_gib=10)
     machine.load("Llama-3.1-8B")
     machine.load("Qwen3-8B")

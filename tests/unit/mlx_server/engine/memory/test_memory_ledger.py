@@ -99,7 +99,7 @@ def test_memory_need_evicts_least_recently_used_models_only_as_needed():
     assert decide(ledger, Need(14 * GIB, 14 * GIB)) == Fits(drop_caches=True, evict=("old", "older"))
 
 
-def test_memory_need_waits_for_busy_models_and_names_them():
+def test_memory_decision_when_busy_models_hold_the_needed_memory_is_to_wait_and_lists_those_models():
     busy = Holding("busy", 10 * GIB, 4 * GIB, busy=True, last_used_s=1)
     answer = decide(mac(busy, reading=replace(MAC, footprint_bytes=10 * GIB)), Need(8 * GIB, 8 * GIB))
     assert answer == Wait(free_bytes=20 * GIB - 14 * GIB - 128 * MIB, busy=("busy",))
@@ -202,5 +202,5 @@ def test_memory_need_never_waits_while_no_request_runs_and_memory_is_available(l
 
 
 @given(LEDGERS, NEEDS)
-def test_memory_need_decided_twice_gets_the_same_answer(ledger: Ledger, need: Need):
+def test_memory_decision_is_the_same_whenever_memory_use_and_need_are_the_same(ledger: Ledger, need: Need):
     assert decide(ledger, need) == decide(ledger, need)

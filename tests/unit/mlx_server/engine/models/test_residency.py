@@ -33,7 +33,7 @@ def test_models_to_evict_are_none_if_all_models_are_busy():
     assert victims([BUSY], limit=1) is None
 
 
-def test_model_expiry_without_keep_alive_is_the_default_and_negative_means_never():
+def test_model_expires_after_its_keep_alive_or_else_the_default_time_and_never_if_that_is_negative():
     assert expiry_s(10, None, 5) == 15
     assert expiry_s(10, None, -1) == inf
     assert expiry_s(10, -1, 5) == inf

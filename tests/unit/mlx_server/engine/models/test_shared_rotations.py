@@ -42,7 +42,9 @@ def shared(dims: int, base: float = 10_000.0, scale: float = 1.0) -> nn.RoPE:
     st.integers(1, 5),
     st.one_of(st.integers(0, 9_000), st.lists(st.integers(-5, 9_000), min_size=1, max_size=4)),
 )
-def test_rotary_positions_with_shared_angles_equal_mlxs_bit_for_bit(dims, base, scale, tokens, offset):
+def test_rotary_embedding_with_shared_angles_equals_that_of_mlx_bit_for_bit(
+    dims, base, scale, tokens, offset
+):
     rows = len(offset) if isinstance(offset, list) else 2
     at = mx.array(offset) if isinstance(offset, list) else offset
     x = mx.random.normal((rows, 3, tokens, dims))
@@ -83,7 +85,7 @@ def test_layers_of_one_step_compute_their_shared_rotary_angles_once(monkeypatch)
 
 
 @pytest.mark.parametrize("change", ["extend", "filter", "drop"])
-def test_shared_positions_of_all_layers_stay_equal_when_the_batch_changes(change):
+def test_kv_caches_of_all_layers_share_one_position_array_with_unaltered_values_after_a_batch_change(change):
     caches = [BatchKV([0, 2]) for _ in range(3)]
     keys = mx.zeros((2, 1, 4, 8))
     share_offsets(caches)
@@ -103,7 +105,7 @@ def test_shared_positions_of_all_layers_stay_equal_when_the_batch_changes(change
     assert all(cache.offset is caches[0].offset for cache in caches)
 
 
-def test_kv_caches_of_a_class_without_shared_positions_keep_their_own_positions():
+def test_sharing_token_positions_among_kv_caches_does_nothing_unless_all_are_batch_caches():
     caches = [RequestKV(), RequestKV()]
     caches[0].offset = 3
     share_offsets(caches)
@@ -111,7 +113,7 @@ def test_kv_caches_of_a_class_without_shared_positions_keep_their_own_positions(
     share_offsets([])
 
 
-def test_rotary_positions_that_are_traditional_partial_or_float16_are_computed_by_mlx():
+def test_rotary_embedding_that_is_traditional_or_partial_or_in_float16_falls_back_to_that_of_mlx():
     part, pairs = nn.RoPE(4), nn.RoPE(8, traditional=True)
     share_rotations(Layers(part, pairs))
     assert type(pairs) is nn.RoPE

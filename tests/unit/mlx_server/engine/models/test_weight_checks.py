@@ -38,7 +38,7 @@ GOOD, OTHER = "a" * 64, "b" * 64
         (STAMP, Installed(GOOD, 10, 1000), FileDigest(STAMP, GOOD, is_damaged=True), Judgement(GOOD, True)),
     ],
 )
-def test_judge_returns_the_expected_weights_digest_and_whether_to_compare_it_before_use(
+def test_weights_file_with_a_known_digest_is_compared_before_use_unless_known_to_be_unchanged(
     stamp, installed, earlier, judgement
 ):
     assert judge(stamp, installed, earlier) == judgement
@@ -192,7 +192,7 @@ def verified(folder: Path) -> Verified:
     return Verified(folder)
 
 
-def test_weights_verification_waits_for_the_first_answer_and_records_a_missing_digest(verified):
+def test_weights_without_a_digest_are_hashed_and_their_digest_stored_only_after_the_first_answer(verified):
     write_manifest(verified.folder, None)
     verified.load(MODEL)
     assert not verified.digests.exists()
@@ -243,7 +243,7 @@ def test_weights_verification_of_an_unloaded_model_reads_nothing(verified):
     assert not verified.digests.exists()
 
 
-def test_weights_verification_reads_a_file_shared_by_two_models_once(verified, capsys):
+def test_weights_verification_reads_only_once_a_file_that_two_models_share(verified, capsys):
     verified.load(MODEL, "adapted:latest")
     verified.serve()
     verified.serve("adapted:latest")

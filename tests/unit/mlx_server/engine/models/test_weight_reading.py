@@ -52,10 +52,10 @@ def test_small_weight_arrays_are_read_in_joint_slices_including_an_incomplete_la
     assert len(disk.completed) == 6
 
 
-def test_weight_array_larger_than_the_bound_in_flight_is_completed_before_the_next():
+def test_weight_array_larger_than_the_limit_of_bytes_in_flight_is_read_alone():
     disk, _ = read(2 * IN_FLIGHT_BYTES, 2 * IN_FLIGHT_BYTES)
     assert disk.most_bytes == 2 * IN_FLIGHT_BYTES
 
 
-def test_reading_no_weights_ends_at_once():
+def test_weight_reading_without_any_arrays_finishes_and_reports_no_progress():
     assert read()[1] == []

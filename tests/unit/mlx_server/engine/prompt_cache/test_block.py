@@ -31,7 +31,7 @@ def test_cache_blocks_are_copies_that_do_not_keep_the_source_array_alive():
         assert part.groups[0].base is None
 
 
-def test_head_of_a_cache_block_has_the_first_tokens():
+def test_cache_block_cut_to_its_first_tokens_has_only_the_ids_and_keys_and_values_of_those_tokens():
     head = block(8).head(3)
     assert (head.tokens, head.ids) == (3, (0, 1, 2))
     assert np.array_equal(head.groups[0], block(8).groups[0][:, :, :3])

@@ -24,7 +24,7 @@ def test_lru_add_evicts_keys_of_other_chains_before_the_last_key_of_its_own_chai
     assert lru.add({"y": 20}) == ["5", "4"]
 
 
-def test_lru_add_of_a_key_over_the_limit_evicts_no_other_key():
+def test_lru_entry_larger_than_the_whole_limit_is_not_stored_and_evicts_no_other_entry():
     lru = Lru(10)
     lru.add({"a": 5})
     assert lru.add({"b": 11}) == ["b"]
@@ -56,7 +56,7 @@ def test_lru_add_oldest_evicts_nothing_and_the_added_key_is_the_next_to_be_evict
 
 
 @given(st.integers(0, 50), st.lists(st.tuples(st.sampled_from("abcdefgh"), st.integers(0, 20))))
-def test_lru_total_bytes_is_the_sum_of_its_keys_and_within_the_limit(limit, adds):
+def test_lru_total_bytes_is_the_sum_of_its_entry_sizes_and_never_exceeds_the_limit(limit, adds):
     lru, sizes = Lru(limit), dict[str, int]()
     for key, size in adds:
         sizes[key] = size

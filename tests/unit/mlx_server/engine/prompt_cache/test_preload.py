@@ -16,7 +16,7 @@ FOREIGN = OTHER.of_blocks(range(12))
 sizes = st.lists(st.one_of(st.none(), st.integers(0, 2 * SLICE_BYTES)), max_size=30)
 
 
-def test_newest_cache_blocks_to_preload_keep_their_order_and_omit_other_models():
+def test_cache_blocks_selected_for_preload_are_those_of_one_model_from_newest_to_oldest():
     newest = [*SECOND, FOREIGN[0], SNAPSHOT, *FIRST, *FOREIGN[1:]]
     assert newest_of(MODEL, newest) == [*SECOND, SNAPSHOT, *FIRST]
     assert newest_of(OTHER, newest) == FOREIGN
@@ -26,7 +26,7 @@ def test_newest_cache_blocks_to_preload_omit_a_block_whose_predecessor_is_missin
     assert newest_of(MODEL, [FIRST[0], FIRST[2], *SECOND[1:]]) == [FIRST[0]]
 
 
-def test_newest_cache_blocks_to_preload_are_bounded_in_number(monkeypatch):
+def test_preload_considers_only_a_limited_number_of_the_newest_cache_blocks(monkeypatch):
     monkeypatch.setattr(preload, "MOST_BLOCKS", 2)
     assert newest_of(MODEL, FIRST) == FIRST[:2]
 

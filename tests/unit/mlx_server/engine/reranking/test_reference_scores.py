@@ -72,7 +72,9 @@ def test_self_test_of_a_reranker_fails_if_its_score_is_not_a_number(folders):
 
 
 @pytest.mark.parametrize("family", ["qwen3", "qwen3-classifier"])
-def test_shared_beginning_of_query_document_pairs_computed_once_changes_no_score(folders, family):
+def test_query_document_pairs_scored_in_one_batch_with_a_shared_beginning_score_the_same_as_alone(
+    folders, family
+):
     reranker = load_reranker(folders(family), 4096)
     pairs = reranker.tokenizer.pairs(QUERIES[0], [*DOCUMENTS, DOCUMENTS[0]], None)
     ids, _ = padded([pair.ids for pair in pairs])

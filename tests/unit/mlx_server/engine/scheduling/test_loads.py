@@ -160,7 +160,7 @@ def test_model_load_that_waited_too_long_is_refused_with_the_memory_guards_error
     ("held_by_requests", "resumes", "limit_s"),
     [(True, False, 60.0), (False, False, OTHERS_S), (False, True, 60.0)],
 )
-def test_model_load_waits_longer_for_memory_held_by_our_requests_or_for_a_resumed_answer(
+def test_model_load_waits_less_long_for_memory_held_by_other_programs_unless_it_resumes_an_answer(
     held_by_requests, resumes, limit_s
 ):
     world = World(max_wait_s=60.0)
@@ -173,7 +173,7 @@ def test_model_load_waits_longer_for_memory_held_by_our_requests_or_for_a_resume
     assert isinstance(refused, LoadRefused)
 
 
-def test_model_load_wait_of_a_cancelled_request_does_not_count_for_a_later_request():
+def test_request_after_a_cancelled_one_may_again_wait_the_full_time_for_memory_to_load_its_model():
     world = World(max_wait_s=60.0)
     world.guard.decisions |= {"a": no_room(), "b": no_room()}
     assert world.ask("a", "b") == []
@@ -187,7 +187,7 @@ def test_model_load_wait_of_a_cancelled_request_does_not_count_for_a_later_reque
     assert refused.model == "b"
 
 
-def test_model_load_refused_for_the_number_of_loaded_models_names_the_setting(world):
+def test_error_of_a_load_refused_for_too_many_loaded_models_names_the_max_loaded_models_setting(world):
     world.models.evictions = None
     (refused,) = world.ask("a")
     assert refused.error.code == "overloaded"

@@ -48,7 +48,7 @@ def test_requests_waiting_for_memory_are_served_in_order_of_arrival():
 
 
 @pytest.mark.parametrize(("held_by_requests", "limit_s"), [(True, 120.0), (False, OTHERS_S)])
-def test_request_refused_after_waiting_too_long_for_memory_leaves_the_next_request_a_full_wait(
+def test_time_a_refused_request_waited_for_memory_does_not_shorten_the_wait_of_the_next_request(
     held_by_requests, limit_s
 ):
     waiting = Waiting()

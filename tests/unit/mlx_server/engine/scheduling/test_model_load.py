@@ -65,7 +65,7 @@ def test_finished_model_load_has_its_weights_and_its_elapsed_time(clock):
     assert load.elapsed_s(clock.now + 3.0) == pytest.approx(3.0 + TURN_S / 10)
 
 
-def test_model_load_of_a_broken_model_raises_when_advanced(clock):
+def test_advancing_the_load_of_a_broken_model_raises_its_load_error(clock):
     def broken() -> Generator[float, None, Any]:
         yield 0.0
         raise LoadError("a", "cut off")

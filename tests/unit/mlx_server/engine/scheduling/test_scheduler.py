@@ -248,7 +248,7 @@ def test_damage_found_in_a_model_that_is_already_unloaded_sends_no_event(loaded)
     assert not of(loaded, Unloaded)
 
 
-def test_weights_of_a_model_are_verified_only_once_it_has_given_its_first_answer(loaded):
+def test_weights_of_a_model_are_verified_after_its_first_answer_and_not_before(loaded):
     loaded.send(generate("slow", slow=True))
     loaded.turn(2)
     assert loaded.verification.have_answered == []

@@ -43,7 +43,7 @@ def test_image_positions_in_a_shortened_chat_belong_to_the_remaining_images():
     assert (placed.picture, placed.number, placed.start) == (TWO, 1, 1)
 
 
-def test_image_positions_are_searched_after_the_tokens_of_an_earlier_context():
+def test_images_are_placed_only_at_image_tokens_that_follow_the_tokens_of_an_earlier_context():
     (placed,) = place([TWO], [0], [IMAGE, 1, IMAGE, IMAGE, 3], IMAGE, begin=2)
     assert placed.start == 2
 
@@ -63,7 +63,7 @@ def test_cache_keys_of_image_tokens_differ_by_image_content_and_are_no_token_ids
     assert cache_keys(tokens, ()) is tokens
 
 
-def test_cache_keys_of_a_partial_prompt_with_images_begin_the_keys_of_the_whole_prompt():
+def test_cache_keys_of_a_partial_prompt_with_images_are_a_prefix_of_the_keys_of_the_whole_prompt():
     tokens = [1, IMAGE, IMAGE, 3]
     placed = place([TWO], [0], tokens, IMAGE)
     assert cache_keys(tokens[:2], placed) == cache_keys(tokens, placed)[:2]
@@ -88,7 +88,7 @@ def test_images_that_differ_in_number_from_the_image_parts_of_messages_are_refus
         number_images([{"content": [{"type": "image"}]}], 2)
 
 
-def test_mrope_positions_count_image_patches_and_text_continues_after_the_largest_position():
+def test_mrope_positions_of_an_image_follow_its_rows_and_columns_and_later_text_starts_after_the_largest():
     tokens = [1, 2, IMAGE, IMAGE, 3, 4]
     positions, offset = mrope_positions(6, place([TWO], [0], tokens, IMAGE), merge_size=2)
     assert positions.T.tolist() == [[0] * 3, [1] * 3, [2, 2, 2], [2, 2, 3], [4] * 3, [5] * 3]

@@ -76,7 +76,7 @@ async def test_answer_log_of_a_gateway_killed_on_a_full_disk_has_all_records_fro
     await log.close()
 
 
-async def test_file_of_an_answer_that_ends_on_a_read_only_disk_is_renamed_once_the_disk_is_writable(
+async def test_file_of_an_answer_that_ended_while_the_disk_was_read_only_is_marked_as_ended_when_writable(
     logs: Logs, folder: FaultyFolder
 ):
     log = await logs.open(folder)
@@ -95,7 +95,7 @@ async def test_file_of_an_answer_that_ends_on_a_read_only_disk_is_renamed_once_t
     await log.close()
 
 
-async def test_answer_log_drops_answers_without_write_permission_and_stores_new_ones_once_permitted(
+async def test_answer_log_without_write_permission_drops_answers_and_stores_new_ones_when_permission_returns(
     logs: Logs, folder: FaultyFolder
 ):
     """Missing permissions do not come back by themselves, so nothing is kept in memory for later."""
@@ -116,7 +116,7 @@ async def test_answer_log_drops_answers_without_write_permission_and_stores_new_
     await log.close()
 
 
-async def test_answer_log_on_a_full_disk_drops_answers_beyond_its_memory_for_waiting_records(
+async def test_answer_log_on_a_full_disk_drops_answers_when_its_unwritten_records_exceed_a_memory_limit(
     logs: Logs, folder: FaultyFolder
 ):
     log = await logs.open(folder, max_waiting_bytes=5000)
@@ -184,7 +184,7 @@ async def test_answer_log_on_a_disk_that_does_not_respond_blocks_no_caller(logs:
     await log.close()
 
 
-async def test_answer_log_writes_a_record_after_an_earlier_record_that_the_disk_first_refused(logs: Logs):
+async def test_answer_log_retries_a_record_that_the_disk_refused_before_it_writes_the_next_record(logs: Logs):
     folder = StuckFolder(logs.path, "write")
     folder.error = errno.ENOSPC
     log = await logs.open(folder)

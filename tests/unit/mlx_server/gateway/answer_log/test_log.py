@@ -283,7 +283,7 @@ async def test_ended_answer_expires_after_keep_s_while_its_id_stays_known_as_exp
     await log.close()
 
 
-async def test_answer_whose_client_left_expires_keep_s_later_unless_the_client_came_back(logs: Logs):
+async def test_answer_whose_client_left_expires_sooner_than_one_whose_client_stayed_or_came_back(logs: Logs):
     log = await logs.open()
     for answer_id in ("left", "back", "stayed"):
         log.begin(accepted(answer_id))
@@ -374,7 +374,9 @@ async def test_answer_log_remembers_a_bounded_number_of_expired_ids(logs: Logs):
 # --- the limits ---
 
 
-async def test_answer_log_over_its_limit_drops_ended_then_suspended_then_the_latest_answers(logs: Logs):
+async def test_answer_log_over_its_limit_drops_answers_in_the_order_ended_then_client_left_then_newest(
+    logs: Logs,
+):
     log = await logs.open(max_answers=5)
     for answer_id in ("run1", "run2", "left", "end1", "end2"):
         log.begin(accepted(answer_id))
@@ -429,7 +431,9 @@ async def test_answer_log_limits_that_were_lowered_apply_from_the_next_start(log
 # --- files of other versions, and other files ---
 
 
-async def test_answer_log_leaves_files_of_newer_formats_deletes_older_ones_and_reports_both(logs: Logs):
+async def test_answer_log_keeps_files_of_newer_formats_and_deletes_those_of_older_formats_and_reports_both(
+    logs: Logs,
+):
     logs.path.mkdir(parents=True)
     newer = [f"{number:012}.n{number}..v2.{state}" for number, state in ((7, "open"), (8, "ended"))]
     older = ["000000000003.o..v0.open", "000000000004.p..v0.ended"]

@@ -63,7 +63,9 @@ def test_records_of_an_answer_that_was_just_lost_are_dropped_without_an_error(tm
     assert reports.lost == [name]
 
 
-def test_close_is_finished_although_its_caller_was_held_up_while_the_thread_wrote(tmp_path: Path):
+def test_closing_the_answer_log_writer_finishes_even_if_its_caller_is_delayed_while_the_thread_writes(
+    tmp_path: Path,
+):
     """Once, the thread saw the flag of `close` before the job that completes its future, and ended."""
     folder = AnswerFolder(tmp_path / "answers")
     folder.lock()

@@ -105,7 +105,7 @@ def test_system_message_in_mid_conversation_stays_in_place(dialect):
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
-def test_volatile_header_before_the_system_prompt_is_removed(dialect):
+def test_billing_header_line_that_changes_with_each_request_is_removed_from_the_system_prompt(dialect):
     system = {"role": "system", "content": f"{HEADER}\nBe short."}
     assert messages_of(dialect, [system, user("a")])[0] == {"role": "system", "content": "Be short."}
     assert [m["role"] for m in messages_of(dialect, [system | {"content": HEADER}, user("a")])] == ["user"]
@@ -135,14 +135,14 @@ def test_only_anthropic_header_lines_at_the_beginning_of_a_system_prompt_are_rem
     assert without_volatile_headers(text) == kept
 
 
-def test_user_message_that_quotes_a_volatile_header_is_unchanged():
+def test_user_message_that_quotes_a_billing_header_line_is_unchanged():
     assert chat_history([user(HEADER)]) == (user(HEADER),)
 
 
 # --- parts that a text model cannot read ---
 
 
-def test_image_in_a_tool_result_for_a_text_model_becomes_a_sentence():
+def test_image_in_a_tool_result_for_a_text_model_is_replaced_by_a_note_that_an_image_was_there():
     """Claude Code reads images with a tool: a refusal would end the conversation at every later turn."""
     use = {"type": "tool_use", "id": "a", "name": "Read", "input": {"p": "x.png"}}
     result = {"type": "tool_result", "tool_use_id": "a", "content": [{"type": "text", "text": "x:"}, IMAGE]}
@@ -154,7 +154,9 @@ def test_image_in_a_tool_result_for_a_text_model_becomes_a_sentence():
 
 
 @pytest.mark.parametrize(("dialect", "image"), [("anthropic", IMAGE), ("openai", IMAGE_URL)])
-def test_image_for_a_text_model_is_refused_in_the_question_and_described_in_earlier_turns(dialect, image):
+def test_image_for_a_text_model_is_refused_in_the_last_turn_and_replaced_by_a_note_in_earlier_turns(
+    dialect, image
+):
     question = user([image, {"type": "text", "text": "What is it?"}])
     with pytest.raises(BadRequest, match="text only"):
         messages_of(dialect, [user("hi"), question])
@@ -181,7 +183,7 @@ def test_text_of_an_anthropic_document_becomes_message_text_and_a_pdf_is_refused
         messages_of("anthropic", [user([pdf])])
 
 
-def test_failed_tool_result_is_marked_as_failed_for_the_model():
+def test_failed_tool_result_is_prefixed_with_error_unless_its_text_already_says_so():
     def read(text: str) -> str:
         block = {"type": "tool_result", "tool_use_id": "a", "content": text, "is_error": True}
         return messages_of("anthropic", [user([block])])[0]["content"]

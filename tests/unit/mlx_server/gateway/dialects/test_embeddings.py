@@ -33,7 +33,7 @@ def test_embedding_rows_of_more_dimensions_than_the_model_has_are_refused():
     assert list(Embeddings((), 0, 0, 0.0).rows(4)) == []
 
 
-async def test_embedding_response_made_in_a_thread_equals_one_made_at_once():
+async def test_large_embedding_response_written_in_a_thread_has_the_same_form_as_a_small_one():
     large = Embeddings(EMBEDDINGS.blocks * 2000, 3, 7, 0.0)
     for embeddings, times in ((EMBEDDINGS, 1), (large, 2000)):
         response = await embeddings.response(lambda made=embeddings: {"rows": made.json_rows()})  # type: ignore[misc]
@@ -41,13 +41,13 @@ async def test_embedding_response_made_in_a_thread_equals_one_made_at_once():
         assert response.headers["content-type"] == "application/json"
 
 
-async def test_embedding_response_made_in_a_thread_refuses_too_many_dimensions_too():
+async def test_too_many_embedding_dimensions_are_refused_also_in_a_large_response_written_in_a_thread():
     large = Embeddings(EMBEDDINGS.blocks * 2000, 3, 7, 0.0)
     with pytest.raises(BadRequest):
         await large.response(lambda: {"rows": large.json_rows(4)})
 
 
-def test_embeddings_too_large_for_one_response_are_refused_with_the_allowed_number():
+def test_embeddings_too_large_for_one_response_are_refused_with_the_number_of_texts_that_would_fit():
     check_size(MAX_NUMBERS // 384, 384)
     with pytest.raises(BadRequest, match="10922 at most"):
         check_size(MAX_NUMBERS // 384 + 1, 384)

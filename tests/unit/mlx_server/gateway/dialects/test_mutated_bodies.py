@@ -75,7 +75,7 @@ def test_recorded_request_body_of_a_real_client_is_accepted_and_sent(path):
 
 @pytest.mark.hypothesis
 @pytest.mark.parametrize("path", TYPES)
-def test_mutated_request_body_becomes_sendable_requests_or_a_short_refusal(path):
+def test_mutated_request_body_becomes_valid_engine_requests_or_is_refused_with_a_short_message(path):
     @settings(max_examples=150)
     @given(text=mutants(path))
     def each(text: str) -> None:

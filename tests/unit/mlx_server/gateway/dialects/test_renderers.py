@@ -239,7 +239,7 @@ def test_json_bytes_of_anything_is_one_line_of_strict_json(value):
     _strictly(json_text(value))
 
 
-def test_json_bytes_of_too_deep_nesting_is_null_instead_of_an_error():
+def test_json_bytes_renders_a_too_deeply_nested_value_as_null_instead_of_raising():
     deep: object = 1
     for _ in range(100_000):
         deep = [deep]

@@ -24,7 +24,7 @@ def test_rerank_body_with_documents_as_texts_and_objects_gives_the_text_of_each(
     assert request(asked) == RerankRequest("m:latest", "q", ("a", "b", ""))
 
 
-def test_rerank_body_of_text_embeddings_inference_is_read_with_its_own_options():
+def test_rerank_body_in_hugging_face_tei_format_is_read_with_its_truncate_and_raw_scores_options():
     body = {
         "query": "q",
         "texts": ["a"],

@@ -334,7 +334,7 @@ def test_past_tool_call_arguments_that_are_not_a_json_object_are_refused_with_th
         ('{"x": [' + "1," * 60_000 + "1]}", {"x": [1] * 60_001}),
     ],
 )
-def test_arguments_of_a_past_tool_call_become_an_object_of_valid_unicode(arguments, read):
+def test_arguments_string_of_a_past_tool_call_becomes_an_object_without_lone_surrogates(arguments, read):
     request = _request(openai_schema.ChatBody, {"model": "m", "messages": past_calls(arguments)})
     assert request.messages[1]["tool_calls"][0]["function"]["arguments"] == read
 
@@ -355,7 +355,9 @@ OLLAMA_CHAT = {"model": "m", "messages": HELLO}
         ({"repeat_penalty": -1.0}, {"repeat_penalty": 1.0}),
     ],
 )
-def test_ollama_sampling_option_outside_its_range_is_off_or_the_nearest_limit(options, expected):
+def test_ollama_sampling_option_outside_its_range_is_replaced_by_a_valid_value_instead_of_being_refused(
+    options, expected
+):
     """n8n (top_k -1) and Open WebUI send such values; they were once refused, and top_p 0 drew any token."""
     sampling = _request(ollama_schema.ChatBody, {**OLLAMA_CHAT, "options": options}).sampling
     assert {name: getattr(sampling, name) for name in expected} == expected
@@ -440,7 +442,9 @@ def test_sampling_setting_that_is_no_number_or_too_large_is_refused_with_an_erro
 @pytest.mark.parametrize(
     ("stop", "word"), [(["zz"] * 131_000, "256 items"), (["z" * 1_000_000], "1000 char")]
 )
-def test_too_many_or_too_long_stop_strings_are_refused_with_the_limit_in_every_api(schema, field, stop, word):
+def test_too_many_or_too_long_stop_strings_are_refused_in_every_api_with_an_error_naming_the_limit(
+    schema, field, stop, word
+):
     body: dict[str, Any] = {"model": "m", "messages": HELLO, "prompt": "x", "max_tokens": 5}
     with pytest.raises(BadRequest, match=f"{'.'.join(field)}.*at most {word}"):
         validated(body | ({field[0]: {field[1]: stop}} if field[1:] else {field[0]: stop}), schema)

@@ -41,7 +41,7 @@ def many(item: bytes, count: int = 1_000_000) -> bytes:
         lambda: b'"deep":' + b"[" * 500_000,
     ],
 )
-def test_body_with_too_many_values_in_any_field_is_refused_naming_the_limit_using_little_memory(
+def test_refusal_of_a_body_with_too_many_values_in_any_field_names_the_limit_and_uses_little_memory(
     field: Callable[[], bytes],
 ):
     """Such bodies, all under 32 MB, once blocked the event loop for 1 to 4 s and took 0.5 to 1.5 GB each."""
@@ -109,6 +109,6 @@ def test_value_count_of_a_body_is_exact_wherever_the_body_is_split_into_slices(
                     check_counts(raw)
 
 
-def test_value_limits_leave_room_for_the_longest_prompt_of_token_ids():
+def test_limit_on_json_values_in_a_body_is_above_the_longest_allowed_prompt_of_token_ids():
     assert MAX_VALUES > 2**20
     assert MAX_PARTS < MAX_VALUES

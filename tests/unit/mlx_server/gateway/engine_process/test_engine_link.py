@@ -28,7 +28,9 @@ class Recorder:
 
 
 @pytest.mark.parametrize("size", [1, 7, 10_000])
-async def test_engine_link_delivers_whole_events_before_its_end_wherever_the_stream_is_split(size):
+async def test_engine_link_delivers_every_complete_event_before_reporting_the_end_however_bytes_are_split(
+    size,
+):
     recorder = Recorder()
     link, theirs = await recorder.link()
     stream = b"".join(protocol.encode(token) for token in TOKENS)

@@ -123,7 +123,7 @@ def test_engine_that_sends_invalid_bytes_counts_as_faulty_whatever_its_exit_stat
     assert ticket.outcome == "engine_crashed"
 
 
-def test_requests_of_an_engine_that_exits_before_its_link_is_lost_wait_for_the_next_engine(engines):
+def test_requests_wait_for_the_next_engine_if_their_engine_exits_before_its_link_is_lost(engines):
     session, _ = engines.launch()
     ticket = engines.dispatcher.submit(
         sendable(GenerationRequest("m", "text", prompt="a")), "client", "ollama"

@@ -29,7 +29,7 @@ KILL, TERM, SEGV, ABRT = 9, 15, 11, 6
         (ExitEvidence(planned=True, signal=KILL, fault="it hangs"), EngineDeath.OWN_FAULT),
     ],
 )
-def test_engine_death_is_classified_as_own_fault_planned_or_unknown_kill_by_the_evidence(
+def test_exit_evidence_classifies_an_engine_death_as_its_own_fault_or_planned_or_an_unknown_kill(
     evidence: ExitEvidence, death: EngineDeath
 ):
     assert evidence.death() is death

@@ -24,7 +24,7 @@ def liveness() -> EngineLiveness:
     return liveness
 
 
-def test_idle_engine_that_reports_is_ready(liveness):
+def test_idle_engine_that_sends_heartbeats_counts_as_ready(liveness):
     liveness.on_event(_alive(1, working=False), 1000.0)
     result = liveness.judge(0, 1001.0)
     assert (result.ok, result.state) == (True, State.READY)
@@ -88,7 +88,7 @@ def test_engine_that_loads_a_model_slowly_gets_a_longer_progress_timeout(livenes
     assert "loading big" in _hang(liveness, stopped_at, TIMEOUT_S + 50).detail
 
 
-def test_engine_whose_quick_model_load_stalls_counts_as_hung_after_the_usual_timeout(liveness):
+def test_engine_stalled_in_a_model_load_with_fast_earlier_steps_counts_as_hung_without_extra_time(liveness):
     """A chat template that never ended held the MLX thread; during a load it took 120 s to notice that."""
     stopped_at = _load(liveness, step_s=0.2, steps=20)
     liveness.on_event(_alive(5, loading="big"), stopped_at)
@@ -115,7 +115,7 @@ def test_progress_timeout_during_a_model_load_is_bounded_and_returns_to_usual_af
     assert not result.ok
 
 
-def test_engine_is_not_blamed_for_time_in_which_the_gateway_was_blocked(liveness):
+def test_time_in_which_the_gateway_itself_was_blocked_does_not_count_toward_the_engine_timeouts(liveness):
     """Bodies of 30 MB once blocked the gateway's event loop for half a minute, so that it read no event."""
     for second in range(10):
         liveness.on_event(_alive(7), float(second))
@@ -141,7 +141,7 @@ def test_progress_of_a_starting_engine_grows_as_its_model_loads():
     assert second.progress > first.progress
 
 
-def test_engine_probe_is_due_after_the_idle_interval_and_only_one_at_a_time(liveness):
+def test_engine_probe_is_due_after_the_idle_interval_unless_an_earlier_probe_is_still_unanswered(liveness):
     liveness.on_event(_alive(1, working=False), 1.0)
     assert not liveness.probe_due(0, 20.0)
     assert liveness.probe_due(0, 31.0)
@@ -166,7 +166,7 @@ def test_engine_probe_is_due_at_once_after_the_machine_woke(liveness):
     assert not liveness.probe_due(0, 3.0)
 
 
-def test_engine_that_leaves_a_probe_unanswered_counts_as_hung_although_it_reports(liveness):
+def test_engine_that_leaves_a_probe_unanswered_counts_as_hung_even_if_it_still_sends_heartbeats(liveness):
     assert liveness.probe_due(0, 30.0)
     for second in range(30, 75):
         liveness.on_event(_alive(1, working=False), float(second))

@@ -12,7 +12,7 @@ def test_engine_replacement_is_never_due_within_the_memory_limit():
     assert RecyclePolicy(None, 0.0, 0.0).due(10 * GIB, 10 * GIB, False, OLD_ENOUGH_S) is None
 
 
-def test_replacement_of_an_idle_engine_over_its_memory_limit_is_due_with_both_figures():
+def test_replacement_of_an_idle_engine_over_its_memory_limit_is_due_and_its_reason_gives_usage_and_limit():
     cause = RecyclePolicy(None, 0.0, 0.0).due(12 * GIB, 10 * GIB, False, OLD_ENOUGH_S)
     assert cause == "recycled: it holds 12.0 GiB, more than 11.5 GiB"
 

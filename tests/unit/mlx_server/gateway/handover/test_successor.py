@@ -47,7 +47,7 @@ class Sent(list[Any]):
         self.append(message)
 
 
-async def test_answer_is_read_from_the_next_gateway_if_the_new_one_dies_before_sending_anything():
+async def test_answer_is_read_from_the_second_successor_gateway_if_the_first_dies_before_sending_anything():
     sent = Sent()
     await DyingSuccessor(2).copy_answer_from_next("a1", 0, sent, has_started=False)
     assert sent == [BODY]
@@ -74,7 +74,7 @@ async def test_handed_over_answer_is_broken_off_if_no_gateway_starts_within_the_
         await DyingSuccessor(10**9).copy_answer_from_next("a1", 0, Sent(), has_started=False)
 
 
-async def test_answer_whose_new_gateway_dies_midway_is_broken_off_and_not_repeated():
+async def test_handed_over_answer_is_broken_off_and_not_sent_again_if_the_successor_dies_while_sending_it():
     sent = Sent()
     with pytest.raises(BrokenOff):
         await DyingSuccessor(1, sends_first=True).copy_answer_from_next("a1", 0, sent, has_started=True)

@@ -47,7 +47,7 @@ def test_image_address_on_the_internet_is_public(address: str):
         *("http://a:8080/b", "https://a:80/b", "http://a:443/", "http://[::1/a", "http://a:99999/"),
     ],
 )
-def test_image_url_with_another_scheme_port_or_user_is_refused(text: str):
+def test_image_url_with_a_user_name_or_a_forbidden_scheme_or_port_is_refused(text: str):
     with pytest.raises(ForbiddenAddress):
         checked_url(text)
 

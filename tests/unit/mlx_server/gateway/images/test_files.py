@@ -29,7 +29,7 @@ JPEG = saved("JPEG", (5, 4))
         "data:image/png;base64," + TEXT.replace("+", "%2B").replace("/", "%2F"),
     ],
 )
-def test_image_in_every_accepted_encoding_becomes_its_file_in_standard_base64(source: str):
+def test_image_in_any_accepted_base64_variant_or_data_url_is_converted_to_standard_base64(source: str):
     assert base64.b64decode(image_file("images.0", source, ImageLimits()), validate=True) == DATA
 
 

@@ -46,7 +46,7 @@ def heic(*sizes: tuple[int, int]) -> bytes:
         saved("PNG", mode="P") + b"appended by a camera",
     ],
 )
-def test_image_size_read_from_a_header_equals_pillows(data: bytes):
+def test_image_size_read_from_a_file_header_equals_the_size_that_pillow_reads(data: bytes):
     header = read_header(data)
     assert (header.width, header.height) == Image.open(io.BytesIO(data)).size == (37, 21)
 

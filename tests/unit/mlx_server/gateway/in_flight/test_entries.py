@@ -78,7 +78,7 @@ def gateway() -> Gateway:
     return Gateway()
 
 
-def test_in_flight_list_shows_the_figures_and_the_client_of_a_request(gateway):
+def test_in_flight_list_shows_the_client_of_a_request_and_its_token_counts_and_speed_and_age(gateway):
     (ticket,) = gateway.submit("r1")
     gateway.clock.advance(2.0)
     gateway.token(ticket)
@@ -129,7 +129,7 @@ def test_in_flight_tokens_per_s_is_the_rate_of_the_last_seconds_only(gateway):
     assert gateway.entries()[0]["tokens_per_s"] < 5
 
 
-def test_in_flight_phase_of_a_request_changes_with_model_load_engine_death_and_engine_start(gateway):
+def test_in_flight_phase_is_loading_before_the_model_is_loaded_and_parked_after_an_engine_death(gateway):
     (first,), (second,), (third,) = gateway.submit("a"), gateway.submit("b", "other"), gateway.submit("c")
     phases = lambda: {entry["id"]: entry["phase"] for entry in gateway.entries()}  # noqa: E731
     assert phases() == {"a": "running", "b": "loading", "c": "queued"}
@@ -204,7 +204,7 @@ def test_in_flight_list_of_1000_requests_is_bounded_and_begins_with_the_running_
         ("/v1/completions", "openai"),
     ],
 )
-def test_in_flight_list_shows_a_request_served_by_another_machine_without_figures(
+def test_in_flight_request_served_by_another_machine_is_listed_with_its_machine_and_without_token_counts(
     gateway, path: str, dialect: str
 ):
     gateway.submit("own")

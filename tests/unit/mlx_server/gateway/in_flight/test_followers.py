@@ -69,7 +69,7 @@ async def test_requests_feed_builds_each_frame_once_for_all_followers():
     assert shown.made == 1
 
 
-async def test_requests_feed_refuses_a_follower_beyond_the_limit_until_another_one_leaves():
+async def test_feed_of_in_flight_requests_refuses_a_follower_beyond_the_limit_until_another_follower_leaves():
     followers = Followers(Shown(), FakeClock())
     responses = [followers.response() for _ in range(MAX_FOLLOWERS)]
     with pytest.raises(Unavailable) as raised:
@@ -86,7 +86,7 @@ async def test_requests_feed_refuses_a_follower_beyond_the_limit_until_another_o
     followers.response()
 
 
-async def test_closed_requests_feed_ends_all_followers_at_once_and_refuses_new_ones(monkeypatch):
+async def test_closing_the_feed_of_in_flight_requests_ends_all_its_streams_and_refuses_new_ones(monkeypatch):
     monkeypatch.setattr("mlx_server.gateway.in_flight.followers.LOOK_S", 3600)
     followers = Followers(Shown(), FakeClock())
     frames = followers.frames()
@@ -101,7 +101,7 @@ async def test_closed_requests_feed_ends_all_followers_at_once_and_refuses_new_o
     assert raised.value.code == "draining"
 
 
-async def test_requests_feed_sends_a_slow_follower_only_the_newest_state():
+async def test_feed_of_in_flight_requests_sends_a_slow_follower_only_the_newest_state():
     shown, clock = Shown(), FakeClock()
     frames = Followers(shown, clock).frames()
     await next_of(frames)

@@ -34,7 +34,7 @@ def test_resumable_answer_needs_keep_alives_only_while_a_client_waits_for_a_new_
     assert answer.needs_keep_alives == needed
 
 
-async def test_held_back_frames_are_sent_in_order_on_release_and_dropped_if_the_answer_is_handed_over():
+async def test_held_back_frames_are_sent_when_released_and_dropped_if_another_gateway_continues_the_answer():
     for moves in (False, True):
         rendering = KeptAnswer(HEAD, NoLog(), lambda answer: None).rendering
         await rendering.take({"type": "http.response.start", "status": 200, "headers": []})

@@ -75,7 +75,7 @@ async def _turns() -> None:
 
 
 @pytest.mark.parametrize("answers", [1, 2])
-async def test_frame_of_a_resumable_answer_is_sent_only_once_its_token_is_on_disk(answers, monkeypatch):
+async def test_frame_of_a_resumable_answer_is_not_sent_before_its_token_is_on_disk(answers, monkeypatch):
     monkeypatch.setattr(kept_answer, "MAX_WRITE_S", 30.0)
     log = SlowLog()
     answer, client = _answer(log), Client(log)
@@ -114,7 +114,7 @@ async def test_disk_that_does_not_respond_delays_only_one_frame_of_a_resumable_a
 
 
 @pytest.mark.parametrize("is_detached", [True, False])
-async def test_resumable_answer_that_was_handed_over_does_not_wait_for_the_disk(is_detached, monkeypatch):
+async def test_answer_that_another_gateway_continues_does_not_wait_for_the_disk(is_detached, monkeypatch):
     monkeypatch.setattr(kept_answer, "MAX_WRITE_S", 0.01)
     log = SlowLog()
     answer = _answer(log)

@@ -39,7 +39,7 @@ def test_next_turn_of_a_conversation_finds_the_machine_that_has_the_whole_previo
         {"messages": ["c", "b"]},
     ],
 )
-def test_conversation_with_another_model_system_prompt_or_first_message_shares_no_prefix(changed):
+def test_conversations_that_differ_in_model_or_system_prompt_or_first_message_share_no_prefix(changed):
     body = {"system": "one", "messages": ["a", "b"]}
     memory = PrefixMemory()
     memory.note(asked(**body), "")

@@ -56,7 +56,7 @@ def test_error_caused_by_the_request_itself_is_not_passed_to_another_machine(cod
     assert not may_be_mended_elsewhere(code)
 
 
-def test_engine_start_counts_as_far_off_only_if_an_open_breaker_delays_it_by_more_than_far_s():
+def test_engine_start_counts_as_far_in_the_future_only_if_an_open_breaker_delays_it_beyond_the_threshold():
     assert is_engine_start_far_off(FAR_S + 1.1, 1.0)
     assert not any(is_engine_start_far_off(trial_at, 1.0) for trial_at in (None, 0.0, 1.0, FAR_S + 1.0))
 

@@ -16,7 +16,7 @@ def batch(sizes: dict[str, int], *parts: tuple[str, int, bytes], origin: str = "
     return MirrorBatch(origin, sizes, list(parts))
 
 
-def test_mirrored_answer_asks_for_records_from_where_its_copy_ends():
+def test_only_the_part_of_a_mirrored_answer_after_the_end_of_its_stored_copy_is_requested():
     mirrored = MirroredAnswers()
     assert mirrored.receive(batch({"x": 5}), NOBODY, 0.0).want == {"x": 0}
     assert mirrored.receive(batch({"x": 7}, ("x", 0, b"12345")), NOBODY, 0.0).want == {"x": 5}
@@ -30,7 +30,7 @@ def test_mirrored_answer_refuses_records_with_a_gap_before_them():
     assert mirrored.receive(batch({"x": 9}, ("x", 4, b"12345")), NOBODY, 0.0).want == {"x": 0}
 
 
-def test_mirrored_answer_is_dropped_once_it_ended_on_its_machine_or_runs_on_this_one():
+def test_copy_of_another_machines_answer_is_deleted_when_the_answer_has_ended_there_or_runs_here():
     mirrored = MirroredAnswers()
     mirrored.receive(batch({"x": 1, "y": 1}, ("x", 0, b"1"), ("y", 0, b"1")), NOBODY, 0.0)
     assert mirrored.receive(batch({"y": 1}), {"y"}, 0.0).want == {}
@@ -56,7 +56,7 @@ def test_mirrored_answer_is_found_by_its_idempotency_key():
 
 
 @given(st.dictionaries(st.sampled_from("abc"), st.integers(0, 30)), st.integers(0, 40))
-def test_mirrored_answers_ask_for_no_more_bytes_than_there_is_room_for(sizes, max_bytes):
+def test_bytes_requested_of_other_machines_answers_never_exceed_the_room_for_their_copies(sizes, max_bytes):
     want = MirroredAnswers(max_bytes).receive(batch(sizes), NOBODY, 0.0).want
     assert sum(sizes[each] for each in want) <= max_bytes
 

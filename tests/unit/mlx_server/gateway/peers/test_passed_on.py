@@ -59,7 +59,7 @@ def test_answer_passed_to_another_machine_is_marked_and_omits_records_about_its_
         ([msgspec.structs.replace(HEAD, method="DELETE")], "an-id"),
     ],
 )
-def test_answer_passed_with_invalid_records_id_or_path_is_refused(records, answer_id):
+def test_answer_passed_on_by_a_peer_is_refused_if_its_id_or_path_or_records_are_invalid(records, answer_id):
     data = (
         packed(records)
         if records and isinstance(records[0], Accepted)
@@ -69,7 +69,7 @@ def test_answer_passed_with_invalid_records_id_or_path_is_refused(records, answe
         unpacked(data, answer_id, PATHS)
 
 
-def test_records_not_marked_as_passed_on_or_not_of_an_unfinished_answer_are_refused():
+def test_answer_records_are_accepted_only_if_marked_as_passed_on_and_of_an_unfinished_answer():
     with pytest.raises(BadRequest):
         unpacked(pack_record(HEAD), "an-id", PATHS)
     with pytest.raises(BadRequest):
@@ -77,7 +77,7 @@ def test_records_not_marked_as_passed_on_or_not_of_an_unfinished_answer_are_refu
 
 
 @given(st.integers(0, 400), st.binary(max_size=6))
-def test_answer_passed_with_damaged_records_is_refused(cut, added):
+def test_answer_passed_on_by_a_peer_is_refused_if_its_records_are_damaged(cut, added):
     whole = packed([HEAD, TOKEN])
     damaged = whole[:cut] + added
     if damaged != whole:
@@ -96,5 +96,5 @@ def test_answer_passed_with_damaged_records_is_refused(cut, added):
         (b"[" * 100_000, ""),
     ],
 )
-def test_model_name_read_from_the_body_of_a_passed_request_is_empty_if_the_body_is_invalid(body, model):
+def test_model_name_of_a_request_passed_on_by_a_peer_is_empty_if_its_body_is_invalid(body, model):
     assert model_of(body) == model

@@ -72,7 +72,7 @@ def test_engine_kills_while_other_requests_run_never_fail_a_request():
 
 
 @pytest.mark.parametrize("place", [(6, 0.0), (5, 0.5), (4, 0.0)])
-def test_engine_kill_at_another_token_restarts_the_count_of_kills(place):
+def test_engine_kill_at_another_point_of_the_request_than_the_previous_kills_counts_as_the_first(place):
     crashes = CrashHistory()
     assert _killed(crashes, KILLS_TO_FAIL - 1)
     assert crashes.engine_died(UNKNOWN_KILL, place, alone=True)

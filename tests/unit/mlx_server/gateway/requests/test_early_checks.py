@@ -112,7 +112,7 @@ async def test_early_check_sent_to_two_engines_that_died_is_not_sent_a_third_tim
     assert engine.runs() == [ticket.id]
 
 
-async def test_answer_to_an_early_check_of_a_disconnected_client_is_ignored(engine):
+async def test_result_of_an_early_check_of_a_request_is_ignored_if_its_client_has_disconnected(engine):
     engine.get_ready("m")
     first, second = engine.submit(), engine.submit()
     second.cancel()

@@ -75,7 +75,7 @@ def test_request_that_crashes_three_engines_runs_alone_and_then_fails(table):
     assert table.finished("bystander") == []
 
 
-def test_suspect_request_waiting_to_run_alone_delays_queued_but_not_interrupted_requests():
+def test_request_that_must_run_alone_starts_after_interrupted_requests_and_before_queued_ones():
     table = RequestTable(RequestLimits(3, 5, 120))
     table.engine_ready()
     _submit(table, "suspect")
@@ -137,7 +137,7 @@ def test_request_whose_third_crash_comes_without_further_progress_fails(table):
     assert [(action.id, action.code) for action in _die(table, 11.0)] == [("a", "engine_crashed")]
 
 
-def test_suspect_request_with_progress_on_one_engine_and_none_on_the_next_fails(table):
+def test_request_with_progress_before_the_third_engine_crash_and_none_before_the_fourth_fails(table):
     _request_with_two_strikes(table)
     table.worked("a", 513.0)
     assert _die(table, 10.0) == []
@@ -145,7 +145,7 @@ def test_suspect_request_with_progress_on_one_engine_and_none_on_the_next_fails(
     assert [action.id for action in _die(table, 11.0)] == ["a"]
 
 
-def test_model_loaded_before_the_engine_is_ready_starts_its_interrupted_requests(table):
+def test_interrupted_request_starts_once_its_model_is_loaded_even_if_the_engine_is_not_ready_yet(table):
     table.engine_ready()
     _submit(table, "a", model="small")
     _submit(table, "b", model="big")
@@ -155,7 +155,7 @@ def test_model_loaded_before_the_engine_is_ready_starts_its_interrupted_requests
     assert table.engine_ready() == [SendToEngine("b")], "the queued request waits for a slot"
 
 
-def test_request_started_before_the_engine_is_ready_does_not_time_out_as_waiting(table):
+def test_request_sent_to_an_engine_that_is_not_ready_yet_does_not_time_out(table):
     table.engine_ready()
     _submit(table, "a", model="small")
     _submit(table, "b", model="big")
@@ -165,7 +165,7 @@ def test_request_started_before_the_engine_is_ready_does_not_time_out_as_waiting
     assert table.is_running("a")
 
 
-def test_model_loaded_before_the_engine_is_ready_does_not_start_a_suspect_request(table):
+def test_request_suspected_of_crashing_engines_waits_for_a_ready_engine_even_if_its_model_is_loaded(table):
     table.engine_ready()
     _submit(table, "a", model="small")
     for now in (1.0, 2.0):
@@ -175,7 +175,7 @@ def test_model_loaded_before_the_engine_is_ready_does_not_start_a_suspect_reques
     assert table.engine_ready() == [SendToEngine("a")]
 
 
-def test_model_loaded_by_an_engine_lost_before_readiness_starts_no_request_on_the_next_engine(table):
+def test_model_loaded_by_an_engine_that_died_before_it_was_ready_is_not_loaded_in_the_next_engine(table):
     table.engine_ready()
     _submit(table, "a", model="small")
     _die(table, 1.0)
@@ -220,14 +220,14 @@ def test_interrupted_request_still_waits_after_four_openings_of_the_breaker(tabl
     assert table.engine_ready() == [SendToEngine("parked")]
 
 
-def test_queued_request_waits_for_a_trial_start_within_its_waiting_time(table):
+def test_queued_request_waits_past_its_limit_for_an_engine_that_the_breaker_lets_start_before_it(table):
     _submit(table, "a", now=0.0)
     assert table.tick(120.0, trial_at=119.0) == []
     assert table.tick(119.0 + TRIAL_S - 1, trial_at=119.0) == []
     assert [action.id for action in table.tick(119.0 + TRIAL_S, trial_at=119.0)] == ["a"]
 
 
-def test_queued_request_that_times_out_before_the_trial_start_fails_with_the_time_until_that_start(table):
+def test_queued_request_that_times_out_under_an_open_breaker_fails_with_the_time_to_the_engine_start(table):
     _submit(table, "a", now=0.0)
     assert table.tick(119.0, trial_at=200.0) == []
     (failed,) = table.tick(120.0, trial_at=200.0)
@@ -235,7 +235,7 @@ def test_queued_request_that_times_out_before_the_trial_start_fails_with_the_tim
     assert "started again in 80 s" in failed.message
 
 
-def test_new_request_is_refused_only_if_the_trial_start_comes_after_its_waiting_time(table):
+def test_new_request_is_refused_only_if_an_open_breaker_delays_the_engine_start_beyond_its_wait_limit(table):
     assert table.refusal(0.0, None) is None
     assert table.refusal(0.0, 120.0) is None
     late = table.refusal(0.0, 240.0)
@@ -244,7 +244,7 @@ def test_new_request_is_refused_only_if_the_trial_start_comes_after_its_waiting_
     assert table.refusal(0.0, 240.0) is None
 
 
-def test_requests_with_an_engine_never_time_out(table):
+def test_requests_never_time_out_while_an_engine_is_ready(table):
     table.engine_ready()
     for name in "abc":
         _submit(table, name, now=0.0)
@@ -328,7 +328,7 @@ def test_kill_of_an_engine_without_running_requests_clears_every_request_of_susp
     assert not table.get("a").must_run_alone
 
 
-def test_request_suspected_of_engine_kills_runs_after_requests_that_waited_before_it(table):
+def test_request_suspected_of_causing_engine_kills_starts_only_after_the_requests_queued_before_it(table):
     table.engine_ready()
     _submit(table, "suspect")
     _kill_until_suspect(table, "suspect")
@@ -351,7 +351,7 @@ def test_requests_suspected_of_engine_kills_run_alone_one_after_another():
     assert table.engine_ready() == [SendToEngine("b")]
 
 
-def test_death_of_a_hung_engine_counts_as_a_crash_of_requests_that_the_engine_gave_back(table):
+def test_death_of_a_hung_engine_counts_as_a_crash_against_the_request_that_it_returned_unfinished(table):
     table.engine_ready()
     _submit(table, "a")
     for number in range(3):

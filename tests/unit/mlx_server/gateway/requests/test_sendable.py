@@ -89,7 +89,7 @@ def test_request_with_any_unicode_text_is_sent_to_the_engine_unchanged(text):
         (UnloadRequest("m"), protocol.Unload("r", "m")),
     ],
 )
-def test_request_without_generated_tokens_is_sent_as_the_same_operation_to_every_engine(request_, operation):
+def test_request_that_generates_no_tokens_is_sent_to_an_engine_with_all_fields_unchanged(request_, operation):
     assert protocol.decode_op(sendable(request_).frame("r", [])) == operation
 
 

@@ -41,7 +41,7 @@ def test_model_catalog_without_installed_models_is_empty(config_of):
     assert catalog(config_of()) == []
 
 
-def test_model_catalog_lists_models_in_the_store_in_the_users_folder_and_at_configured_paths(
+def test_model_catalog_lists_models_of_the_store_and_of_the_users_model_folder_and_of_configured_paths(
     config_of, tmp_path
 ):
     config = config_of({"here": {"source": "path:models/here"}, "big:8b": {"source": "hf:org/big"}})
@@ -170,7 +170,7 @@ def test_ensure_of_a_model_with_a_path_source_downloads_nothing(config_of, tmp_p
 @pytest.mark.parametrize(
     ("name", "code"), [("absent", "model_not_found"), ("empty", "not_a_model"), ("nobody", "model_not_found")]
 )
-def test_ensure_of_an_unavailable_model_raises_an_error_with_code_name_and_remedy(
+def test_ensure_of_an_unavailable_model_raises_an_error_that_names_the_model_and_has_a_code_and_a_remedy(
     config_of, tmp_path, name, code
 ):
     (tmp_path / "empty").mkdir()

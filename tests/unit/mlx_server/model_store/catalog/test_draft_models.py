@@ -149,7 +149,7 @@ def test_model_has_no_draft_model_where_drafting_is_off(config_of):
         ),
     ],
 )
-def test_draft_model_configured_with_itself_an_invalid_source_or_a_taken_name_is_refused(
+def test_config_with_a_circle_of_draft_models_or_an_invalid_draft_source_or_a_taken_draft_name_is_refused(
     config_of, models, reason
 ):
     with pytest.raises(ConfigError, match=reason):

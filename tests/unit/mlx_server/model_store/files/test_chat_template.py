@@ -50,7 +50,7 @@ def test_model_with_a_too_large_chat_template_is_refused_and_the_template_not_re
     assert chat_template(tmp_path) == ""
 
 
-def test_infill_markers_of_the_model_store_equal_the_engines():
+def test_infill_markers_of_the_model_store_equal_the_infill_markers_of_the_engine():
     assert tuple(family[:2] for family in infilling._FAMILIES) == INFILL_MARKERS
 
 

@@ -26,7 +26,7 @@ def test_model_with_a_vision_tower_and_processor_files_reads_images(tensor: str)
         assert found.reads_images and not found.reason
 
 
-def test_text_model_reads_no_images_and_gives_no_reason():
+def test_image_support_of_a_text_only_model_is_false_without_a_reason():
     found = image_support({"model_type": "llama"}, ["model.layers.0.mlp.up_proj.weight"], PROCESSOR_FILES)
     assert (found.reads_images, found.reason) == (False, "")
 
@@ -39,7 +39,7 @@ def test_text_model_reads_no_images_and_gives_no_reason():
         (CONFIG, TOWERS, ["config.json"], "no preprocessor_config.json or processor_config.json"),
     ],
 )
-def test_vision_model_whose_image_input_is_not_supported_gives_the_reason(config, tensors, files, reason):
+def test_image_support_of_an_unsupported_vision_model_is_false_with_a_reason(config, tensors, files, reason):
     found = image_support(config, tensors, files)
     assert not found.reads_images and reason in found.reason
 

@@ -65,7 +65,7 @@ def test_model_with_files_of_an_embedder_is_an_embedding_model(config, modules, 
         ({"model_type": "modernbert", "hidden_activation": "relu"}, "hidden_activation"),
     ],
 )
-def test_embedder_variant_that_is_not_implemented_is_refused_with_the_configuration_field(config, named):
+def test_unimplemented_embedder_variant_is_refused_and_the_reason_names_its_config_field(config, named):
     """In gte-Qwen2, a variant of Qwen2, all tokens see each other; nomic-embed-text-v2 has experts."""
     reason = classify(config, (TRANSFORMER, POOLING), (), {}).reason
     assert reason is not None and named in reason
@@ -144,7 +144,7 @@ def test_embedder_modules_without_modules_json_are_read_from_their_folders(tmp_p
     assert sentence_steps(found, "mean").pooling == ("max",)
 
 
-def test_embedder_with_only_a_sentence_configuration_has_the_usual_pooling_of_its_architecture(tmp_path):
+def test_embedder_without_a_pooling_configuration_gets_the_default_pooling_of_its_architecture(tmp_path):
     (tmp_path / "config_sentence_transformers.json").write_text("{}")
     for architecture, pooling in (("Qwen3ForCausalLM", "lasttoken"), ("Qwen3Model", "mean")):
         modules = sentence_files.read_modules(tmp_path, {"architectures": [architecture]})

@@ -70,11 +70,11 @@ def test_reranker_that_cannot_be_served_is_refused_with_the_reason(config, front
     assert (kind.kind, kind.reason) == ("rerank", reason)
 
 
-def test_qwen3_classifier_that_ranks_is_a_reranker():
+def test_qwen3_classifier_whose_readme_says_that_it_ranks_is_a_reranker():
     assert classify(QWEN3_CLASSIFIER, (), (), RANKS) == ModelKind("rerank", "decoder")
 
 
-def test_language_model_reranker_with_another_prompt_than_qwen3s_is_refused(tmp_path):
+def test_language_model_reranker_whose_chat_template_is_not_that_of_qwen3_reranker_is_refused(tmp_path):
     FAMILIES["qwen3"](tmp_path)
     assert model_folder.read_facts(tmp_path).kind == "rerank"
     (tmp_path / "chat_template.jinja").write_text("{{ messages[0].content }}")

@@ -146,7 +146,7 @@ def test_sentencepiece_tokenizer_from_gguf_adds_bos_and_eos_tokens_as_the_file_s
     assert rebuilt(metadata | {"tokenizer.ggml.add_eos_token": True}).encode("a").tokens[-1] == "</s>"
 
 
-def test_sentencepiece_tokenizer_from_gguf_without_a_leading_space_adds_none(pieces):
+def test_sentencepiece_tokenizer_adds_no_leading_space_if_its_gguf_metadata_turns_it_off(pieces):
     """Gemma's tokenizer does not put a space before a text."""
     _, metadata, _ = pieces
     tokenizer = rebuilt(metadata | {"tokenizer.ggml.add_space_prefix": False})

@@ -64,7 +64,7 @@ def rendered(template: str, *messages: Any, **variables: Any) -> str:
         ((ASK, ANSWER), "<u>One?</u>\n<a>1."),
     ],
 )
-def test_go_template_of_one_turn_is_rendered_for_each_turn_and_stops_before_the_last_answer(messages, text):
+def test_single_turn_go_template_is_rendered_once_per_turn_and_the_last_answer_is_left_open(messages, text):
     assert rendered(ONE_TURN, *messages) == text
 
 
@@ -128,7 +128,7 @@ def test_go_template_receives_the_thinking_switch_and_its_level():
         "{{ .Prompt }}" * 10_000,
     ],
 )
-def test_go_template_that_cannot_be_translated_is_refused_with_a_sentence(template):
+def test_go_template_that_cannot_be_translated_to_jinja_raises_an_error_with_a_message(template):
     with pytest.raises(UntranslatableTemplate, match="."):
         to_jinja(template)
 

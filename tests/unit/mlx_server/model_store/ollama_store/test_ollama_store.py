@@ -166,7 +166,7 @@ def test_trivial_template_of_ollama_does_not_replace_the_models_own_template(oll
     assert preset(ollama, layers)[0].template != ""
 
 
-def test_model_imported_from_ollama_whose_prompts_ollama_itself_renders_has_a_note(ollama):
+def test_model_imported_from_ollama_that_needs_ollamas_own_renderer_has_a_note_that_it_cannot_chat(ollama):
     notes = preset(ollama, {}, about={"renderer": "qwen3-coder"})[1]
     assert notes == ["Ollama's own program 'qwen3-coder' renders its prompts: it cannot chat here."]
 

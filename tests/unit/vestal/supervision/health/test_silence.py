@@ -61,7 +61,7 @@ def test_silent_process_that_parses_a_large_body_is_busy():
     assert "ended after 120 s" in judgement.evidence
 
 
-def test_silent_process_that_uses_cpu_is_busy_until_the_limit_and_hung_from_then_on():
+def test_silent_process_that_uses_cpu_counts_as_busy_until_the_silence_limit_and_as_hung_from_then_on():
     assert judge(*spinning(*range(0, 116, 10))).verdict is ProcessVerdict.BUSY
     judgement = judge(*spinning(*range(0, 121, 10)))
     assert judgement.verdict is ProcessVerdict.HUNG
@@ -94,14 +94,14 @@ def test_deadlocked_process_with_an_unread_request_is_hung_after_three_health_ch
     assert judge(*steps).verdict is ProcessVerdict.HUNG
 
 
-def test_silent_idle_process_with_unknown_queues_is_hung_after_three_health_checks_10_s_apart():
+def test_silent_idle_process_with_unreadable_connection_queues_is_hung_after_three_health_checks_10_s_apart():
     unknown = replace(IDLE, waiting_connections=None, unread_connections=None, wakeups=None)
     assert judge((0, unknown), (3, unknown), (6, unknown)).verdict is ProcessVerdict.UNDECIDED
     assert judge((0, unknown), (13, unknown)).verdict is ProcessVerdict.UNDECIDED
     assert judge((0, unknown), (13, unknown), (26, unknown)).verdict is ProcessVerdict.HUNG
 
 
-def test_silent_process_with_unknown_activity_is_judged_by_its_missing_answers_alone():
+def test_silent_process_of_unknown_activity_counts_as_hung_after_three_unanswered_health_checks():
     nothing = ProcessActivity()
     steps = [(0.0, nothing), (13.0, nothing), (26.0, nothing)]
     judgement = silence(*steps, before=nothing).judge(29.0, POLICY)
@@ -109,7 +109,7 @@ def test_silent_process_with_unknown_activity_is_judged_by_its_missing_answers_a
     assert "not known to work" in judgement.evidence
 
 
-def test_silent_process_without_free_file_descriptors_whose_event_loop_runs_is_busy():
+def test_silent_process_out_of_file_descriptors_counts_as_busy_while_its_event_loop_runs():
     """300 idle connections at macOS's 256 descriptors: no more are accepted, and a recovery pass once ended
     the process.
     """
@@ -121,7 +121,7 @@ def test_silent_process_without_free_file_descriptors_whose_event_loop_runs_is_b
     assert "waiting to be accepted: 45" in judgement.evidence
 
 
-def test_silent_process_whose_event_loop_runs_without_waiting_clients_is_hung():
+def test_silent_process_with_a_running_event_loop_counts_as_hung_if_no_connection_waits_to_be_accepted():
     steps = [(at, replace(IDLE, wakeups=900 + 2 * (at + 3))) for at in (0, 10, 20)]
     assert judge(*steps[:2]).verdict is ProcessVerdict.UNDECIDED
     assert judge(*steps).verdict is ProcessVerdict.HUNG
@@ -132,7 +132,7 @@ def test_silent_process_that_waits_for_a_cpu_or_the_disk_is_busy(state: str):
     assert judge(*[(at, replace(IDLE, **{state: True})) for at in (0, 3, 6)]).verdict is ProcessVerdict.BUSY
 
 
-def test_refused_health_checks_are_judged_by_the_cpu_time_between_them():
+def test_process_that_refuses_health_checks_is_busy_if_it_uses_cpu_between_them_and_hung_if_it_stays_idle():
     """A refusal takes a millisecond, in which no CPU time can be seen."""
     steps = [(0.0, IDLE), (2.0, replace(IDLE, cpu_s=51.0)), (4.0, replace(IDLE, cpu_s=52.0))]
     assert judge(*steps, timeout_s=0.001).verdict is ProcessVerdict.BUSY
@@ -183,7 +183,7 @@ def _history(drawn: Sequence[tuple[float, float, ProcessActivity]]) -> Unanswere
 
 
 @given(QUESTIONS)
-def test_silent_process_with_any_history_is_hung_at_the_limit_if_working_and_sooner_if_idle(drawn):
+def test_silent_process_counts_as_hung_at_the_silence_limit_and_earlier_only_if_it_does_no_work(drawn):
     made = _history(drawn)
     last = made.questions[-1]
     silent_s = last.given_up_at - made.questions[0].asked_at
@@ -201,7 +201,7 @@ def test_silent_process_with_any_history_is_hung_at_the_limit_if_working_and_soo
 
 
 @given(QUESTIONS, st.integers(2, 5))
-def test_suspended_idle_process_with_any_history_is_hung_two_health_checks_later(drawn, more):
+def test_process_counts_as_hung_from_the_second_health_check_that_it_misses_while_suspended(drawn, more):
     made = _history(drawn)
     frozen = replace(made.questions[-1].after, suspended=True)
     now = made.questions[-1].given_up_at

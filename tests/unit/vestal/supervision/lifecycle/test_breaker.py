@@ -45,12 +45,12 @@ def test_trial_start_without_a_result_expires_and_another_one_is_allowed():
     assert trial.begin_trial(90, 30).until == 120
 
 
-def test_trial_start_that_is_extended_expires_later():
+def test_trial_start_whose_time_was_extended_still_blocks_other_starts_after_its_original_time():
     trial = opened(0).begin_trial(60, 30).extend_trial(80, 30)
     assert not trial.allows_start(109)
 
 
-def test_failed_trial_starts_double_the_breakers_open_time_up_to_the_maximum():
+def test_each_failed_trial_start_doubles_the_breakers_open_time_up_to_the_maximum():
     breaker, now, lengths = opened(0), 0.0, []
     for _ in range(4):
         lengths.append(breaker.until - now)

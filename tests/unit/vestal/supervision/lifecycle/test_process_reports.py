@@ -87,7 +87,7 @@ def test_child_that_works_without_answering_is_busy_and_reported_once():
     assert driver.send(busy).has_event("health_overdue")
 
 
-def test_health_probe_that_is_busy_or_loading_resets_the_count_of_failures():
+def test_health_probe_answered_with_busy_or_loading_resets_the_count_of_failures():
     driver = ready_child()
     failed = HealthProbed(1, FAILED_PROBE)
     driver.send(failed).send(failed).send(HealthProbed(1, ProbeResult(False, "prefill", State.BUSY)))
@@ -112,7 +112,7 @@ def test_late_reports_about_an_earlier_process_of_a_child_change_nothing():
         assert not driver.actions
 
 
-def test_process_found_by_a_new_supervisor_is_adopted_with_its_age_and_ready_after_a_probe():
+def test_process_adopted_by_a_new_supervisor_keeps_its_start_time_and_is_ready_after_one_good_probe():
     driver = ChildDriver()
     driver.now = 100
     driver.send(ProcessFound(77, age_s=50))
@@ -128,7 +128,7 @@ def test_running_process_that_a_new_supervisor_cannot_adopt_is_terminated_before
     assert driver.exit(ExitStatus()).has_action(Launch)
 
 
-def test_running_process_found_for_a_child_stopped_by_hand_is_terminated_and_not_restarted():
+def test_process_found_running_although_a_user_stopped_its_child_is_terminated_and_not_restarted():
     driver = ChildDriver(replace(initial_state(POLICY), stopped_by_hand=True)).send(ProcessFound(77))
     assert driver.has_action(Terminate)
     assert driver.exit(ExitStatus()).child.state is State.STOPPED

@@ -38,7 +38,7 @@ def test_start_request_launches_a_stopped_child_and_probes_whether_it_is_ready()
     assert driver.child.active_probe is ActiveProbe.HEALTH
 
 
-def test_start_request_of_a_child_without_a_ready_probe_makes_it_ready_once_launched():
+def test_child_without_a_ready_probe_is_ready_as_soon_as_it_is_launched():
     driver = ChildDriver(initial_state(POLICY, has_ready_probe=False)).send(Start()).launch()
     assert driver.child.state is State.READY
 
@@ -148,7 +148,7 @@ def test_dead_child_of_a_coupled_group_has_its_siblings_restarted_and_launches_w
     assert driver.send(ReleaseHold()).has_action(Launch)
 
 
-def test_child_of_a_coupled_group_in_backoff_launches_only_after_its_release_and_its_delay():
+def test_child_in_backoff_that_restarts_with_its_siblings_launches_only_after_its_turn_and_its_delay():
     driver = ChildDriver(initial_state(POLICY, coupled=True)).send(Start()).launch_and_ready().exit()
     assert driver.child.state is State.BACKOFF
     assert driver.send(ReleaseHold()).child.state is State.BACKOFF

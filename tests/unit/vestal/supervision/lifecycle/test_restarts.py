@@ -39,7 +39,7 @@ def test_stable_run_of_a_child_resets_its_backoff():
     assert driver.child.timer_at == driver.now + 2
 
 
-def test_restarts_beyond_the_intensity_open_the_breaker_although_every_start_succeeded():
+def test_restarts_beyond_the_restart_intensity_limit_open_the_breaker_although_every_start_succeeded():
     driver = ready_child()
     for n in range(1, 6):
         driver.exit(at=10.0 * n).launch_and_ready()
@@ -80,7 +80,7 @@ def test_child_that_does_no_useful_work_gets_no_more_restarts_than_the_intensity
     assert driver.child.state is State.OPEN
 
 
-def test_run_with_useful_work_after_a_burst_of_deaths_reduces_their_weight_in_the_restart_limit():
+def test_earlier_deaths_of_a_child_count_less_toward_its_restart_limit_after_a_run_with_useful_work():
     """Five engines are killed while each replays; the engine after them works, and is killed too."""
     driver = ready_child(PRODUCTIVE)
     for n in range(1, 6):
@@ -106,7 +106,7 @@ def test_slow_failed_starts_open_the_breaker_although_they_stay_below_the_restar
     assert driver.child.state is State.OPEN
 
 
-def test_launch_of_a_child_that_fails_counts_as_a_failed_start():
+def test_failed_launch_of_a_child_counts_as_a_failed_start():
     driver = ChildDriver().send(Start())
     for _ in range(2):
         driver.send(LaunchFailed(driver.child.run, "the program x was not found")).fire_timer()
@@ -198,7 +198,7 @@ def test_status_detail_of_a_child_describes_only_its_present_state():
     assert driver.child.restarts == 0, "counted anew from here"
 
 
-def test_stop_behind_an_open_breaker_removes_the_breakers_reason_from_the_status_detail():
+def test_stop_of_a_child_with_an_open_breaker_removes_the_breakers_reason_from_its_status_detail():
     driver = open_child()
     assert "port 11435 is held" in driver.child.detail
     driver.send(Stop("by hand"))

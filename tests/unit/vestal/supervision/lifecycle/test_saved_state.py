@@ -30,7 +30,7 @@ def test_saved_open_breaker_is_restored_with_its_remaining_time():
     assert restored.breaker.opens == 1
 
 
-def test_saved_open_breaker_restored_after_the_clock_was_set_back_stays_within_the_maximum():
+def test_saved_open_breaker_restored_after_the_clock_was_set_back_stays_open_for_its_maximum_time_at_most():
     child = replace(initial_state(POLICY), breaker=Breaker(POLICY.breaker).trip(0))
     restored = saved_and_restored(child, 0, 1e9, later_now=0, later_wall=0)
     assert restored.breaker.until <= 240
@@ -62,7 +62,7 @@ def test_restart_count_is_restored_from_the_saved_state_or_zero_if_missing():
     assert restore(initial_state(POLICY), record, 0, 1e9).restarts == 0
 
 
-def test_saved_weights_of_restarts_are_restored():
+def test_saved_restarts_keep_their_times_and_their_weights_in_the_restart_limit_when_restored():
     child = replace(initial_state(POLICY), intensity=POLICY.intensity.add(100, 0.1).add(110))
     restored = saved_and_restored(child, 120, 1e9, later_now=0, later_wall=1e9)
     assert restored.intensity.restarts == ((pytest.approx(-20.0), 0.1), (pytest.approx(-10.0), 1.0))

@@ -13,7 +13,7 @@ from vestal.supervision.processes.identity import age_s, identify
 from vestal.supervision.processes.pid_file import KeptPidFile
 
 
-def test_process_identity_read_back_from_its_pid_file_is_alive(tmp_path: Path):
+def test_running_process_is_recognized_as_alive_by_the_identity_read_back_from_its_pid_file(tmp_path: Path):
     me = identify(os.getpid())
     assert me is not None
     write_pid_file(tmp_path / "run" / "me.json", me)

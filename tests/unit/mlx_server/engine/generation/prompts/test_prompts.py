@@ -78,7 +78,7 @@ def test_tokens_before_last_message_counts_the_prompt_tokens_of_all_earlier_mess
     assert "How?" not in before
 
 
-def test_tokens_before_last_message_is_zero_for_one_message_for_plain_text_or_if_the_template_raises():
+def test_tokens_before_last_message_is_zero_for_a_lone_message_or_for_plain_text_or_if_the_template_raises():
     assert before_last_message(chat(("user", "Why?")), Tokenizer()) == ""
     refused = chat(("system", "Be brief."), ("user", "Why?"))
     assert before_last_message(refused, Strict()) == ""
@@ -139,7 +139,7 @@ def test_template_variable_of_the_client_overrides_the_variable_set_by_think():
     assert seen["enable_thinking"] is True
 
 
-def test_token_id_from_a_client_beyond_the_embedding_matrix_is_refused():
+def test_client_token_id_outside_the_embedding_matrix_is_refused():
     """MLX checks no index: for such a token it would read memory beyond the weights."""
     text = Generate("r", "m", "text", prompt_ids=(1, 64))
     assert "64 is not a token of this model; its ids go from 0 to 63" in str(refusal(text, Tokenizer(), 64))
@@ -154,7 +154,7 @@ def test_token_from_the_tokenizer_beyond_the_embedding_matrix_is_refused(op):
     assert "token 233" in str(error) and "128 tokens only" in str(error)
 
 
-def test_token_of_a_resumed_answer_beyond_the_embedding_matrix_is_refused():
+def test_resumed_answer_with_a_token_id_outside_the_embedding_matrix_is_refused():
     resumed = chat(("user", "Hi"), emitted=(1, 500))
     assert "500 is not a token" in str(refusal(resumed, Tokenizer(), 128))
     assert isinstance(refusal(resumed, Tokenizer(), 128), RequestError)

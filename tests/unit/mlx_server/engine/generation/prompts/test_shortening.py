@@ -144,7 +144,7 @@ def test_shortened_chat_of_an_agent_loses_its_oldest_tool_calls_and_keeps_its_ta
     assert kept[2:] == tuple(work[-len(kept) + 2 :])
 
 
-def test_most_shortened_prompts_of_a_growing_conversation_begin_with_the_tokens_of_the_previous_one():
+def test_shortened_prompt_of_a_growing_conversation_usually_begins_with_the_tokens_of_the_previous_prompt():
     """If each request dropped only as much as it must, no part of its prompt would be in the prompt cache."""
     server, prompts = Server(1200), []
     for count in range(60, 120):
@@ -233,7 +233,7 @@ def test_shortened_single_message_of_a_generate_request_loses_the_beginning_of_i
     assert letters.endswith(prompt.removeprefix(header).removesuffix("<assistant>"))
 
 
-def test_shortened_prompt_loses_the_oldest_context_tokens_of_ollama_before_its_own_text():
+def test_shortening_drops_the_oldest_tokens_of_ollamas_context_field_and_keeps_the_text_of_the_new_message():
     earlier = tuple(range(1000, 1400))
     op = chat({"role": "user", "content": "why?"}, context_ids=earlier, shortens_text=True)
     prompt = Server(300).prompt(op)
@@ -249,7 +249,7 @@ def test_ollama_context_tokens_precede_the_prompt_without_a_second_bos_token():
     assert prompt == "^A<user>why?<assistant>"
 
 
-def test_ollama_context_tokens_do_not_remove_a_bos_token_that_begins_each_message():
+def test_bos_token_that_the_template_puts_before_each_message_is_kept_after_ollama_context_tokens():
     """SmolLM2's bos_token is <|im_start|>, which its tokenizer puts before no text."""
     server = Server(300)
     server.tokenizer.begins_texts = False

@@ -194,14 +194,14 @@ def test_tool_without_description_is_rendered_by_a_template_that_reads_descripti
     assert "type weather" in rendered("gpt-oss", said("user", "Hi"), tools=TOOLS)
 
 
-def test_user_message_right_after_a_tool_result_is_rendered():
+def test_user_message_that_directly_follows_a_tool_result_appears_in_the_prompt():
     """Claude Code sends tool results and the user's text in one message."""
     turns = (said("user", "Hi"), said("assistant", "", tool_calls=[call("Oslo")]), said("tool", "5"))
     assert "[TOOL_RESULTS]" in (text := rendered("mistral", *turns, said("user", "And now?"), tools=TOOLS))
     assert text.endswith("[INST]And now?[/INST]")
 
 
-def test_empty_past_answer_is_rendered_by_a_template_that_requires_content():
+def test_chat_with_an_empty_assistant_message_is_accepted_although_the_template_requires_content():
     """An answer that was cancelled before its first token stands in the history of a client."""
     text = rendered("ministral", said("user", "Hi"), said("assistant", ""), said("user", "And now?"))
     assert text.endswith("[INST]And now?[/INST]")
@@ -225,7 +225,7 @@ def test_empty_assistant_message_at_the_end_of_a_chat_is_rendered_as_the_start_o
     assert rendered("gemma", *turns).endswith("<start_of_turn>model\n")
 
 
-def test_message_content_in_parts_is_rendered_if_its_message_is_merged_with_other_text():
+def test_text_parts_of_a_message_that_is_merged_with_other_text_appear_in_the_prompt():
     parts = [{"type": "text", "text": "Be brief"}]
     turns = (said("system", parts), said("user", "Hi"), said("assistant", parts, tool_calls=[call("Oslo")]))
     assert "Be brief" in rendered("gemma", *turns, tools=TOOLS)
@@ -252,7 +252,7 @@ def test_system_message_stays_before_the_first_turn_although_the_template_would_
     assert text.count("Brief") == 1
 
 
-def test_chat_still_refused_by_its_template_is_rendered_with_the_system_message_in_the_user_turn():
+def test_system_message_that_the_template_unexpectedly_refuses_is_rendered_inside_the_user_message():
     """No probe shows that this template objects to a word."""
     template = CHATML.replace(
         "{{ m.content }}",

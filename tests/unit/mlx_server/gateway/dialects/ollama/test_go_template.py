@@ -51,7 +51,7 @@ MESSAGES = """{{ range .Messages }}{{ if eq .Role "user" }}[INST] {{ .Content }}
         ("{{ range .Messages }}{{ $.Prompt }}{{ end }}", "Who?Who?"),
     ],
 )
-def test_go_template_of_generate_is_rendered_up_to_the_response(template, prompt):
+def test_go_template_rendered_for_a_generate_request_ends_before_the_response(template, prompt):
     assert render_go_template(template, VALUES) == prompt
 
 
@@ -76,7 +76,9 @@ def test_go_template_of_generate_is_rendered_up_to_the_response(template, prompt
         ("{{ " + "(" * 100 + ".Prompt" + ")" * 100 + " }}", "not read here"),
     ],
 )
-def test_go_template_of_generate_with_unsupported_syntax_is_refused_with_the_remedy(template, named):
+def test_generate_request_whose_go_template_has_unsupported_syntax_is_refused_with_the_remedy(
+    template, named
+):
     with pytest.raises(BadRequest) as caught:
         render_go_template(template, VALUES)
     assert caught.value.message.startswith("template: ") and named in caught.value.message

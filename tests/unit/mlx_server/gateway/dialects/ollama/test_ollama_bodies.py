@@ -56,13 +56,13 @@ def test_ollama_message_with_role_thinking_becomes_the_thinking_of_the_following
     assert "thinking only" in refusal(chat, thought)
 
 
-def test_ollama_tool_message_keeps_the_name_of_its_tool_from_either_field():
+def test_ollama_tool_message_keeps_its_tool_name_whether_given_as_tool_name_or_name():
     for field in ("tool_name", "name"):
         messages = chat(HELLO, {"role": "tool", "content": "11 degrees", field: "temperature"}).messages
         assert messages and messages[1] == {"role": "tool", "content": "11 degrees", "name": "temperature"}
 
 
-def test_ollama_image_for_a_text_model_is_refused_in_the_last_turn_and_described_in_earlier_ones():
+def test_ollama_image_for_a_text_model_is_refused_in_the_last_turn_and_replaced_by_a_note_in_earlier_ones():
     """A client that changes to a text model in mid-conversation sends the images of its earlier turns."""
     seen = {"role": "user", "content": "Look.", "images": ["iVBORw0KGgo="]}
     answer = {"role": "assistant", "content": "A cat."}
@@ -99,7 +99,7 @@ def test_ollama_option_far_outside_its_range_becomes_the_nearest_limit(options, 
     assert {name: getattr(sampling, name) for name in expected} == expected
 
 
-def test_ollama_num_predict_and_num_ctx_far_out_of_range_become_unlimited_or_the_maximum():
+def test_ollama_negative_num_predict_becomes_unlimited_and_too_large_num_ctx_becomes_the_maximum():
     assert chat(options={"num_predict": -5, "num_ctx": -5}).max_tokens is None
     assert chat(options={"num_ctx": 10**12}).context_tokens == 2**31 - 1
 

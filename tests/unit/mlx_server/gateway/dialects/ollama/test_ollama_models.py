@@ -232,7 +232,7 @@ async def test_model_created_as_by_ollamas_save_command_is_listed_shown_and_used
         ) or operation.count_only
 
 
-async def test_created_model_uses_its_own_template_only_if_it_differs_from_its_parents(server):
+async def test_created_model_uses_its_own_template_only_if_it_differs_from_that_of_its_parent_model(server):
     await server.create(model="same", template=CHATML)
     await server.create(model="other", template="{% for m in messages %}{{ m.content }}{% endfor %}")
     question = {"messages": [{"role": "user", "content": "x"}], "stream": False}
@@ -349,7 +349,7 @@ async def test_ollama_push_is_refused_with_400_and_a_message_that_models_are_not
     assert "not pushed" in error["error"]
 
 
-async def test_ollama_blob_exists_only_once_uploaded_with_the_right_digest(server):
+async def test_ollama_blob_does_not_exist_until_it_is_uploaded_with_the_right_digest(server):
     content = b"x" * 3_000_000
     path = f"/api/blobs/sha256:{hashlib.sha256(content).hexdigest()}"
     assert (await server.http.head(path)).status_code == 404

@@ -158,7 +158,7 @@ def test_responses_api_in_progress_event_sent_while_waiting_repeats_the_output_s
     assert found["response"]["output"][0]["content"][0]["text"] == "Hel"
 
 
-def test_responses_api_tool_call_not_allowed_becomes_text_and_calls_beyond_the_limit_are_dropped():
+def test_responses_api_call_of_a_forbidden_tool_becomes_text_and_calls_beyond_the_limit_are_dropped():
     only_time = events_of(options=OutputOptions(allowed=frozenset({"time"})))
     (item,) = written(only_time, call(), done())[-1]["response"]["output"]
     assert json.loads(item["content"][0]["text"]) == {"name": "weather", "arguments": {"city": "Oslo"}}

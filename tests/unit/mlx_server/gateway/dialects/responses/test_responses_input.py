@@ -61,7 +61,7 @@ def test_responses_api_instructions_come_first_and_developer_messages_keep_their
     ]
 
 
-def test_responses_api_reasoning_text_and_calls_of_one_turn_become_one_assistant_message():
+def test_responses_api_reasoning_and_text_and_tool_calls_of_one_turn_become_one_assistant_message():
     reasoning = {"type": "reasoning", "summary": [{"type": "summary_text", "text": "hm"}]}
     said = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "I look."}]}
     second = CALL | {"call_id": "c2"}
@@ -173,7 +173,7 @@ def test_invalid_responses_input_item_is_refused_with_its_position(item, said):
         read([item])
 
 
-def test_responses_api_input_image_for_a_text_model_is_replaced_by_a_sentence():
+def test_responses_api_input_image_for_a_text_model_is_replaced_by_a_note_that_an_image_was_there():
     image = {"type": "input_image", "image_url": "data:image/png;base64,AAAA"}
     found = read([{"role": "user", "content": [{"type": "input_text", "text": "What is this?"}, image]}])
     (message,) = chat_messages(None, found.items)
@@ -336,7 +336,7 @@ def test_responses_api_fields_that_are_null_count_as_absent():
 
 
 @pytest.mark.parametrize("given", [None, -1])
-def test_responses_api_answer_without_a_token_limit_is_recognized_as_unlimited(given):
+def test_responses_api_request_with_max_output_tokens_missing_or_minus_one_is_unlimited(given):
     assert body(max_output_tokens=given).is_unlimited
     assert not body(max_output_tokens=5).is_unlimited
 

@@ -103,7 +103,7 @@ async def test_response_stream_with_steady_tokens_has_no_additional_in_progress_
     assert [event.type for event in run.log].count("response.in_progress") == 1
 
 
-async def test_response_run_that_fails_before_any_output_is_answered_with_the_errors_status():
+async def test_response_run_that_fails_before_its_first_output_is_refused_with_the_http_status_of_its_error():
     ticket = a_ticket()
     run = a_run(ticket, FakeClock())
     run.start()
