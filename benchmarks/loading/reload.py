@@ -146,7 +146,7 @@ def _dd_s(files: list[Path]) -> float:
 
 
 def _drop(files: list[Path]) -> None:
-    """Write data of the files that are not on the disk yet, and drop the files from the page cache."""
+    """Flush unwritten data of the files to the disk, and drop the files from the page cache."""
     for file in files:
         descriptor = os.open(file, os.O_RDONLY)
         try:

@@ -1,4 +1,4 @@
-"""Measure how much memory the machine's model servers hold: Vestal's, Ollama's, and others of mlx-lm."""
+"""Measure how much memory the machine's model servers hold: Vestal's, Ollama's, and mlx_lm.server."""
 
 from __future__ import annotations
 

@@ -122,8 +122,8 @@ class PromptSlices:
         return self.go_on(float("inf")) if self.is_paused else []
 
     def close(self) -> None:
-        """Abandon the paused slice, if there is one. BatchGenerator has then computed its prompts only in
-        part and cannot continue them, so the caller must remove their requests from it.
+        """Abandon the paused slice of prompts, if there is one. BatchGenerator cannot continue requests whose
+        prompts are computed only in part, so the caller must remove the slice's requests from it.
         """
         if self._call is not None:
             self._call.close()

@@ -42,8 +42,9 @@ class AnswersElsewhere:
         return self._passed_on.get(answer_id)
 
     def note(self, head: Accepted, peer: Peer, state: PeerState) -> CopyElsewhere:
-        """Record that `peer` continues the answer to the request `head`. Return a function that sends this
-        answer to a client. `state` is the state of the peer, by which reading is given up once it is dead.
+        """Record that `peer` continues the answer to the request `head`. Return a function that reads this
+        answer from the peer and sends it to a client. The function gives up once `state`, the state of the
+        peer, says that the peer is dead.
         """
         self._passed_on.pop(head.id, None)
         self._passed_on[head.id] = peer

@@ -95,7 +95,7 @@ def test_request_with_extreme_ollama_options_is_served_or_refused_by_the_real_en
 
 
 @pytest.mark.hypothesis
-def test_request_with_any_json_schema_is_served_or_refused_by_the_real_engine(small_gateway):
+def test_request_with_any_json_schema_is_served_or_refused_in_time_by_the_real_engine(small_gateway):
     @BOUNDED
     @given(schema=SCHEMAS)
     def each(schema: dict[str, Any]) -> None:
@@ -106,7 +106,7 @@ def test_request_with_any_json_schema_is_served_or_refused_by_the_real_engine(sm
 
 
 @pytest.mark.hypothesis
-def test_request_with_any_tool_is_served_or_refused_by_the_real_engine(small_gateway):
+def test_request_with_any_tool_is_served_or_refused_in_time_by_the_real_engine(small_gateway):
     @BOUNDED
     @given(name=WORDS, parameters=SCHEMAS, forced=st.booleans())
     def each(name: str, parameters: dict[str, Any], forced: bool) -> None:

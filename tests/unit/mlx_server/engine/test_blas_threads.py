@@ -124,7 +124,7 @@ def test_prefill_slice_gets_one_blas_thread_beside_a_busy_process(machine):
 
 
 @pytest.mark.parametrize(("running", "set_to"), [(1, [2, 1]), (2, [])])
-def test_prefill_slice_after_a_long_idle_time_gets_blas_threads_by_the_present_cpu_load(
+def test_prefill_slice_after_a_long_idle_time_gets_as_many_blas_threads_as_the_present_load_allows(
     machine, running, set_to
 ):
     threads = ThreadsForProducts()

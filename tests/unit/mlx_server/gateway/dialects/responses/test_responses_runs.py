@@ -254,7 +254,7 @@ async def run_again(
     return ticket, response
 
 
-async def test_response_store_counts_a_response_that_is_run_again_once():
+async def test_response_store_counts_a_response_only_once_although_it_is_run_again():
     """Each time that a response was read again, its bytes were added for ever. After 32 MiB of them, every
     response was dropped when it ended.
     """
