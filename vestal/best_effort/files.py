@@ -14,6 +14,9 @@ from vestal.best_effort.failures import FAILURES
 DISK_FAULTS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG})
 """Error numbers that describe the present state of the disk, and do not mean that the path is wrong."""
 
+EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+"""The error numbers of: no descriptor left to the process, none left to the machine, no memory."""
+
 CHANGED_LATELY_S = 2.0  # some file systems keep times in whole seconds
 
 

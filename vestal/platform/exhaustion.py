@@ -4,10 +4,7 @@ itself is missing or broken.
 
 from __future__ import annotations
 
-import errno
-
-EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
-"""The error numbers of: no descriptor left to the process, none left to the machine, no memory."""
+from vestal.best_effort.files import EXHAUSTED
 
 
 def is_exhausted(error: BaseException) -> bool:

@@ -22,8 +22,7 @@ from mlx_server.gateway.answer_log.folder import WHAT, AnswerFile, AnswerFolder
 from mlx_server.gateway.answer_log.late_bytes import Chunk, made
 from mlx_server.gateway.answer_log.reports import WritingReports
 from vestal.best_effort.failures import FAILURES
-from vestal.best_effort.files import DISK_FAULTS
-from vestal.platform.exhaustion import EXHAUSTED
+from vestal.best_effort.files import DISK_FAULTS, EXHAUSTED
 
 MAX_WAITING_BYTES = 64 * 1024 * 1024
 """How many bytes may wait to be written, unless a single request is larger. Two of the longest bodies fit:

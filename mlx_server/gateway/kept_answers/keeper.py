@@ -15,7 +15,7 @@ from mlx_server.gateway.answer_log import FORMAT, Accepted, AnswerLog, Ended, Le
 from mlx_server.gateway.kept_answers.kept_answer import KeptAnswer
 from mlx_server.gateway.kept_answers.offers import Offers
 from mlx_server.gateway.kept_answers.rendering import CopyElsewhere, Receive
-from mlx_server.gateway.kept_answers.running import STOPS, RunningAnswers
+from mlx_server.gateway.kept_answers.running import RunningAnswers, gateway_stops
 from mlx_server.gateway.kept_answers.runs import history_of, is_suspended, receiving, replaying, scope_of
 from vestal.supervision import Clock
 from vestal.web.http_error import HttpError
@@ -199,7 +199,7 @@ class AnswerKeeper:
         HttpError if the records are lost (410) or the log is closed (503).
         """
         if self.is_closed:
-            raise HttpError("draining", STOPS, status=503, retry_after_s=1)
+            raise gateway_stops()
         if stopping is not None and stopping.task is not None:
             await asyncio.wait([stopping.task])
         records = await self.log.records(answer_id)

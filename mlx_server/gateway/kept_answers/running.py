@@ -12,7 +12,6 @@ from mlx_server.gateway.kept_answers.rendering import Receive
 from vestal.web.http_error import HttpError
 
 MAX_GONE = 1000
-STOPS = "The server is stopping; ask for this answer again when it is back."
 
 
 class RunningAnswers:
@@ -70,7 +69,7 @@ class RunningAnswers:
             await self.app(scope, receive, answer.rendering.take)
             answer.rendering.end()
         except asyncio.CancelledError:
-            answer.rendering.cut_off(HttpError("draining", STOPS, status=503, retry_after_s=1))
+            answer.rendering.cut_off(gateway_stops())
             raise
         except Exception as error:
             answer.rendering.end(error)
@@ -113,3 +112,9 @@ class RunningAnswers:
             not answer.rendering.is_complete and not self._log.has(answer.id)
             for answer in self._by_id.values()
         )
+
+
+def gateway_stops() -> HttpError:
+    """Return the error for a client that asks for an answer while the gateway stops."""
+    message = "The server is stopping; ask for this answer again when it is back."
+    return HttpError("draining", message, status=503, retry_after_s=1)

@@ -13,7 +13,8 @@ import os
 import select
 import sys
 
-from vestal.supervision.processes.start_time import EXHAUSTED, has_ended
+from vestal.best_effort.files import EXHAUSTED
+from vestal.supervision.processes.start_time import has_ended
 
 POLL_S = 0.02
 

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from vestal.best_effort.files import EXHAUSTED
 from vestal.best_effort.output import LOG_VARIABLE
 from vestal.supervision.child_spec import ChildSpec
 from vestal.supervision.errors import LaunchError
@@ -23,7 +24,7 @@ from vestal.supervision.lifecycle.states import ExitStatus
 from vestal.supervision.processes import log_file
 from vestal.supervision.processes.exit_watch import wait_for_exit
 from vestal.supervision.processes.identity import ProcessIdentity, boot_id, identify
-from vestal.supervision.processes.start_time import EXHAUSTED, has_ended, start_time
+from vestal.supervision.processes.start_time import has_ended, start_time
 
 PID_FILE_VARIABLE = "VESTAL_PID_FILE"
 """The environment variable with the path of a child's PID file, by which the child is found if the file is

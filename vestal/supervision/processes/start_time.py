@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import errno
 import os
 import subprocess
 import sys
 import time
 
-EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
-"""The error numbers of: no descriptor left to the process, none left to the machine, no memory."""
+from vestal.best_effort.files import EXHAUSTED
 
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
