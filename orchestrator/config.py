@@ -132,7 +132,9 @@ def _is_escaped(url: str) -> bool:
 
 
 class _Values:
-    """Reads environment variables by type. An empty value counts as unset, except for a URL."""
+    """Reads environment variables by type. An empty value counts as unset, so that the default applies. For
+    the methods `url` and `urls`, an empty value means instead that the service at this address is not used.
+    """
 
     def __init__(self, env: Mapping[str, str]) -> None:
         self._env = env
@@ -276,7 +278,9 @@ class _Values:
 
 
 def _expanded(name: str, given: str) -> Path:
-    """Return the path `given` in the variable `name`, with `~` replaced by the user's home."""
+    """Return the path `given`, the value of the variable `name`, with `~` or `~user` at its beginning
+    replaced by the user's home. Raises ConfigError, which names the variable, if the user is unknown.
+    """
     try:
         return Path(given).expanduser()
     except RuntimeError:

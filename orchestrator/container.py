@@ -49,8 +49,9 @@ class Container:
     """The connected objects that one process uses: the service, the nightly service or a worker.
     `open_container` creates them.
 
-    `board` has the health of the backends, and `cycles` the records of the cycles. DBOS stores the tasks in
-    `task_database`; all other data are in `database`.
+    `board` has the health of the backends. `cycles` has the records of the orchestrator's cycles, its
+    periodic rounds of checks and work. DBOS stores the tasks in `task_database`; all other data are in
+    `database`.
     """
 
     config: Config
@@ -100,9 +101,11 @@ NAMED = {"User-Agent": "vestal-orchestrator"}
 
 @asynccontextmanager
 async def open_container(config: Config) -> AsyncIterator[Container]:
-    """Create the container around one HTTP session, and close its resources when the `async with` block ends.
+    """Create the objects of this process, which share one HTTP session, and yield the `Container` that holds
+    them. When the `async with` block ends, close the session, the tracer and the lock on the worker's name.
 
-    Raises ConfigError if a setting, the agents file or the home folder cannot be used.
+    Raises ConfigError if a setting, the agents file or the home folder cannot be used, and DatabaseFailed if
+    Postgres does not answer.
     """
     all_agents = agents.load(config.agents_file, config.chat_model)
     database = await asyncio.to_thread(open_database, config)

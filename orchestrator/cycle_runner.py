@@ -1,4 +1,7 @@
-"""Run the cycles that `cycles/plan.py` plans, and the health monitor between them."""
+"""Run the orchestrator's cycles, its periodic rounds of checks and work, whose phases `cycles/plan.py` plans.
+Run also the health monitor, independently of the cycles: it checks the backends and reports outages to the
+host agent.
+"""
 
 from __future__ import annotations
 

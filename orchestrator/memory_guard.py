@@ -48,11 +48,13 @@ def batch_size(wanted: int, fraction: float) -> int:
 
 def step_may_begin(running: int, most: int, fraction: float, waited_s: float) -> bool:
     """Return True if a task's step that has waited for `waited_s` seconds may begin while `running` other
-    steps run. `fraction` is the used share of the container's memory limit.
+    steps run. `fraction` is the used share of the container's memory limit. `most` is the configured maximum
+    of parallel model calls, from which the limit of parallel steps is computed.
 
-    Below 80 % of the limit it always may. Above that, at most `batch_size(most, fraction)` steps run. From 90
-    % on no step begins, except one that has waited ten minutes while no other step runs, because it would
-    otherwise wait forever.
+    Below 80 % of the memory limit, every step may begin. Between 80 % and 90 %, at most
+    `batch_size(most, fraction)` steps run: half of `most` or fewer, but at least one. From 90 % on, no step
+    begins, except one that has waited ten minutes while no other step runs, because it would otherwise wait
+    forever.
     """
     if fraction < SHRINK_AT or running < batch_size(most, fraction):
         return True

@@ -30,10 +30,12 @@ class Disturbance:
 
 
 def plan(kills: int, victims: Sequence[str], upgrades: int, seed: int) -> list[Disturbance]:
-    """Return all disturbances in their order, which the seed decides.
+    """Return `kills` kills, in an order that depends on `seed`, with `upgrades` upgrades spread evenly over
+    them.
 
-    All victims are killed equally often. Half of the kills of an engine are by SIGKILL; the other methods
-    share the rest equally. The upgrades are spread evenly over the kills.
+    The kills are divided equally among `victims`. Half of the kills of an engine are by SIGKILL; SIGTERM,
+    SIGSTOP, SIGABRT and lack of memory share the other half equally. Other victims are killed by SIGKILL
+    only.
     """
     draw, made, engines = random.Random(seed), [], 0
     for number in range(kills):

@@ -1,4 +1,8 @@
-"""Store a run's counts and its undisturbed texts in a file, so that the run can be resumed."""
+"""Store the progress of a chaos run in a file, so that the run can be resumed.
+
+The file has the counts of the answers, kills and upgrades so far. It also has the texts that the same
+requests were answered with before the first kill or upgrade, because later answers are compared with them.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,9 @@ class StateError(Exception):
 
 @dataclass
 class State:
-    """The state of a run. `texts` are the undisturbed answers, by the numbers of their requests."""
+    """The progress of a run. `texts` has, by the number of each request, the text of its answer without
+    kills.
+    """
 
     tally: Tally = field(default_factory=Tally)
     texts: list[str] = field(default_factory=list)

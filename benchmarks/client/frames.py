@@ -13,7 +13,9 @@ class FrameReader:
         self._rest = b""
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Return the frames that are complete with `data`."""
+        """Add `data`, the next bytes of the connection, and return the frames that it completes, without
+        their delimiters. An incomplete rest is kept for the next call.
+        """
         *frames, self._rest = (self._rest + data).split(self._end)
         return frames
 

@@ -78,11 +78,14 @@ async def ask_until_answered(
     timeout_s: float,
     watcher: Watcher,
 ) -> Answer:
-    """Send a request, again after each cut-off, until its answer is complete, an error is returned, or
-    `timeout_s` seconds are over. Return the answer; its `fault` says what failed.
+    """Send the request in `sending` to the server at `url`. After each cut-off, failed connection or 503,
+    resume the answer by its id, or send the request again with its Idempotency-Key. Stop when the answer is
+    complete, when another error is returned, or after `timeout_s` seconds. Return the answer; its `fault`
+    says what failed.
 
-    If the client sends the request again with the Idempotency-Key, it skips the frames that it has already
-    received.
+    `sending` decides which of the two is done. A request that is sent again is answered from the beginning,
+    so the part of the answer that was already received is skipped. `watcher` counts cut-offs, resumed answers
+    and repeated requests, and its callbacks are called after a refused connection or a 503.
     """
     progress = _Progress(Answer())
     answer, attempts = progress.answer, 0
@@ -106,10 +109,13 @@ async def _attempt(
     watcher: Watcher,
     attempts: int,
 ) -> bool:
-    """Send or resume the request once, and add what arrives to `progress`. Return False if another attempt is
-    needed: after a 503, a failed connection, or an answer that was cut off.
+    """Send the request in `sending` once, or resume its answer, and add what arrives to `progress`. Return
+    False if another attempt is needed: after a 503, a failed connection, or an answer that was cut off.
+    Otherwise return True: either the answer is complete, or `progress.answer.fault` says what failed.
 
-    `attempts` is the number of earlier attempts.
+    `attempts` is the number of earlier attempts. If there were any, a response with status 200 is counted in
+    `watcher` as a client that came back. `watcher` also counts a cut-off, and its callbacks are called after
+    a refused connection or a 503. Raises ValueError or KeyError if the response has unexpected content.
     """
     ask, by_id = sending.ask, sending.by_id and bool(progress.answer_id)
     if by_id:
@@ -147,8 +153,12 @@ async def _attempt(
 async def _read_response(
     ask: ClientRequest, response: aiohttp.ClientResponse, progress: _Progress, skip: int
 ) -> None:
-    """Add the messages of the response to `progress.answer`. Of a streamed response, leave out the first
-    `skip` frames.
+    """Add the content of the response to `progress.answer`. A streamed response consists of frames (lines or
+    server-sent events); its first `skip` frames are left out, because an earlier response already brought
+    them.
+
+    Raises aiohttp.ClientError or OSError if the connection breaks, and ValueError or KeyError if the response
+    has unexpected content.
     """
     if not ask.streams:
         read(ask.path, progress.answer, json.loads(await response.read()), time.monotonic())

@@ -85,8 +85,9 @@ class ContainerStack(FaultStack):
         self.project = str(self.ask_agent("/status")["services"]["docker"]["project"])
 
     def pid(self, name: str) -> int | None:
-        """Return the PID of a container's main process, or of another process of the stack; None if it does
-        not run.
+        """Return the PID of the main process of the container `name` (`orchestrator` or `nightly`). With
+        another `name`, such as `agent` or `mlx_server`, return the PID of that process, which runs outside
+        containers. Return None if the process does not run.
         """
         if name not in SERVICES:
             return super().pid(name)

@@ -24,11 +24,12 @@ A_PERSON = "a person"
 
 @dataclass(frozen=True)
 class Request:
-    """One request of the load. `stream` names the service that it was sent to.
+    """One request of the load, from `began_at` to `ended_at` (Unix times in seconds). `stream` names the
+    service that it was sent to.
 
-    `is_probe` means that its answer is short, so that its end shows when the service served. `answered` means
-    that the whole answer arrived; else `why` says what happened instead. `cut_offs` is how often its
-    connection broke.
+    `answered` means that the whole answer arrived; else `why` says what happened instead. `is_probe` means
+    that the request asks for a short answer: if it is answered, the service certainly worked at `ended_at`.
+    `cut_offs` is how often the request's connection broke.
     """
 
     stream: str
@@ -42,7 +43,10 @@ class Request:
 
 @dataclass(frozen=True)
 class Entry:
-    """One event of the agent's journal."""
+    """One event of the agent's journal. `at` is when it happened, as a Unix time in seconds, and `component`
+    names what it concerns, such as `mlx_engine`. `cause` says in words why it happened; "" if the journal
+    does not say. `fields` has the event's further data.
+    """
 
     at: float
     component: str
@@ -57,12 +61,13 @@ Notices = Callable[[Entry], bool]
 
 @dataclass(frozen=True)
 class Try:
-    """What was observed during one try.
+    """What was observed during one try. All times are Unix times in seconds.
 
     `stream` is the service whose recovery is measured. The observation began at `from_at`, before the fault
-    at `fault_at`, and ended at `until`. `noticed_at` is set if something other than the journal shows when
-    the fault was noticed. `had_help` means that the stack did not serve again until a person's command was
-    run.
+    at `fault_at`, and ended at `until`. `requests` are all requests that the benchmark sent during the try,
+    also those to other services, and `entries` the events that the agent's journal got during the try.
+    `noticed_at` is set if something other than the journal shows when the fault was noticed. `had_help` means
+    that the stack did not serve again until a person's command was run.
     """
 
     stream: str
@@ -173,8 +178,12 @@ def shortest_outage_s(before: Sequence[float]) -> float:
 
 
 def actors(entries: Sequence[Entry], default_actor: str, had_help: bool) -> tuple[str, ...]:
-    """Return the names of those who healed the fault, each once, in the order of the journal's entries that
-    show it. If no entry does, `default_actor` is named. With `had_help`, a person is named last.
+    """Return the names of those who healed the fault, such as `gateway` or `watchdog`, each once, in the
+    order in which the journal's `entries` show their actions. If no entry shows an action, name
+    `default_actor` instead.
+
+    `had_help` means that the stack did not serve again until a person's command was run. A_PERSON is then
+    named last, and NOBODY is left out.
     """
     found = dict.fromkeys(
         actor

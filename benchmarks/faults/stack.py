@@ -178,8 +178,8 @@ class FaultStack(StackProcess):
         return 0.0
 
     def until_steady(self, names: tuple[str, ...]) -> None:
-        """Wait until the stack is whole and the named processes have run for STABLE_S seconds. Raises
-        TimeoutError if that takes longer than STEADY_WITHIN_S seconds.
+        """Wait until all services of the stack serve, and the processes in `names` have run for STABLE_S
+        seconds. Raises TimeoutError if that takes longer than STEADY_WITHIN_S seconds.
         """
         steady = lambda: self.is_whole() and all(self.age_s(name) >= STABLE_S for name in names)  # noqa: E731
         if not until(steady, STEADY_WITHIN_S):

@@ -4,10 +4,14 @@ The answer log is the file from which the next gateway continues an answer after
 
     python -m benchmarks.gateway.answer_log [ROUNDS]
 
-Two gateways, with `mlx.keep_answers_s` 0 (no answer log) and 3600, take turns with 8 streams: once with an
-engine that generates nothing and therefore is as fast as the gateway, and once with the small model. The
-order alternates, so that other load of the machine affects both. `fastest` compares the fastest rounds, which
-other load affects least. The CPU time does not include what the gateway uses at rest.
+Two gateways, with `mlx.keep_answers_s` 0 (no answer log) and 3600, take turns with 8 streams in each of
+ROUNDS rounds (10 by default). Which one begins alternates, so that other load of the machine affects both.
+This is done first with a stand-in engine, which makes up tokens without a model, so that the gateway limits
+the speed, and then with the real engine and the model smollm2:135m.
+
+In the table that is printed, `ratio` is the speed with the log divided by the speed without it: the median
+over the rounds. `fastest` is the same for the fastest round of each gateway, which other load affects least.
+The CPU time does not include what the gateway uses at rest.
 """
 
 from __future__ import annotations
@@ -50,8 +54,9 @@ class Figures:
 async def round_of(
     session: aiohttp.ClientSession, gateway: GatewayProcess, prompt: str, tokens: int, figures: Figures
 ) -> None:
-    """Send STREAMS requests at the same time, read them to their end, and add the measured values to
-    `figures`.
+    """Send STREAMS requests with `prompt` at the same time, each for an answer of `tokens` tokens, and read
+    the answers to their end. Add the tokens per second of all answers together, and the gateway's CPU seconds
+    per token, to `figures`. Raises SystemExit if a request fails.
     """
     process = psutil.Process(gateway.pid)
 

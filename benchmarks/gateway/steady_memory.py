@@ -4,9 +4,12 @@
 
 Ten requests run at the same time: chats with shared beginnings, a few chats without, JSON and embeddings.
 Answers have a few tokens, so 10,000 requests take about 20 minutes. The prompt cache is small, in RAM and on
-disk, so that it is full early, and what grows afterwards is a leak. Memory counts as flat if the last tenth
-is within 5 % of the second to fourth. With fewer than about 2,000 requests the cache is still being filled by
-then.
+disk, so that it is full early, and what grows afterwards is a leak.
+
+Memory is measured after each tenth of the requests. The engine's memory counts as flat if the last value is
+at most 5 % above the median of the second, third and fourth value. REQUESTS should be at least 2,000, which
+is the default: with fewer requests, the cache is not full after the second tenth, and its growth looks like a
+leak.
 """
 
 from __future__ import annotations

@@ -74,9 +74,9 @@ async def measure(url: str, home: Path, reranker: str | None) -> bool:
     combined search, by meaning and words, did not find. Return whether, in each set of questions, the
     combined search has at least the recall of the search by meaning alone and of that by words alone.
 
-    The gateway at `url` computes the embeddings, and the index is stored in the folder `home`. `reranker` is
-    a model that also ranks the results of the combined search; None: only the oracle does. Raises SystemExit
-    if docs/ cannot be indexed.
+    The gateway at `url` computes the embeddings, and the index is stored in the folder `home`. The results of
+    the combined search are also ranked by an oracle, which knows the right passage and puts it first, and by
+    the model `reranker` unless that is None. Raises SystemExit if docs/ cannot be indexed.
     """
     good, sets = True, read_questions()
     async with aiohttp.ClientSession() as session:

@@ -171,7 +171,10 @@ def _load_s(program: str, folder: Path) -> float:
 
 
 def _measure_restarts(log: Log, rounds: int, folder: Path) -> None:
-    """Log the seconds from `kill -9` of the engine to the first token of a request that is sent at once."""
+    """Start a gateway whose engine loads the model in `folder`, and kill the engine with SIGKILL `rounds`
+    times. Log, for each kill, the seconds until the first token of a request that is sent at once. If that
+    fails, log the failure and make no further round.
+    """
     row = "reload/restart_s"
     stopped = GatewayProcess(**SETTINGS)
     (stopped.home / "vestal.yaml").write_text(CONFIG.format(folder=folder))

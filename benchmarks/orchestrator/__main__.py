@@ -57,8 +57,9 @@ def chunks(models: StandInControl, given: argparse.Namespace) -> bool:
     """Index a corpus of `given.chunks` chunks in the first cycle of the orchestrator's main loop, once for
     each memory limit of the container in `given.limits`. `models` stands in for the model servers.
 
-    Return whether, under each limit, all chunks were stored, the kernel killed no process for lack of memory,
-    searches found the chunks, and FILES_A_S files per second of the unchanged corpus were checked again.
+    Return True if all of this is so under each limit: All chunks were stored. The kernel killed no process
+    for lack of memory. Each search for a chunk that was drawn at random had that chunk as its first result.
+    The later cycles, in which no file had changed, checked at least FILES_A_S files per second for changes.
     """
     results = [_indexed(models, limit, given.chunks) for limit in given.limits]
     return all(results)
@@ -94,8 +95,8 @@ def _held(one: Container, title: str, count: int) -> bool:
 
 def _found(one: Container, title: str) -> bool:
     """Draw SEARCHES passages of the indexed corpus at random, and search for each in the container `one`.
-    Print how many searches have their passage as the first result, and the memory, labeled with `title`.
-    Return whether all searches do.
+    Print, labeled with `title`, how many searches had their passage as the first result, and how much memory
+    the orchestrator's process then uses. Return whether all searches had their passage as the first result.
     """
     draw, found = random.Random(2), 0
     paths = sorted((one.knowledge / "docs").iterdir())

@@ -87,7 +87,13 @@ class ReachableModels(Protocol):
 
 
 class Container:
-    """One container with its own volume and knowledge folder, all of which are removed at the end."""
+    """A container of the orchestrator's image, with its own volume and knowledge folder. `start` starts it.
+    Container, volume and folder are removed when the `with` block ends.
+
+    `models` stands in for the model servers. `mem_limit` is the container's memory limit as Docker writes it,
+    such as `512m`. `command` is the command of the orchestrator that runs in the container, such as `run`,
+    and `env` holds additional environment variables.
+    """
 
     def __init__(self, models: ReachableModels, mem_limit: str, command: str = "run", **env: str) -> None:
         self.name = f"vestal-bench-{os.getpid()}-{time.monotonic_ns() % 10**9}"

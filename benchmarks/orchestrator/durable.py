@@ -97,7 +97,10 @@ def resumed_after_restart_s() -> float:
 
 
 def taken_over_s() -> float:
-    """Kill a worker during a call. Return the seconds from the kill until another worker repeats the call."""
+    """Run two orchestrator processes with one Postgres database, and kill the one whose task is waiting for
+    the answer to a model call. Return the seconds from the kill until the other process makes the call again.
+    Raises TimeoutError if no call is made within DEADLINE_S seconds.
+    """
     postgres = importlib.import_module("tests.services.real_postgres").RealPostgres
     with ExitStack() as stack:
         models = stack.enter_context(stand_in())

@@ -1,8 +1,11 @@
-"""Run tasks whose steps do nothing: `python -m benchmarks.orchestrator.step_times TASKS`.
+"""Measure the time between the steps of tasks whose steps do nothing.
 
-It prints JSON, in milliseconds: `steps`, the times between the starts of successive steps, in which each
-result is stored; `tasks`, the times from a task's submission to its last step; `undurable`, the times between
-steps if the same workflow runs without a database.
+    python -m benchmarks.orchestrator.step_times TASKS
+
+TASKS is the number of tasks. The program prints a JSON object with three lists of times in milliseconds.
+`steps` has the times from the start of a step to the start of the next one, which include storing the step's
+result. `tasks` has the times from a task's submission to the start of its last step. `undurable` has the same
+times as `steps`, for the same workflow without a database.
 """
 
 from __future__ import annotations
@@ -25,8 +28,9 @@ TASK_TIMEOUT_S = 30.0
 
 
 class IdleSteps:
-    """The steps plan, retrieve and answer without any work. `began` records when each step starts, in
-    seconds.
+    """Stand-ins for the orchestrator's steps `plan`, `retrieve` and `answer`, which do no work. `began`
+    records when each step starts, in seconds of `time.perf_counter`. The last step, `answer`, sets the event
+    `answered`.
     """
 
     def __init__(self) -> None:

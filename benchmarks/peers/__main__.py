@@ -1,4 +1,4 @@
-"""Install, remove and list the peers.
+"""Install, remove and list the peers, which are the programs with which the benchmarks compare Vestal.
 
     python -m benchmarks.peers                        list them, and why one cannot run here
     python -m benchmarks.peers install NAME … | all

@@ -43,6 +43,8 @@ class Environment:
 
     `program` is the path of the peer's executable in the folder. `pins` names the files in `requirements/`
     that pin the versions of the peer's packages. `fill` is a function that installs the peer into the folder.
+    `on_path` is the name of a program on the PATH that is used if the folder has none; "" if there is no such
+    program.
     """
 
     name: str
@@ -50,7 +52,6 @@ class Environment:
     pins: tuple[str, ...]
     fill: Callable[[Environment, Say], None]
     on_path: str = ""
-    """The name of a program on the PATH that is used if the folder has none; "" if there is no such one."""
 
     @property
     def folder(self) -> Path:

@@ -123,7 +123,10 @@ def interleaved(rows: np.ndarray, heads: int) -> np.ndarray:
 
 
 def _add_tokenizer(writer: Any, folder: Path, config: dict[str, Any]) -> None:
-    """Add a byte-level BPE tokenizer, which splits text as SmolLM's does, and its chat template."""
+    """Add the tokenizer and the chat template of the model in `folder` to the GGUF file that `writer`, a
+    gguf.GGUFWriter, writes. The tokenizer is described as a byte-level BPE tokenizer that splits text as
+    SmolLM's does. `config` is the content of the model's `config.json`.
+    """
     import gguf
 
     tokenizer = json.loads((folder / "tokenizer.json").read_text())

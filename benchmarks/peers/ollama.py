@@ -43,8 +43,9 @@ def command(launch: Launch) -> Sequence[str]:
 
 
 def environment(launch: Launch) -> Mapping[str, str]:
-    """Return Ollama's environment variables for as many streams as a comparison has, with a separate store of
-    models.
+    """Return environment variables for Ollama. It then listens on the port of `launch`, keeps its models in
+    the home folder of `launch`, and serves up to STREAMS requests at the same time, which is the largest
+    number that a comparison sends.
     """
     return {
         "OLLAMA_HOST": f"127.0.0.1:{launch.port}",

@@ -117,7 +117,7 @@ class RunningProcess:
 
     def terminate(self, timeout_s: float = STOP_S) -> None:
         """Send SIGTERM to the process, but not to its children, and wait up to `timeout_s` seconds for its
-        end.
+        end. If it still runs then, return without killing it.
         """
         if self._process is None:
             return

@@ -52,8 +52,9 @@ def _rapid_mlx(launch: Launch) -> list[str]:
 
 
 def _fusion_mlx(launch: Launch) -> list[str]:
-    """Return the command that starts the server, and create a folder of links to the model where fusion-mlx
-    allows a model to be.
+    """Return the command that starts fusion-mlx's server. Also create a folder with links to the model's
+    files below `.fusion-mlx/models` in the server's home, because fusion-mlx accepts models only in certain
+    folders, of which this is one.
     """
     folder = launch.home / ".fusion-mlx" / "models" / SENT_MODEL
     folder.mkdir(parents=True)

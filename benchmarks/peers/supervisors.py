@@ -75,7 +75,14 @@ class SupervisorPeer(Peer, Protocol):
 
 @dataclass(frozen=True)
 class ForegroundSupervisor:
-    """A supervisor that one command starts. `command` writes its settings and returns that command."""
+    """A supervisor that is started in the foreground by one command.
+
+    `why_not` returns None if the supervisor can run on this machine, else a sentence that says why it cannot.
+    `installed_version` returns the supervisor's version; "" if there is none. `command` is called with a
+    folder and the executable file that is to be supervised. It writes the supervisor's settings to the
+    folder, and returns the command as a list of arguments. `env` is called with the same folder, and returns
+    environment variables to add.
+    """
 
     name: str
     why_not: Callable[[], str | None]

@@ -112,7 +112,9 @@ class GatewayProcess:
         return self._log.read_text(errors="replace")
 
     def events(self, *names: str) -> Iterator[dict[str, Any]]:
-        """Yield the events with these names from the gateway's log."""
+        """Yield the events with these names that are in the gateway's log when iteration begins, oldest
+        first. Without names, none is yielded.
+        """
         for line in self.log().splitlines():
             if line.startswith("{"):
                 with contextlib.suppress(ValueError):

@@ -27,10 +27,14 @@ END_S = 10.0
 
 
 class StackProcess:
-    """A stack that `vestal up` starts and `vestal down` stops. `env` holds further settings.
+    """A stack that `vestal up` starts and `vestal down` stops.
 
-    It runs from a copy of the code, so that an upgrade can be tried by changing the copy. Its home, which
-    also holds that copy, is deleted at the end unless `keeps_home`.
+    Gateway, agent and orchestrator get three consecutive ports from `first_port`, or free ports if it is 0.
+    `env` holds environment variables for the stack's processes, which take precedence over those that this
+    class sets.
+
+    The stack runs from a copy of the code, so that an upgrade can be tried by changing the copy. The stack's
+    home folder, which also holds that copy, is deleted when the `with` block ends, unless `keeps_home`.
     """
 
     def __init__(self, *, keeps_home: bool = False, first_port: int = 0, **env: str) -> None:

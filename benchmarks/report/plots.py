@@ -95,7 +95,9 @@ PLOTS = (
 
 
 def svg_files(figures: Sequence[Figure]) -> dict[str, str]:
-    """Return the charts as SVG by file name. A chart without any figure is left out."""
+    """Draw the charts of PLOTS with the values in `figures`. Return a dict from file names to SVG texts. A
+    chart is left out if `figures` has no value for it.
+    """
     rows = {row.name: row for row in rows_of(figures)}
     charts = {plot.file: (plot, list(_groups(plot, rows))) for plot in PLOTS}
     return {

@@ -69,8 +69,8 @@ def newest_figures(runs: Sequence[Stored]) -> list[Figure]:
 
 
 def own_tables() -> dict[str, TableMaker]:
-    """Return, by scenario, the functions that make the tables of the scenarios whose tables have columns of
-    their own.
+    """Return a dict from a scenario's name to the function that makes its table. Scenarios whose table has
+    the usual columns are not in it.
     """
     return {"faults": fault_table.markdown}
 

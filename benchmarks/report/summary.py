@@ -34,8 +34,9 @@ class Cell:
 
 @dataclass
 class Row:
-    """One row of a table: its unit, whether higher or lower values are better, and its cells by subject, in
-    order of appearance.
+    """One row of a table: the name of what was measured, its unit, and whether higher or lower values are
+    better. `cells` maps each subject (Vestal, a variant of it, or a peer) to its cell. The subjects are in
+    the order in which they first appear in the figures.
     """
 
     name: str

@@ -27,8 +27,8 @@ class Ended:
 
 
 class RunFolder:
-    """The files of one run. Lines are appended whole and files are replaced, so that `kill -9` damages
-    nothing.
+    """The files of one run. A line is appended to a file by a single write. Any other change writes a new
+    file and renames it to the old one's name. Therefore `kill -9` damages nothing.
     """
 
     def __init__(self, path: Path) -> None:

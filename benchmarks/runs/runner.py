@@ -34,8 +34,9 @@ class Order:
         return self.rounds or (scenario.quick_rounds if self.mode == QUICK else scenario.full_rounds)
 
     def budget_s(self, scenario: Scenario, since_begin_s: float) -> float:
-        """Return how many seconds a scenario may take. A quick run, which began `since_begin_s` seconds ago,
-        also has a limit for all scenarios.
+        """Return how many seconds a scenario may take. `since_begin_s` is how many seconds ago the run began.
+        In a quick run, a scenario gets at most the rest of the QUICK_RUN_S seconds that the whole run has,
+        less END_S seconds for its interruption; this may be 0 or negative.
         """
         if self.mode == FULL:
             return scenario.full_s

@@ -1,6 +1,6 @@
 """Simulate 1, 10 and 100 machines that share their load, and workers that share one Postgres.
 
-    python -m benchmarks.scale                 simulate; write figures, plots, and the page's tables
+    python -m benchmarks.scale                 simulate; write figures, plots and the tables of docs/scale.md
     python -m benchmarks.scale render          write the plots and tables again from figures.json
     python -m benchmarks.scale --parameters F  print the tables for the parameters in F; nothing is written
 

@@ -56,9 +56,10 @@ class PromptCache:
 
 @dataclass(eq=False)
 class Job:
-    """A turn in a slot. `answer_left` is how many answer tokens are left to generate, and `prompt_left` how
-    many tokens before them are left to compute, of which a token from the prompt cache counts as
-    `restored_token_cost` tokens.
+    """A turn that occupies one of the engine's slots. `prompt_left` is the work that is left before the next
+    token of the answer, in tokens to compute. A token that is restored from the prompt cache counts as the
+    fraction `restored_token_cost` of a token. `answer_left` is how many tokens of the answer are left to
+    generate.
     """
 
     turn: Turn
@@ -145,8 +146,8 @@ class Engine:
             turn.cut_off_at = None
 
     def _settle(self) -> None:
-        """Finish complete turns, fill the slots, and schedule a call for the time when the next prompt or
-        answer is complete.
+        """Finish the turns whose answers are complete, and start waiting turns in the free slots. Schedule
+        the next call of this method for the time when the next prompt or answer will be complete.
         """
         finished = [job for job in self.jobs if job.prompt_left == job.answer_left == 0]
         self.jobs = [job for job in self.jobs if job not in finished]

@@ -91,14 +91,17 @@ class Survived:
 
 @dataclass(frozen=True)
 class Worked:
-    """How workers that die now and then served tasks on one Postgres.
+    """How workers that die now and then served tasks on one Postgres server.
 
-    `repeated_calls_share` is the number of repeated calls of models, divided by the number that the tasks
-    need. `taken_over` is how many tasks had to be continued after their worker died. `pause_p50_s` and
-    `pause_max_s` are the median and the longest of the pauses before they were continued.
-    `postgres_rest_share` is the busy share of Postgres's one core while all workers are idle,
-    `postgres_share` the one while they have tasks. `connections` is how many connections all idle workers
-    have together, `connections_busy` how many they have at most with tasks.
+    `repeated_calls_share` is how many model calls were made again after a death, divided by how many calls
+    the tasks need. `taken_over` is how many tasks lost their worker by its death and were continued by a
+    worker later. `pause_p50_s` and `pause_max_s` are the median and the longest of these interruptions, each
+    from the death until a worker takes the task up.
+
+    `postgres_rest_share` is the share of its one core (0 to 1) that Postgres uses while all workers are idle,
+    and `postgres_share` the share that it uses while they have tasks. `connections` is how many connections
+    to Postgres all workers together have while they are idle, and `connections_busy` the most that they have
+    while they have tasks.
     """
 
     workers: int
@@ -137,11 +140,12 @@ def served(parameters: Parameters, machines: int, routing: str, per_hour: int, s
 def survived(
     parameters: Parameters, machines: int, *, take_over: bool, rotated: bool, seed: int = 1
 ) -> Survived:
-    """Simulate 100 machine-hours in which engines and machines die, and return the effects.
+    """Simulate 100 machine-hours in which engines and machines die. Return how many answers the deaths cut
+    off, and how these answers were completed.
 
     With `take_over`, turns are placed by Vestal's rule, and living machines continue the answers of dead
-    ones. Without it, a balancer assigns turns to the machines round robin. With `rotated`, each machine has
-    its peers in another order.
+    ones. Without it, a balancer assigns turns to the machines round robin. With `rotated`, each machine's
+    list of peers begins with the machine after it; without it, the lists of all machines have the same order.
     """
     settings = FleetSettings(
         machines, FAILURE_LOAD, FAILURE_MACHINE_S / machines, seed, has_failures=True, rotated=rotated

@@ -198,10 +198,12 @@ class Fleet:
         self.loop.after(self._draw.expovariate(1 / every_s), lambda: self._machine_dies(node))
 
     def _cut_off(self, turn: Turn, dead: int) -> None:
-        """Schedule the continuation of a turn after its machine `dead` died: on the machine that has a copy
-        of its answer log, or else on the dead machine when it is back.
+        """Schedule the continuation of a turn whose machine, number `dead`, has died. It continues on a
+        machine that has a copy of the turn's answer log or, if there is none, on the dead machine when that
+        is back.
 
-        If the routing has no take-over, the client sends the request again instead.
+        If the routing rule has no take-over, machines do not continue each other's turns. The client then
+        sends the request again, `client_back_s` seconds later.
         """
         self._note_cut(turn)
         if not self._routing.has_take_over:
@@ -230,8 +232,8 @@ class Fleet:
         no such machine.
 
         If a machine passed the turn on to `dead`, only that machine has a copy. Otherwise, the first living
-        machine in `dead`'s list of peers has one. Of a turn that was taken over before there is no copy,
-        because its answer log is not copied a second time.
+        machine in `dead`'s list of peers has one. If the turn was already taken over earlier
+        (`is_taken_over`), there is no copy, because its answer log is not copied a second time.
         """
         if turn.is_taken_over:  # its records are not copied to a third machine
             return None

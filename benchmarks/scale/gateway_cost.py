@@ -2,9 +2,11 @@
 
     python -m benchmarks.scale.gateway_cost [ROUNDS]
 
-A gateway whose engine generates nothing streams tokens, and answers /health as if its peers asked. The CPU
-time to send /health requests and to choose a machine is measured in this process, with the classes that
-gateways use. The figures are copied into parameters.yaml by hand.
+The measured gateway runs with a fake engine, which makes up tokens without a model. The gateway streams these
+tokens, and answers /health requests that this benchmark sends in place of peers. The CPU time that a gateway
+takes to send a /health request, or to choose a machine for a request, is measured in this process, with the
+classes that gateways use. ROUNDS is how often the streams are measured (3 by default). The figures are copied
+into parameters.yaml by hand.
 """
 
 from __future__ import annotations

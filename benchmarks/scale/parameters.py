@@ -147,8 +147,8 @@ class Parameters:
 
 
 def read_parameters(path: Path = FILE) -> Parameters:
-    """Return the parameters in a file. Raises ValueError if a parameter is missing, unknown or has no
-    source.
+    """Return the parameters in a YAML file. Each has a `value`, and a `source`: a text that says where the
+    value comes from. Raises ValueError if a parameter is missing or unknown, or has no value or no source.
     """
     raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     sections = [

@@ -1,11 +1,12 @@
-"""Measure how many transactions, and how much CPU time of Postgres, workers and tasks take on the server that
-they share.
+"""Measure the load that workers and tasks put on the Postgres server that they share: the number of
+transactions, and the server's CPU time.
 
     python -m benchmarks.scale.postgres_cost [WORKERS]
 
-A real Postgres that syncs its log runs here, with the orchestrator and workers as processes, and a stand-in
-for the models that answers at once. CPU time is measured instead of elapsed time, so that other load of the
-machine changes the figures little. They are copied into parameters.yaml by hand.
+A real Postgres that syncs its log runs here, with the orchestrator and WORKERS workers (2 by default) as
+processes, and a stand-in for the models that answers at once. CPU time is measured instead of elapsed time,
+so that other load of the machine changes the figures little. The figures are copied into parameters.yaml by
+hand.
 """
 
 from __future__ import annotations

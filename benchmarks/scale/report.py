@@ -60,8 +60,9 @@ def plots(figures: Mapping[str, Any]) -> dict[str, str]:
 
 
 def page(text: str, blocks: Mapping[str, str]) -> str:
-    """Return the page's text with its generated blocks replaced. Raises ValueError if the text has no place
-    for one of them.
+    """Return the page `text` with new content in its generated blocks. `blocks` maps the name of each block
+    to its new content. A block lies between the two HTML comments that BEGIN and END form with its name.
+    Raises ValueError if one of these comments is missing.
     """
     for name, block in blocks.items():
         begin, end = BEGIN.format(name), END.format(name)

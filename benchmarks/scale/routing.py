@@ -172,7 +172,8 @@ class _Gateway:
 
     def _hear(self, url: str, state: PeerState, node: Node, now: float) -> None:
         """Update `state`, which is what this gateway knows about a peer, with the polls of that peer since
-        the last call of this method, both answered and missed ones.
+        the last call of this method, both answered and missed ones. `node` is the peer's simulated machine,
+        and `url` the machine's number as text, which serves as the peer's URL.
         """
         if node.looked_at > self._heard_at[url]:
             self._heard_at[url] = node.looked_at

@@ -36,10 +36,11 @@ class Turn:
 
     `origin` is the number of the machine that got the request from the client, or of the one that took it
     over last. `placed_on` is the number of the machine to which it was sent last, and `is_passed_on` says
-    whether `origin` passed it on to another machine. `is_taken_over` says whether a peer continues it that
-    had not received it from the client. `given` tokens of the answer have been generated so far.
-    `computed_tokens` counts the tokens of the prompt that were not taken from a prompt cache, and the tokens
-    of an interrupted answer that were computed again. `finishes` counts how often the answer was complete.
+    whether `origin` passed it on to another machine. `is_taken_over` says whether, after a death, the request
+    is continued by a machine to which the client did not send it. `given` tokens of the answer have been
+    generated so far. `computed_tokens` counts the tokens of the prompt that were not taken from a prompt
+    cache, and the tokens of an interrupted answer that were computed again. `finishes` counts how often the
+    answer was completed; more than once would be an error.
 
     A death of its machine, or of its engine during the answer, cuts the request off. `was_cut_off` says
     whether that ever happened, and `cut_off_at` is when it happened, None once the answer goes on. `pauses_s`

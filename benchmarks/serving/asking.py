@@ -105,7 +105,10 @@ def tokens_per_s(
 
 
 def first_token_s(server: Server, messages: Messages, tokens: int = 4) -> float:
-    """Return the seconds from sending a request to its first text."""
+    """Send a request for an answer of up to `tokens` tokens, and read the answer to its end. Return the
+    seconds from sending the request to the first text of the answer. Raises RuntimeError if the request fails
+    or the answer has no text.
+    """
     found, began, _ = answers(server, [request(server, messages, tokens)])
     return found[0].pieces_at[0] - began
 

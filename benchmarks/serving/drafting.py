@@ -1,13 +1,17 @@
-"""Measure how much drafting (speculative decoding) speeds up an answer that copies its prompt, and how much
-it slows down one that does not.
+"""Measure how drafting (speculative decoding) changes the speed of three sorts of answers: one that copies
+its prompt, free prose, and one that follows a JSON schema.
 
     python -m benchmarks.serving.drafting [ROUNDS [SUBJECT …]]
 
-These servers have the same model and take turns: a gateway with drafting, one without, one that also has a
-draft model, and mlx_lm.server with and without the same draft model. SUBJECT is the name of one of them; by
-default, all take part. mlx_lm.server is not measured with a JSON schema, which it does not support. The
-requests are greedy, streamed chat completions; the time is from the first text to the last. The gain is the
-speed with drafting divided by the speed without in the same round.
+These servers run the same model and take turns: a gateway with drafting but no draft model, a gateway without
+drafting, a gateway with drafting and a draft model, and mlx_lm.server with and without the same draft model.
+mlx_lm.server gets no requests with a JSON schema, which it does not support. ROUNDS is how often each server
+is measured in each case (2 by default). SUBJECT is the name of a server; by default, all take part.
+
+The requests are greedy, streamed chat completions, of which 1, 4 or 8 run at the same time. The speed is in
+tokens per second of all of them together, from the first text to the last. The gain is the speed of the
+gateway with drafting but no draft model, divided by the speed of the gateway without drafting in the same
+round.
 """
 
 from __future__ import annotations

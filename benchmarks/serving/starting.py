@@ -60,8 +60,9 @@ class PeerServer:
 
 @cache
 def bench_model() -> BenchModel:
-    """Return the model of the benchmarks in the formats that peers read; only its folder if the other formats
-    cannot be written, for example because `gguf` is not installed.
+    """Return the model of the benchmarks in the forms that Vestal and the compared servers read: a folder of
+    safetensors, a GGUF file, and a smaller draft model. Return only the folder if the others cannot be
+    written, for example because the package `gguf` is not installed.
     """
     folder = installed_models() / MODEL.replace(":", "__")
     try:

@@ -2,8 +2,9 @@
 
     python -m benchmarks.serving.stream_pause [KILLS]
 
-One stream of the small model runs at a time. The pause is the longest silence between two parts of the text
-that ends after the kill, as the client sees it.
+KILLS is how many kills are measured with a standby engine, and how many without (8 by default). One stream of
+the small model runs at a time. The pause is measured at the client: it is the longest time between two
+successive parts of the text, from the last part before the kill to the end of the stream.
 """
 
 from __future__ import annotations
@@ -44,9 +45,9 @@ def measure(log: Log, subjects: Subjects, rounds: int) -> None:
 
 
 async def pause_s(server: Server) -> float:
-    """Start one stream and kill the engine that computes it. Return the length in seconds of the longest
-    pause between two parts of its text that was not over before the kill. Raises RuntimeError if the stream
-    does not continue.
+    """Start one stream, and kill the engine that computes it when PARTS_BEFORE parts of the text have
+    arrived. Return the longest time in seconds between two successive parts of the text, from the last part
+    before the kill to the end of the stream. Raises RuntimeError if no text arrives after the kill.
     """
     answer = Answer()
     async with aiohttp.ClientSession() as session:

@@ -68,7 +68,9 @@ def _first_tokens(tokens: int, prompt: Messages, server: Server) -> dict[str, fl
 
 
 def _restart(server: Server) -> None:
-    """Kill the server's engine or process, and wait until the server has answered a request again."""
+    """Wait WRITTEN_S seconds, then kill the engine of Vestal, or the whole process of another server. Return
+    when the server has a new engine or process and has answered a request.
+    """
     time.sleep(WRITTEN_S)
     server.kill()
     server.until_restarted()

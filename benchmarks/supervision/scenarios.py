@@ -79,7 +79,10 @@ class Case:
 
 @contextlib.contextmanager
 def case(peer: SupervisorPeer, script: str) -> Iterator[Case]:
-    """Run a supervisor with `script` as its child, and kill all their processes at the end."""
+    """Start the supervisor `peer` with one child, a shell script that runs the commands `script`, and yield
+    both as a Case. At the end of the `with` block, kill the supervisor, the child and the child's own
+    children. Raises PeerFailed if the supervisor or its child does not start.
+    """
     with TemporaryDirectory(prefix="vestal-bench-") as name:
         folder = Path(name)
         child = folder / "child"

@@ -125,7 +125,7 @@ async def _adopt_or_start_ollama(ollama: OllamaService, journal: Journal) -> Non
 
 
 async def _stop_comes_first(stop: asyncio.Event, other: asyncio.Event) -> bool:
-    """Wait until one of the events is set, and return whether it was `stop`."""
+    """Wait until one of the events is set. Return True if `stop` is set, even if both are, else False."""
     waits = [asyncio.ensure_future(each.wait()) for each in (stop, other)]
     try:
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
@@ -139,7 +139,8 @@ async def _leave_children(components: Components, loops: BackgroundLoops, journa
     """Stop the agent's own work, and leave every child process running for the program that replaces the
     agent.
 
-    A recovery pass, or what a person asked for, is canceled if it has not ended after PASS_END_S seconds.
+    A recovery pass, and the starts, stops and restarts of services that a person has requested, have
+    PASS_END_S seconds in all to end; then they are canceled.
     """
     control = components.listener_context.service_control
     journal.record("agent", "agent_replacing")

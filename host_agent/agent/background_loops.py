@@ -26,7 +26,13 @@ Loop = Callable[[], Awaitable[None]]
 
 
 class BackgroundLoops:
-    """Runs each background loop of the agent in an asyncio task of its own."""
+    """Runs each background loop of the agent in an asyncio task of its own. Such loops request recovery
+    passes, check the MLX server and rotate logs, for example; the method `start` lists all of them.
+
+    `token` is the bearer token that clients of the agent must send. `kept_files` are files of the agent, such
+    as its PID file. One loop writes the token's file and each of `kept_files` again if that file is deleted
+    or changed.
+    """
 
     def __init__(
         self,

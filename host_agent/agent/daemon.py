@@ -60,10 +60,11 @@ async def _run(
     this process. If the new program cannot be executed, run the agent of the present program again; the
     services keep running meanwhile.
 
-    `gateway` is the command that starts the gateway, and `restarter` says what restarts the agent if it dies.
-    The agent writes each of `kept_files` again if that file is deleted or changed. `handed_over` has what the
-    program that this agent replaced in the same process passed on; it also takes up what this agent passes to
-    the next program.
+    `token` is the bearer token that clients of the agent must send. `gateway` is the command that starts the
+    gateway, and `restarter` says what restarts the agent if it dies. The agent writes each of `kept_files`
+    again if that file is deleted or changed. `handed_over` has the sockets, the lock and the report that an
+    earlier agent in this process left for this one. If this agent is replaced, it stores in `handed_over`
+    what it leaves for the next program.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -46,9 +46,9 @@ class SingleInstance:
     """The lock that only one agent of a home can hold, from `acquire` to `release` or until the process ends.
     If another agent holds it, `acquire` raises AlreadyRunning at once.
 
-    `inherited` is the file descriptor of the lock if an agent that this program replaced in the same process
-    left it open, else None. `pid_file` names the process that holds the lock. The agent writes this file
-    again if it is deleted.
+    `inherited` is the file descriptor of the lock if this program has replaced an earlier agent by `execve`,
+    which keeps the process and its open files; else None. `pid_file` names the process that holds the lock.
+    The agent writes this file again if it is deleted.
     """
 
     def __init__(self, home: Home, inherited: int | None = None) -> None:

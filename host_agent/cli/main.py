@@ -111,8 +111,9 @@ def _system_error_sentence(error: OSError) -> str:
 
 
 def _write_traceback(config: object) -> str:
-    """Append the current exception's traceback to logs/vestal.log. Return a clause for the error message that
-    names this file or, if it cannot be written, a command that shows more.
+    """Append the current exception's traceback to logs/vestal.log in the home folder of `config`, which is a
+    Config, or None if the settings were not loaded. Return a clause for the error message that names this
+    file or, if it was not written, a command that shows more.
     """
     try:
         path = config.home.logs / "vestal.log"  # type: ignore[attr-defined]

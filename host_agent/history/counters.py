@@ -32,8 +32,11 @@ class Reading:
 
 
 def read(body: Mapping[str, Any], at: float) -> tuple[dict[str, float], Reading]:
-    """Return the statistics about memory and requests in a response to GET /health, and the reading of the
-    counters.
+    """Return two things from `body`, the gateway's response to GET /health: the statistics about memory and
+    requests, by name, and a Reading, which holds the values of the gateway's counters.
+
+    `at` is when the response arrived (monotonic, in seconds). `growth` computes from two Readings how much
+    each counter has grown.
 
     Values that are not numbers are left out. Before the engine's first report there is no memory limit, and
     then no statistic about memory is returned.

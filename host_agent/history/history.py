@@ -32,7 +32,7 @@ class History:
     """Takes samples, writes them to `store`, and returns them as plots.
 
     `on_health` must be called after each health probe of the gateway, which happens every `probe_each_s`
-    seconds. While no gateway is probed, `run` takes samples of the machine's memory alone.
+    seconds. While no gateway is probed, `run` takes samples without the gateway's statistics.
     """
 
     def __init__(
@@ -65,9 +65,11 @@ class History:
             self._take(body)
 
     async def run(self) -> None:
-        """Sample the machine's memory alone while no gateway is probed and `on_health` takes no samples. Do
-        so each time that the last sample is 1.5 probe intervals old, but at least FINE_STEP_S. Run until
-        canceled.
+        """Take samples without the gateway's statistics while no gateway is probed, because `on_health` is
+        then not called. Run until cancelled.
+
+        Such a sample is taken whenever the last sample of any sort is as old as 1.5 probe intervals or
+        FINE_STEP_S, whichever is longer.
         """
         while True:
             self._sampled.clear()
@@ -78,7 +80,9 @@ class History:
                 self._take(None)
 
     def keep(self) -> None:
-        """Write the samples that could not be written earlier, because the disk was full."""
+        """Try to write the samples that could not be written earlier, for example because the disk was full.
+        If this fails again, the samples stay in memory until the next call.
+        """
         self._store.keep()
 
     def plot(self, name: str) -> dict[str, Any]:

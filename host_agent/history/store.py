@@ -53,7 +53,9 @@ class HistoryStore:
         self.keep()
 
     def keep(self) -> None:
-        """Write the samples that could not be written earlier, because the disk was full."""
+        """Try to write the samples that could not be written earlier, for example because the disk was full.
+        If this fails again, record the failure in FAILURES; the samples stay in memory until the next call.
+        """
         if not self._unsaved:
             return
         try:

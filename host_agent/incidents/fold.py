@@ -79,8 +79,8 @@ class IncidentFold:
         self.ledger.take_changed()
 
     def _apply(self, entry: Entry) -> None:
-        """Update the incidents by `entry`. A bug in this must not keep the agent from starting: see
-        `on_bug`.
+        """Update the incidents by `entry`. If this raises an exception, which is a bug, pass the exception to
+        `on_bug` instead of raising it, so that the agent can still start. Raise it if there is no `on_bug`.
         """
         try:
             self.ledger.begin(entry.seq, entry.ts)

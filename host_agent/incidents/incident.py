@@ -124,6 +124,7 @@ class Incident:
 
     `first_seq` and `last_seq` are the numbers of its first and last journal entries. `parts` maps each
     service's name to what happened to the service; `pending` are the services that are not healthy yet.
+    `requests` are the clients' requests that the incident affected, with what became of them.
     `causes` are sentences about why the services failed, and `done` about what Vestal or a person did.
     `rebooted` is True if the machine restarted without a shutdown of Vestal.
 

@@ -1,6 +1,8 @@
 """Assign each fault to an incident, and close an incident when all its services are healthy. Pure.
 
-All times are those of the journal's entries. The machine's clock may be set while an incident is open.
+All times are those of the journal's entries. A later entry may have an earlier time, because the machine's
+clock may be set while an incident is open. So the entries are applied in the order of their numbers, and an
+incident never ends before it began.
 """
 
 from __future__ import annotations
@@ -86,8 +88,9 @@ class Ledger:
         return incident
 
     def note(self, entry: Entry, failure: Failure, service: str = "") -> None:
-        """Record a fault that is over at once. It is added to the incident that a failure of the service
-        would belong to. This incident ends unless one of its services is unhealthy.
+        """Record a fault that is over at once, in the incident to which a failure of its service would
+        belong. If there is no such incident, create one. Then end the incident, unless one of its services
+        is unhealthy.
 
         `entry` is the journal entry that reports the fault, and `failure` describes it. The service that
         failed is `service` or, if that is empty, `entry.service`.
@@ -179,10 +182,13 @@ class Ledger:
         return None
 
     def park_early(self, entry: Entry) -> Requests:
-        """Return new request counts, all 0, for requests whose engine's exit is not in the journal yet.
+        """Return a new, empty Requests object, to which the caller adds requests that wait because their
+        engine has ended, although the journal has no entry about the engine's exit yet. `entry` is the
+        journal entry about the waiting requests.
 
-        The incident of the next engine or gateway failure takes the counts over if that failure is recorded
-        within REOPEN_WITHIN_S of `entry`.
+        The next failure of the engine or the gateway decides what becomes of the object. If that failure is
+        at most REOPEN_WITHIN_S before or after `entry`, its incident takes over the requests. Otherwise, or
+        if this method is called again first, they are discarded.
         """
         self._early, self._early_at = Requests(), entry.ts
         return self._early
@@ -194,8 +200,8 @@ class Ledger:
 
 
 def _is_near(incident: Incident, ts: float) -> bool:
-    """Return whether a fault at `ts` belongs to the incident, judged by the time since its last activity.
-
-    The fault may be up to REOPEN_WITHIN_S later, or LATE_S earlier.
+    """Return whether a fault at the time `ts` belongs to the incident. It does if `ts` is at most LATE_S
+    before or REOPEN_WITHIN_S after the incident's last activity: its last fault or its end, whichever is
+    later.
     """
     return -LATE_S <= ts - incident.last_activity_at <= REOPEN_WITHIN_S

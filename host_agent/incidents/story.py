@@ -20,8 +20,10 @@ NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight",
 
 
 def as_json(incident: Incident, clock: Clock, now: float) -> dict[str, Any]:
-    """Return the incident as the JSON object that GET /incidents contains for it. `now` is in seconds since
-    1970.
+    """Return the incident as the JSON object that GET /incidents contains for it.
+
+    `clock` formats the times in the object's `sentence`. `now` is the current time in seconds since 1970, up
+    to which the duration of an open incident is computed.
     """
     requests = incident.requests
     return {
@@ -103,10 +105,11 @@ def times(count: int) -> str:
 
 
 def _parts(incident: Incident) -> list[Part]:
-    """Return what happened to each service of the incident, as the title and the sentences describe it.
+    """Return the parts of the incident that the functions of this module describe. A part says what happened
+    to one service.
 
-    If the machine restarted, the services whose processes only ended with the machine are left out, unless
-    there are no others.
+    If the machine restarted, leave out the services whose processes ended while no agent ran, because the
+    restart explains that. If no other services are in the incident, leave out none.
     """
     parts = list(incident.parts.values())
     mentioned = [part for part in parts if not (incident.rebooted and part.unseen)]

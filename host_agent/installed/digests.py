@@ -65,7 +65,9 @@ def code_digest(part: str) -> str:
 
 
 def code_of(text: str) -> str:
-    """Return the digest of the code, which is the half of the digest `text` before the period."""
+    """Return CODE, the digest of the code alone, if `text` is a digest `CODE.SETTINGS` from `digest`. If
+    `text` has no period, return all of it.
+    """
     return text.partition(".")[0]
 
 

@@ -92,9 +92,11 @@ class JournalDatabase:
         return status.st_dev, status.st_ino
 
     def put_aside(self, damage: str, damaged: FileId | None) -> None:
-        """Rename the file `damaged`, so that the next `open` creates an empty one. If another file is at the
-        path by now, leave that one alone. `damage` describes the damage, and becomes part of `replaced`. Only
-        the newest KEPT_COPIES damaged files are kept.
+        """Rename the journal's file, which is damaged, so that the next `open` creates an empty one. Only the
+        newest KEPT_COPIES damaged files are kept.
+
+        `damaged` identifies the damaged file. If it is None, or if another file is at the path by now, do
+        nothing. `damage` describes the damage, for the attribute `replaced`.
         """
         if damaged is None or damaged != self.file_at_path():
             return

@@ -1,7 +1,8 @@
 """Append events to the journal, read them back, and follow new ones.
 
-Only the agent writes the journal, from its event loop; kill -9 loses no event. Each event is also logged. The
-status page, `GET /events` and `GET /journal` read it. While the disk is full, events wait in memory.
+Only the agent writes the journal, from its event loop. An event that has been written survives kill -9. While
+the disk is full, events wait in memory, and are lost if the agent ends. Each event is also logged. The status
+page, `GET /events` and `GET /journal` read the journal, not the log.
 """
 
 import asyncio

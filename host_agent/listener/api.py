@@ -130,8 +130,10 @@ class Api:
         return web.Response(text=text, headers={"Content-Type": metrics.CONTENT_TYPE})
 
     async def page(self, request: web.Request) -> web.Response:
-        """Return the status page. With `?key=` of a one-time link, set the session cookie and redirect to the
-        page.
+        """Return the status page. It contains no data, so neither a token nor a session is needed.
+
+        With `?key=` of a one-time link, redirect to the page instead, and set the cookie of a new session. If
+        the key is unknown, used or expired, redirect without a cookie.
         """
         key = request.query.get("key")
         if key is None:

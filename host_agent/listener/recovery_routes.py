@@ -113,7 +113,9 @@ class RecoveryRoutes:
 
 
 def check_request(body: dict[str, Any]) -> None:
-    """Raise HttpError unless `ollama` and `mlx` are booleans, and `ts` a number or a string, if present."""
+    """Raise HttpError if a field of the request's body has the wrong type: `ollama` and `mlx` must be
+    booleans, and `ts` a number or a string. Each of the three may be missing or null.
+    """
     for name in LLM_SERVERS:
         if not isinstance(body.get(name), bool | None):
             raise HttpError("invalid_request", f"{name} must be true or false.")

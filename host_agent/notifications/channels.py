@@ -58,7 +58,9 @@ def desktop_command() -> tuple[str, ...] | None:
 
 
 async def show_on_desktop(command: tuple[str, ...], notice: Notice) -> None:
-    """Run `command` with the notice's title and text. Raises NotDelivered if the command fails."""
+    """Run `command`, with the notice's title and text appended as two arguments. Raises NotDelivered if the
+    command fails.
+    """
     result = await run_async(*command, f"Vestal: {notice.title}", notice.text, timeout_s=TIMEOUT_S)
     if result.exit_code:
         reason = result.text.strip() or f"exit code {result.exit_code}"
@@ -66,8 +68,8 @@ async def show_on_desktop(command: tuple[str, ...], notice: Notice) -> None:
 
 
 async def post_to_webhook(session: aiohttp.ClientSession, url: str, notice: Notice) -> None:
-    """Post the notice as JSON. Raises NotDelivered if the webhook does not answer or answers with an error.
-    The message omits the URL, which may hold a secret.
+    """Post the notice as JSON to the webhook at `url`. Raises NotDelivered if the webhook does not answer, or
+    answers with an error status. The exception's message omits the URL, which may hold a secret.
     """
     try:
         timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)

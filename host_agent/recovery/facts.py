@@ -24,12 +24,13 @@ class ServiceFacts:
     the service gave no answer but works. `evidence` says how a service without an answer was judged.
     `healthy` is True if the service's status is healthy and the probe did not fail. `paused` is True if the
     service's container is paused. `restarts_left` is how many more times recovery passes may restart the
-    running service: the limit per hour, less the restarts in the last hour.
+    running service: the limit per hour, less the restarts in the last hour. `stopped_by_hand` is True if a
+    person had the agent stop the service and nobody has started it since.
 
-    `controlled_by` may be the service's owner, which is another program or person, such as Homebrew or
-    systemd. `owner_plan` then describes how the owner starts or restarts the service. `refusal` says why the
-    agent may not have the service started or restarted in this way, and who can do it; it is "" if the agent
-    may.
+    `controlled_by` says through whom the service is started and restarted: the agent's supervisor, Docker,
+    the service's owner (another program or person, such as Homebrew or systemd), or nobody. The last two
+    fields are for a service with an owner: `owner_plan` says how to start it, or to restart it if it runs.
+    `refusal` says why the agent may not carry out this plan, and who can; it is "" if the agent may.
     """
 
     name: str
@@ -81,8 +82,11 @@ class PortFacts:
 
 @dataclass(frozen=True)
 class Facts:
-    """All facts of one round of checks. The services are in the order in which a pass handles them.
-    `headroom` says whether there is enough memory to start a model server.
+    """All facts that one check of the whole machine found. A recovery pass makes several such checks.
+
+    `services` are in the order in which the pass handles them. `ports` are the processes that hold the port
+    of a service that is down. `headroom` says whether there is enough memory to start a model server.
+    `orphans` are the processes that still run although the server that started them has ended.
     """
 
     services: tuple[ServiceFacts, ...]

@@ -30,10 +30,12 @@ class OllamaRemedies:
         self._service.forget_failures()
 
     async def control_through_owner(self, action: str, cause: str) -> None:
-        """Start or restart Ollama, as `action` says, through its owner. `cause` is the reason to record.
+        """Start or restart Ollama, as `action` says, through its owner: the program that starts and restarts
+        it, such as Homebrew. Without such a program, the agent starts its own server, in place of one that
+        runs; `cause` is the reason to record for this start.
 
-        Before a restart, check the server once more. Raises NotPossible if the server answers now, if the
-        agent may not act, or if one of the owner's commands fails.
+        Before a restart, check the server once more. Raises NotPossible if this check succeeds, if the agent
+        may not control Ollama, or if a command fails.
         """
         if action == "restart" and (await self._service.check()).verdict.ok:
             raise NotPossible("it answers again, so it was left alone")

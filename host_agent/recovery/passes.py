@@ -113,8 +113,8 @@ class Passes:
         returns True.
 
         The pass holds the lock file that other processes of Vestal use too. If another process holds it for
-        LOCK_TIMEOUT_S, the pass is skipped, and `report` says so. If callers joined after the last check had
-        begun, a new pass begins for them.
+        LOCK_TIMEOUT_S, the pass is skipped, and `report` says so. If callers joined after the last round of
+        checks had begun, or joined a skipped pass, a new pass starts for them as soon as this one has ended.
         """
         self.count += 1
         found: dict[str, Any] = {}
@@ -134,13 +134,14 @@ class Passes:
             self.request(f"asked for while pass {report.run_id} ended")
 
     async def _look_for_everyone(self, report: Report) -> dict[str, Any]:
-        """Run a round of checks and remedies, which writes its results to `report`, and another round for
-        callers that joined the pass meanwhile. Return the fields of the pass's journal entry that say which
-        services the last check found unhealthy, and why.
+        """Run rounds of checks and remedies until no caller has joined the pass since the last round began.
+        Each round writes its results to `report`. Return the fields of the pass's journal entry that say
+        which services the last check found unhealthy, and why.
 
         After each round, wait `join_window_s` for further callers, because a thousand simultaneous callers
         take longer to arrive than a check of a healthy machine takes. There are at most MAX_LOOKS rounds, and
-        none follows a round that ended more than `settle_s` seconds after the pass began.
+        a round that ends more than `settle_s` seconds after the first one began is the last. If callers have
+        joined since the last round began, `_run` starts a new pass for them.
         """
         under_way = RecoveryPass(self._checks, self._remedies, self._journal, report, self._settle_s)
         deadline = time.monotonic() + self._settle_s

@@ -47,14 +47,15 @@ class RecoveryPass:
         self._remaining: tuple[Issue, ...] = ()  # what the last check found
 
     async def look(self, joined: asyncio.Event, *, is_last: bool) -> None:
-        """Check the services and apply the remedies. Then check again until no service is expected to recover
-        any more, by itself or by its remedy, or until `settle_s` seconds are over. Write the results to the
-        report.
+        """Check the services and apply the remedies. Then repeat the check until no service is expected to
+        recover any more, by itself or by its remedy, or until `settle_s` seconds are over. Write the results
+        to the report.
 
-        Callers that join the pass set `joined`, and need a check that begins after they joined. So once
-        `joined` is set, end the repeated checks early, because the next call of this method makes that check.
-        If `is_last`, there is no next call, but a new pass follows for these callers; then end the checks
-        early only if a service also needs a remedy, which the new pass applies.
+        `joined`, which is clear when this method is called, is set when another caller joins the pass. Such a
+        caller needs a check that begins after it joined. So once `joined` is set, stop repeating the check:
+        the next call of this method, or else a new pass, makes the check for that caller. `is_last` says that
+        this call is the last, so that only a new pass can do so. Then stop early only if a service also needs
+        a remedy, which only a new pass can still apply.
         """
         began_at = time.monotonic()
         facts = await self._checks.gather()
@@ -98,12 +99,12 @@ class RecoveryPass:
         return True
 
     async def _recheck(self, joined: asyncio.Event, is_last: bool) -> Facts:
-        """Repeat the checks until no service is expected to recover by itself or by its remedy, but not for
-        longer than `settle_s` seconds. Return the facts of the last check.
+        """Repeat the check until no service is expected to recover any more, by itself or by its remedy, but
+        not for longer than `settle_s` seconds. Return the facts of the last check.
 
-        End early if `joined` is set, because callers that have joined the pass need a check by the next call
-        of `look`. If `is_last`, there is no such call, but a new pass follows for these callers; then end
-        early only if `joined` is set and a service also needs a remedy, which the new pass applies.
+        Stop early if `joined` is set: another caller has joined the pass and needs a check that begins later,
+        which the next call of `look` or else a new pass makes. `is_last` says that there is no next call of
+        `look`. Then stop early only if a service also needs a remedy, which only a new pass can still apply.
         """
         facts = await self._checks.gather()
         remedied = {issue.service for issue in self._applied}

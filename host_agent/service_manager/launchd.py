@@ -47,7 +47,10 @@ def agents(user_folder: Path, uid: int) -> Domain:
 
 
 def daemons(user: str, uid: int) -> Domain:
-    """Return the domain of LaunchDaemons, which run from boot on, as `user`. Only root may change them."""
+    """Return the domain of the LaunchDaemons. These jobs run from boot on, under the account named `user`,
+    and only root may change them. `uid` is the ID of the user that this process runs as; unless it is 0, the
+    ID of root, `needs_root` is True.
+    """
     return Domain(Path("/Library/LaunchDaemons"), "system", user, needs_root=uid != 0)
 
 

@@ -12,9 +12,12 @@ PLACEHOLDER = re.compile(r"@([A-Z_]+)@")
 
 
 def fill(template: str, values: Mapping[str, Any], extra_keys: Mapping[str, Any]) -> str:
-    """Return the template with each `@NAME@` replaced by a value of any type, and `extra_keys` added.
+    """Return the property list `template` with its placeholders filled in, and with `extra_keys` added at the
+    top level.
 
-    Raises KeyError if a placeholder has no value.
+    A placeholder is a string that is `@NAME@` as a whole. It is replaced by `values["NAME"]`, which may have
+    any type that a property list can hold, such as a dictionary or an integer. Raises KeyError if a
+    placeholder has no value.
     """
     keys = plistlib.loads(template.encode())
     return plistlib.dumps({**_filled(keys, values), **extra_keys}, sort_keys=False).decode()

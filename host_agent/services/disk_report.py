@@ -44,9 +44,10 @@ class DiskReport:
         self._is_failing = False
 
     def as_json(self) -> dict[str, Any]:
-        """Return three fields: `message` says what cannot be written ("" if all can), `write_failures` has
-        the failed writes of each process since its start, and `journal` is a sentence about a damaged journal
-        that was renamed, or "".
+        """Return three fields. `message` says what cannot be written now, "" if all can. `write_failures` is
+        {process: {kind of data, such as `log`: facts}}; the facts are `failed` (how many writes have failed
+        since the process started), `failing_since` and `error`. `journal` is a sentence about a damaged
+        journal that was renamed, "" if there is none.
         """
         failures = self._failures()
         return {

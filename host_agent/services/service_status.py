@@ -88,7 +88,9 @@ class ServiceStatus:
         return f"{self.detail.rstrip('.')}; {self.remedy}" if self.detail else self.remedy
 
     def with_extra(self, **extra: Any) -> "ServiceStatus":
-        """Return a copy with more fields in `extra`."""
+        """Return a copy of this status to whose field `extra` the arguments are added, by their names. An
+        argument replaces a value that has the same name.
+        """
         return replace(self, extra={**self.extra, **extra})
 
     def as_json(self) -> dict[str, Any]:

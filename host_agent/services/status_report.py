@@ -44,8 +44,8 @@ class FailureReport(Protocol):
 
 
 class StatusReport:
-    """Observes every service once for each report, and makes all rows from that observation. It changes
-    nothing.
+    """Observes every service once for each report, and makes the statuses of all services from that one
+    observation, so that they agree. It starts, stops and repairs nothing.
     """
 
     def __init__(
@@ -139,12 +139,13 @@ class StatusReport:
         )
 
     async def _engine_answer(self, fresh: bool) -> tuple[ChildStatus, ServiceStatus | None]:
-        """Return the gateway's status, and the engine's status as the gateway reports it now, or None if the
-        gateway does not answer.
+        """Return two statuses: the gateway's, and the engine's as the gateway reports it. The engine's is
+        None if the gateway does not run or does not answer.
 
-        The gateway's state and detail are taken from its own answer, because its supervisor's last probe may
-        be ten seconds old. If the gateway was replaced during the query, the query is repeated, so that both
-        statuses are of the same gateway.
+        With `fresh`, the gateway is asked now; otherwise its answer may be a cached one, a fraction of a
+        second old. The gateway's state and detail are taken from that answer, because its supervisor's last
+        probe may be ten seconds old. If the gateway was replaced during the query, the query is repeated, so
+        that both statuses are of the same gateway.
         """
         while True:
             before = self._supervisor.status()[MLX_SERVER]

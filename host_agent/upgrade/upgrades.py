@@ -56,8 +56,9 @@ class Upgrades:
     @property
     def report(self) -> dict[str, Any]:
         """Return the report of the upgrade that runs or ran last. Its `state` is "idle" (there was none),
-        "checking", "replacing_agent", "replacing_services", "done" or "refused". Each of its `steps` has the
-        `part` of Vestal and a `text`. `why` says why the upgrade was refused or failed (else "").
+        "checking", "replacing_agent", "replacing_services", "done", or "refused", which also means that a
+        step has failed. `why` is the reason for "refused", else "". Each of its `steps` has the name of a
+        `part` of Vestal, such as "mlx_server", and a `text` that says what is done with that part.
         """
         return dict(self._report)
 
@@ -86,9 +87,9 @@ class Upgrades:
         return True
 
     def go_on(self) -> None:
-        """Finish the upgrade that replaced the earlier agent by this one. If the new program could not be
-        executed, so that the present one goes on, only record that in the journal, which was closed at that
-        time. Do nothing if there was no upgrade.
+        """Finish the upgrade in which this agent replaced an earlier one. If this agent is instead the one
+        that was to be replaced, because the new program could not be executed, only record that failure in
+        the journal, which was closed when it happened. Do nothing if there was no upgrade.
         """
         if self._report["state"] == "replacing_agent":
             self._note(AGENT, "replaced", event="agent_replaced")

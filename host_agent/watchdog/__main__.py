@@ -54,7 +54,12 @@ class Watchdog:
         self.sockets = SocketStore(run / SOCKET_NAME)
 
     async def watch(self) -> None:
-        """Watch one agent after another, until another watchdog takes over or the home is deleted."""
+        """Watch the agent, and after its end each agent that replaces it.
+
+        Run `vestal recover --once` if the agent does not answer, or if no agent runs and none has started
+        after the delay that the restart plan sets. Return when another watchdog takes over, or when no agent
+        runs and Vestal's home folder was deleted.
+        """
         alive_since = time.monotonic()
         while not self._is_superseded():
             if agent := self._agent():
@@ -101,9 +106,11 @@ class Watchdog:
         return True
 
     async def _recover(self) -> None:
-        """Run `vestal recover --once`; end it if the watchdog is stopped meanwhile.
+        """Run `vestal recover --once`, wait until it ends, and print its exit code. Terminate it if the
+        watchdog is stopped meanwhile.
 
-        If no process can be started, only report that: the watchdog goes on, and tries again by its plan.
+        If the process cannot be started, only print the error: `watch` runs the command again later if the
+        agent is still missing or silent.
         """
         try:
             code = await self._run_command()

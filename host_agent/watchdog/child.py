@@ -113,7 +113,7 @@ class AgentWatchdog:
 
     @property
     def pid(self) -> int | None:
-        """Return the PID of the watchdog, or None."""
+        """Return the PID of the watchdog that this agent supervises; None if none runs."""
         return self._supervisor.status()[NAME].process_pid
 
     async def replace(self, cause: str) -> None:

@@ -1,8 +1,9 @@
 """The gateway's listening sockets, kept open by the watchdog while no agent lives.
 
-The agent passes them to its watchdog, and the next agent gets them back: a connection that is made meanwhile
-waits, and a gateway that the next agent adopts can hand over to a successor. They are passed over a Unix
-socket in the `run` folder, which only the owner can enter.
+The agent passes them to its watchdog, and the next agent takes them back. Both use a Unix socket in the `run`
+folder, which only the owner can enter. So if the gateway has died with the agent, a client that connects
+meanwhile waits instead of being refused. If the gateway has survived, the next agent has the sockets that it
+must pass to a successor of that gateway.
 """
 
 from __future__ import annotations

@@ -33,7 +33,8 @@ def packaged_library() -> Path | None:
 
 
 def plain_library(prefixed: Path, folders: Iterable[Path]) -> Path | None:
-    """Return the path of a copy of the library `prefixed` whose functions have plain names.
+    """Return the path of a copy of the OpenBLAS library `prefixed` whose functions have their plain names:
+    `cblas_sgemm` instead of `scipy_cblas_sgemm`, and so on.
 
     The copy is in the first of the folders that already has one or in which it can be made. Return None if
     there is no such folder.

@@ -34,9 +34,9 @@ def run(
     """Import MLX, wait for `may_serve`, carry out the operations in `inbox`, and return when the engine has
     shut down because of a Shutdown operation. None in `inbox` only wakes this thread.
 
-    `checks` receives the requests with `check_only`. They ask only whether they can be served, which a thread
-    of its own answers. Events for the gateway are passed to `emit`, and the engine's state is written to
-    `status`. After an unexpected error, the process exits with EXIT_BROKEN.
+    `checks` receives the requests with `check_only`, which ask only whether they can be served. Another
+    thread, which this function starts, answers them. Events for the gateway are passed to `emit`, and the
+    engine's state is written to `status`. After an unexpected error, the process exits with EXIT_BROKEN.
     """
     try:
         _serve(config, inbox, checks, emit, status, may_serve)

@@ -1,9 +1,10 @@
 """Pause a function call in its middle, so that other work can be done on the same thread before it continues.
 
-MLX's arrays and streams belong to one thread. A slice of a long prompt takes as long as many steps of the
-answers that run at the same time, but mlx-lm computes it in a single call. So that call runs in a greenlet,
-which has its own stack within the thread. At a pause point, the call may switch back to its caller, which
-makes a step of the answers and then lets the call continue.
+MLX's arrays and streams belong to one thread. A long prompt is processed in slices, between the steps that
+produce the next tokens of running answers. One slice takes the time of many such steps, but mlx-lm computes
+it in a single call. So that call runs in a greenlet, which has its own stack within the thread. At a pause
+point, the call may switch back to its caller, which makes a step of the answers and then lets the call
+continue.
 """
 
 from __future__ import annotations
@@ -49,7 +50,9 @@ class PausableCall(Generic[T]):
 
     @property
     def result(self) -> T:
-        """Return the function's result. The call must have ended."""
+        """Return the function's result. Raises IndexError if the call has not ended, or if the function
+        raised an exception, which `go_on` has then raised.
+        """
         return self._result[0]
 
     def go_on(self, until_s: float) -> bool:

@@ -40,12 +40,18 @@ class CacheSettings:
 class EngineSettings:
     """The settings of the engine. Model names include their tags, as `canonical` returns them.
 
-    A negative `keep_alive_s` keeps models loaded forever. If `memory_limit_bytes` is None, the limit is a
-    share of the machine's memory. During a shutdown, running requests first get `drain_s` seconds to end;
-    then writing the prompt cache to disk may take `persist_s` seconds. `max_wait_s` limits how long a load or
-    a request waits for memory. `max_repeated_tokens` limits how many equal tokens an answer may have in a
-    row; 0 means no limit. `kv_of` returns how the keys and values of a model are quantized, or None if they
-    are not. Images with more than `max_image_pixels` pixels are refused.
+    The models `preload` are loaded at the start. A negative `keep_alive_s` keeps models loaded forever.
+    During a shutdown, running requests first get `drain_s` seconds to end; then writing the prompt cache to
+    disk may take `persist_s` seconds. `batch` limits how many requests of a model run together, and how many
+    prompt tokens one step processes. `cache` holds the settings of the prompt cache.
+
+    If `memory_limit_bytes` is None, the limit is a share of the machine's memory. `wired_limit_bytes` is
+    Metal's limit of wired (not pageable) memory; None leaves the system's limit unchanged. `max_wait_s`
+    limits how long a load or a request waits for memory. `max_repeated_tokens` limits how many equal tokens
+    an answer may have in a row; 0 means no limit. `kv_of` returns how the keys and values of a model are
+    quantized, or None if they are not. Images with more than `max_image_pixels` pixels are refused.
+    `weight_digests` is the file that stores the digests of weight files, by which later damage to them is
+    detected; None keeps the digests in memory only.
     """
 
     preload: tuple[str, ...]
@@ -62,7 +68,6 @@ class EngineSettings:
     kv_of: KvQuantizationOf = never_quantized
     max_image_pixels: int = MAX_PIXELS
     weight_digests: Path | None = None
-    """The file that stores the digests of weight files, to detect damage; None: they are not stored."""
 
     @classmethod
     def from_config(cls, config: Config) -> EngineSettings:

@@ -107,8 +107,8 @@ def create_app(
     app.add_middleware(AsgiGuard, policy=policy, respond=error_response)
 
     def failed(request: Request, error: HttpError) -> Response:
-        """Return the response for `error`, with the request's id. A POST request that was refused before it
-        got an id gets a new one.
+        """Return the response for `error`, with the request's id in its headers. A POST request that was
+        refused before it got an id gets a new one; any other request without an id is answered without one.
         """
         request_id = request_id_of(request)
         if request_id is None and request.method == "POST":

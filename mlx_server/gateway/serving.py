@@ -164,8 +164,12 @@ async def _drain(
 async def _hand_over(
     parts: GatewayParts, keeper: AnswerKeeper, handed_over: HandedOver, signals: asyncio.Queue[str]
 ) -> None:
-    """Hand over to the successor, and wait until no client reads through this gateway any more, or a signal
-    other than SIGUSR1 arrives.
+    """Hand this gateway's requests and stored answers over to its successor, a gateway process that already
+    runs. Return when no client is connected here any more, after a time limit (see `hand_over`), or as soon
+    as `signals` delivers a signal other than SIGUSR1.
+
+    SIGUSR1 is ignored because it only asks for this hand-over again. `handed_over` records the successor, and
+    the gateway forwards new requests to it from then on.
     """
     mlx = parts.config.mlx
     successor = Successor(f"http://{LOOPBACK}:{mlx.port}", mlx.api_key)

@@ -102,7 +102,10 @@ class Telemetry:
         self._events.emit(COMPONENT, event, cause, **fields)
 
     def relay(self, event: Event) -> None:
-        """Write an event of the engine's supervisor to this stream, with this stream's next number."""
+        """Write an event of the engine's supervisor to the stream that the gateway's own events are written
+        to. In place of its own number and time, the event gets that stream's next number and the current
+        time.
+        """
         self._events.emit(event.component, event.event, event.cause, **event.fields)
 
     def _write(self, event: Event) -> None:

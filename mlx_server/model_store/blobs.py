@@ -91,7 +91,8 @@ class Blobs:
 
     def _write_errors_explained(self, name: str) -> contextlib.AbstractContextManager[None]:
         """Return a context manager that raises ModelStoreError in place of the OSErrors of writing to the
-        store. `name` is the model or file that a full disk stops, "" for none.
+        store. The `disk_full` error says that `name`, a model or a file, needs disk space; if `name` is
+        empty, it says so of the folder for models.
         """
         return disk.write_errors_explained(name, disk.MARGIN_BYTES, self._folder.parent)
 

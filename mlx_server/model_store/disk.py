@@ -40,9 +40,10 @@ def require_space(
     remedy: str = ANOTHER_STORE,
 ) -> None:
     """Raise ModelStoreError (`disk_full`) if the disk of `folder` has less free space than `need_bytes` plus
-    the reserve.
+    MARGIN_BYTES, which must always stay free.
 
-    `name` is the model that the error names; `free` returns the free bytes of a folder's disk.
+    `name` is the model that the error names, and `remedy` its sentence that says what the user can do. `free`
+    returns the free bytes of a folder's disk.
     """
     available = free(folder)
     if available < need_bytes + MARGIN_BYTES:

@@ -19,7 +19,8 @@ ModelStoreError
 ├─ conversion_failed          a GGUF file could not be converted
 ├─ blob_not_found             a file that a new model needs was not uploaded
 ├─ invalid_digest             the digest of an uploaded file cannot be parsed
-├─ name_taken                 a model cannot be made under a name that is configured or a folder's
+├─ name_taken                 a new model has the name of a configured model or of a folder in the user's
+│                             models folder, or its folder in the store would be that of another model
 └─ preset_too_large           a model's system prompt, messages and template are too long to be kept
 """
 

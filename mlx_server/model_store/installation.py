@@ -156,8 +156,11 @@ def _install(staged: Path, config: Config, name: str, settings: ModelSource, mor
 
 
 def _stage(name: str, source: str, tree: Path, staging: Path, step: ReportStep) -> Path:
-    """Return a folder in `staging` with the model that `tree`, a folder or a GGUF file, contains; a GGUF file
-    is converted. Raises ModelStoreError if there is no readable model or the conversion fails.
+    """Put the model that `tree`, a folder or a GGUF file, contains into a new folder in `staging`, and return
+    that folder. MLX models are moved. A GGUF file is converted, and `step` is called with the progress.
+
+    Raises ModelStoreError if there is no readable model or the conversion fails. The error mentions the
+    model's `name`, and may mention its `source` in the configuration.
     """
     found = tree if tree.is_file() else model_folder.find_model(tree)
     if found is None:

@@ -184,8 +184,8 @@ def _delete_abandoned(store: Path, prefix: str) -> None:
 
 
 def _delete(path: Path) -> None:
-    """Delete a folder, or a link to one without what it leads to. What cannot be deleted is left there, which
-    is no error: the next change or fetch tries again.
+    """Delete a folder. If `path` is a link to a folder, delete only the link. What cannot be deleted is left
+    there without an error, because the next change or fetch tries again.
     """
     with contextlib.suppress(OSError):
         if path.is_symlink():

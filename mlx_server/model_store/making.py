@@ -88,11 +88,11 @@ def make_of_files(
     adapter_files: Mapping[str, str] | None = None,
 ) -> None:
     """Install the model `name` from uploaded files: one GGUF file, which is converted, or a folder with
-    safetensors.
+    safetensors. `added` is the model's preset: what it adds to its files, such as a system prompt.
 
     `files` and `adapter_files` map the file names of the model and of an adapter to the digests of the
     uploads; the uploads are deleted afterwards. Raises ModelStoreError if the name is taken, an upload is
-    missing or unusable, the preset is too large, or the store cannot be written.
+    missing or unusable, `added` is too large, or the store cannot be written.
     """
     full_name = _full_name(config, name)
     uploads, adapter_uploads = check_uploads(config, files), check_uploads(config, adapter_files or {})

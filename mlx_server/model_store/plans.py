@@ -69,8 +69,8 @@ def pull(
 
 
 def read_hub_model(config: Config, name: str, source: HubSource) -> HubModel:
-    """Return the facts and the forecast of a model of the hub, from its small files and the headers of its
-    weights.
+    """Return the facts and the memory forecast of the model `name`, whose repository on the hub is `source`.
+    Only the repository's small files and the headers of its weight files are read.
 
     Raises ModelStoreError: `not_a_model` if Vestal cannot serve the model, other codes if the hub cannot be
     read.

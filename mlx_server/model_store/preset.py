@@ -37,7 +37,9 @@ class Preset:
 
     @property
     def shown_template(self) -> str:
-        """Return the chat template as it was given, in Go's language if it was translated."""
+        """Return the chat template as the preset's author wrote it: the original in Go's template language if
+        `template` is a translation of it, else `template` itself. The text is empty if there is none.
+        """
         return self.template_source or self.template
 
     @property

@@ -51,7 +51,8 @@ class FrameBuffer:
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Yield each frame, header included, that is complete with `data`.
+        """Add `data`, the next chunk of the stream, and yield each frame that is now complete, header
+        included. The beginning of an incomplete frame is kept for the next call.
 
         Raises ProtocolError at the first invalid header; nothing after it can be read.
         """

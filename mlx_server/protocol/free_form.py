@@ -84,8 +84,11 @@ def _is_json_scalar(value: Any) -> bool:
 
 
 def _wrong_values(field: str, value: Any) -> Iterator[str]:
-    """Yield a sentence about each wrong value or key, beginning with the path to it. It works without
-    recursion.
+    """Yield a text about each key and value inside `value` that is not JSON: a number that is NaN or
+    infinite, or an object of a Python type that JSON does not have, such as bytes. The text begins with the
+    path to the key or value. `field`, the message's field that `value` belongs to, is the path's first step.
+
+    The search does not use recursion, so that deeply nested values cannot exhaust the stack.
     """
     waiting: list[Iterator[tuple[tuple[str, ...], Any]]] = [iter([((field,), value)])]
     while waiting:

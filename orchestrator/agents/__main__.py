@@ -14,8 +14,8 @@ from orchestrator.errors import CONFIG_EXIT_CODE, ConfigError
 
 
 def main(arguments: list[str]) -> int:
-    """Load the file named by the first argument. Return 0, or print the mistake and return
-    CONFIG_EXIT_CODE.
+    """Check the YAML file of agents that the first argument names, by loading it. Return 0 if it is valid;
+    otherwise print the first mistake in it, and return CONFIG_EXIT_CODE.
     """
     try:
         agents.load(Path(arguments[0]), chat_model="")

@@ -75,8 +75,12 @@ class Routes:
         return web.Response(text=text, headers={"Content-Type": metrics.CONTENT_TYPE})
 
     async def search(self, request: web.Request) -> web.Response:
-        """Return the `k` passages that match `query` best, from all files, the folders of an `agent`, or
-        files below a `path`.
+        """Answer with the `k` indexed passages (5 by default) that match `query` best. `query`, `k`, `agent`
+        and `path` are fields of the body, and only `query` is required.
+
+        If the body has an `agent`, only passages from the knowledge folders of that agent are returned; if it
+        has a `path`, only passages from files whose paths in their folder begin with it. Raises HttpError if
+        the body or a field is invalid, or the agent is unknown.
         """
         body = await read_object(request)
         query = field(body, "query", str, required=True).strip()

@@ -12,11 +12,13 @@ def last_slot(now: datetime, hour: int) -> datetime:
 
 
 def due(since: datetime, now: datetime, hour: int) -> bool:
-    """Return True if the nightly run should have started between `since` and `now`. `since` is the end of the
-    last run, or the first start if there was none.
+    """Return True if the nightly run, which starts each day at `hour` o'clock, should have started between
+    `since` and `now`. `since` is the end of the last run, or the first start of the nightly service if there
+    was no run.
 
-    If `since` is more than a day after `now`, a clock was wrong then, and the run is due. An hour is not
-    enough for that, because the clock is set back at the end of summer time.
+    If `since` is more than a day after `now`, the clock was wrong when `since` was stored, and the run is
+    due. If `since` is only an hour after `now`, the clock may have been right, because it is set back by an
+    hour at the end of summer time.
     """
     return since < last_slot(now, hour) or since > now + timedelta(days=1)
 

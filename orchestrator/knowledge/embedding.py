@@ -20,7 +20,9 @@ MAX_REFUSALS = 500  # per update; one bad text among 32 causes six. Beyond this,
 
 
 class Stopped(Exception):
-    """An update cannot continue; the text says why."""
+    """Raised if memory is too full to embed another batch of texts, so that the update of the stored
+    knowledge ends early. The message says how full it is. A later update embeds the remaining texts.
+    """
 
 
 @dataclass
@@ -59,9 +61,11 @@ class EmbeddingRun:
         self._refusals = 0
 
     async def embed(self, texts: list[str]) -> Embedded:
-        """Embed those of `texts` that have no stored vector, and store the vectors.
+        """Embed those of `texts` that have no stored vector, and store the vectors. Return how many texts
+        were embedded, and which the backend refused.
 
-        Raises Stopped if memory is too full for another batch, and BackendError if the backend fails.
+        Raises Stopped if memory is too full for another batch, BackendError if the backend fails, and
+        DatabaseFailed if the database fails. The vectors of earlier batches are then stored already.
         """
         missing = await asyncio.to_thread(self._vectors.without_vector, texts, self._model)
         result, done = Embedded(), 0

@@ -16,11 +16,11 @@ class Scan:
     """The differences between the files in a knowledge folder and the stored files.
 
     `files` counts the text files in the folder. `changed` has the files to embed, such as new files, files
-    with new content, and files that another model embedded. `touched` has the new facts, by path, of the
-    files whose size or date differs but whose content is the same. `gone` has the paths of stored files that
-    are no longer text files in the folder, because they were deleted, say. `skipped` has the files and
-    folders that were not read, each with the reason; files that are unreadable only for the moment are there,
-    and not in `gone`.
+    with new content, and files that another model embedded. `touched` has the files whose size or date
+    differs but whose content is the same, by path, each with the new size and date to store. `gone` has the
+    paths of stored files that are no longer text files in the folder, because they were deleted, say.
+    `skipped` has the files and folders that were not read, each with the reason; files that are unreadable
+    only for the moment are there, and not in `gone`.
     """
 
     files: int = 0
@@ -31,10 +31,13 @@ class Scan:
 
 
 def scan(folder: Path, known: Mapping[str, Known], model: str, full: bool) -> Scan:
-    """Compare the files in `folder` with the stored files `known`.
+    """Return the differences between the files in `folder` and the stored files, which `known` has by path. A
+    file counts as changed if it is new, if its content differs, if it was embedded with another model than
+    `model`, or if its `sha256` in `known` is "".
 
-    Only files whose size or date changed are read, or all files if `full`. A file that was embedded with
-    another model than `model` counts as changed.
+    To compare the contents, read only the files whose size or date differs, or every file if `full` is true.
+    What cannot be read at the moment, be it a file or `folder` itself, is listed in the result's `skipped`,
+    and the stored files there do not count as gone.
     """
     result = Scan()
     present = set()

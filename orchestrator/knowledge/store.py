@@ -1,4 +1,6 @@
-"""Store embedded files and their chunks."""
+"""Store the files of the agents' knowledge folders in the database: of each file, its size, date and hash,
+the model that embedded it, and the texts of its chunks. `vectors.py` stores the chunks' vectors.
+"""
 
 from __future__ import annotations
 
@@ -143,8 +145,11 @@ def _replace_file(db: Connection, agent: str, path: str, known: Known, chunks: l
 
 
 def _increase_generation(db: Connection) -> None:
-    """Increase the stored generation by one. In a new database it begins with the time: from 1 on, the first
-    number of a new database was that of an index of the old one, whose chunk ids then named other chunks.
+    """Increase the stored generation by one. If none is stored yet, store the time in nanoseconds since 1970.
+
+    A new database does not begin with 1, because a process may still have a search index of an earlier
+    database, which the new one replaced. If the new database reached the same generation, the index would not
+    be rebuilt, although its chunk ids belong to other chunks now.
     """
     db.execute(
         "INSERT INTO meta (key, value) VALUES ('knowledge_generation', ?) ON CONFLICT (key)"

@@ -12,7 +12,7 @@ MAX_BYTES = 16 * 2**20  # a backend that never stops must not fill this process'
 
 class ChatStream:
     """One streamed answer of a model, assembled from its bytes as they arrive. It is complete only if the
-    backend marked it `done`.
+    backend marked it `done`. `backend` is the backend's name, for error messages.
     """
 
     def __init__(self, backend: str) -> None:

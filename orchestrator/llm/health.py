@@ -121,10 +121,13 @@ class HealthBoard:
     def failed(self, name: str, detail: str, lost: bool, gone: bool = False) -> None:
         """Record that a call to the backend `name`, begun by `take`, failed. `detail` says why.
 
-        `lost` means that there was no answer; the backend then counts as unhealthy until the next health
-        check. `gone` means that nothing listens at its address. The breaker counts this as a failed health
-        check and not as a failed call. If that opens the breaker, the next successful health check closes it
-        again; a breaker that failed calls opened is closed only by a successful call.
+        `lost` means that the connection failed or timed out; the backend then counts as unhealthy until the
+        next health check. `gone` means that nothing listens at its address; callers set it only together with
+        `lost`.
+
+        If `gone` is true, the breaker counts a failed health check, and otherwise a failed call. If failed
+        health checks open the breaker, the next successful one closes it again. If failed calls open it, only
+        a successful call closes it.
         """
         self.in_flight[name] -= 1
         breaker, now = self.breakers[name], time.monotonic()

@@ -30,6 +30,7 @@ class SilenceLimits:
 class CallSilence:
     """The silence of the backend in one call: when it began (`since`, in monotonic seconds), whether anything
     was received before it (`begun`), and how many liveness requests in a row were not answered (`missed`).
+    `limits` says after how many seconds, or unanswered liveness requests, the backend counts as hung.
     """
 
     limits: SilenceLimits

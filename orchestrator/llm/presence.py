@@ -13,11 +13,12 @@ NEVER_ABSENT = frozenset({"mlx"})  # Vestal always installs it
 @dataclass(frozen=True)
 class Presence:
     """Decides which backends are absent (not installed). `seen` names the backends that this process ever
-    found healthy, `reported` those whose outage the host agent has accepted to repair.
+    found healthy. `reported` names those whose outage the host agent has accepted to repair, or could not be
+    reported because no host agent is configured.
 
-    A backend counts as absent if it is unreachable although its outage was reported, was never seen healthy,
-    and another backend is healthy. If it counted as down, it would be a permanent fault. The MLX server is
-    never absent, because Vestal always installs it.
+    A backend counts as absent if it is unreachable, this process never found it healthy, its outage was
+    reported, and another backend is healthy. It then does not count as down, because a fault that no repair
+    can end would be shown forever. The MLX server is never absent, because Vestal always installs it.
     """
 
     seen: frozenset[str] = frozenset()
@@ -29,12 +30,16 @@ class Presence:
 
     def after_post(self, reported: Iterable[str]) -> Presence:
         """Return this record with the names in the argument `reported` added to the field `reported`. They
-        name the backends whose outage was posted to the host agent and accepted by it.
+        name the backends whose outage the host agent has accepted to repair, or could not be reported because
+        no host agent is configured.
         """
         return replace(self, reported=self.reported | set(reported))
 
     def judged(self, backends: tuple[Backend, ...]) -> tuple[Backend, ...]:
-        """Return the backends, each marked as absent or not."""
+        """Return copies of the backends. The `absent` of a copy is True if the backend is unreachable and was
+        never found healthy, its outage was reported, and another backend is healthy; otherwise it is False.
+        It is always False for the MLX server.
+        """
         others_serve = any(b.used and b.healthy for b in backends)
         return tuple(replace(b, absent=others_serve and self._missing(b)) for b in backends)
 

@@ -61,9 +61,11 @@ class ReportPace:
     absent_due_at: float = float("-inf")  # when absent backends may be mentioned again
 
     def seen(self, down: tuple[str, ...]) -> ReportPace:
-        """Return the pace after a health check that found the backends in `down` to be down.
+        """Return this record of posts and pauses, updated after a health check that found the backends in
+        `down` to be down.
 
-        A backend that has recovered is reported at once when it fails again.
+        All other backends are removed from `reported`, so that the next outage of a backend that has
+        recovered does not wait for `due_at`. If `down` is empty, `posts` and `due_at` are reset too.
         """
         if not down:
             return ReportPace(asked_until=self.asked_until, absent_due_at=self.absent_due_at)
@@ -73,9 +75,10 @@ class ReportPace:
         """Return True if a post is due at the time `now`. `down` names the backends that are down, and
         `absent` those that seem not to be installed.
 
-        A post is due when this process's own pause is over, or at once if the outage of a backend is not
-        reported yet, but never within the pause that the listener asked for. If no backend is down and some
-        are absent, a post is due if there was none for an hour.
+        No post is due during the pause that the receiver of the posts, the host agent's listener, asked for.
+        Otherwise, if backends are down, a post is due if this process's own pause between two posts is over,
+        or at once if the outage of one of them is not reported yet. If no backend is down, a post is due only
+        if some are absent and there was no post for an hour.
         """
         if now < self.asked_until:
             return False
@@ -86,13 +89,13 @@ class ReportPace:
     def after(
         self, answer: ListenerAnswer, now: float, down: tuple[str, ...], interval_s: float
     ) -> ReportPace:
-        """Return the pace after a post at the time `now`, which named the backends in `down` as down, and
-        which the listener answered with `answer`.
+        """Return this record of posts and pauses, updated after a post at the time `now`. The post named the
+        backends in `down` as down, and the host agent's listener answered it with `answer`.
 
-        The pause of this process doubles with each post about the same outage, up to five minutes or
-        `interval_s`, the interval of the health monitor. It has its full length at once if the listener
-        refused the token or only a person can start the backends. It is never shorter than the pause that the
-        listener asked for.
+        The pause until the next post about the same outage is 5 s after the first post, and doubles with each
+        further one. It is at most five minutes, and at most `interval_s`, the interval of the health monitor.
+        It has this maximum at once if the listener refused the token or only a person can start the backends.
+        A longer pause that the listener asked for takes its place.
         """
         posts = self.posts + 1 if set(down) <= self.reported else 1
         max_s = min(interval_s, MAX_PAUSE_S)

@@ -52,8 +52,9 @@ class RecoveryWebhook:
 
     @property
     def next_mention_in_s(self) -> float:
-        """Return how many seconds remain until a post may be made only to tell the host agent which backends
-        are absent (seem not to be installed); 0 if it may be made now.
+        """Return how many seconds remain until the next mention may be posted; 0 if it may be posted now. A
+        mention is a post that reports no outage, but only which backends are absent, that is, seem not to be
+        installed.
         """
         return max(0.0, max(self._pace.absent_due_at, self._pace.asked_until) - time.monotonic())
 

@@ -178,9 +178,12 @@ class PostgresDatabase(Database):
 
     @contextmanager
     def briefly_locked(self, name: str) -> Iterator[None]:
-        """Wait for the lock `name`, and hold it during the `with` block. The server releases it after
-        IDLE_IN_TRANSACTION_S seconds in the block, so that a frozen process does not keep it. Raises
+        """Wait, without a limit, for the lock `name`, and hold it during the `with` block. Raises
         DatabaseFailed if the server fails.
+
+        If the block takes longer than IDLE_IN_TRANSACTION_S seconds, the server releases the lock, so that a
+        frozen process does not keep it. The block continues without the lock, and its end raises
+        DatabaseFailed.
         """
         with self._transaction() as connection:
             _got(connection, f"SELECT true AS got FROM pg_advisory_xact_lock({KEY})", name)

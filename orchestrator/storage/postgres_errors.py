@@ -1,7 +1,8 @@
-"""Distinguish permanent from temporary errors of Postgres, and name the remedies. Pure.
+"""Distinguish permanent from temporary errors of Postgres by the words of their messages, and name the
+remedies. Pure.
 
-A refused connection has no SQLSTATE, because libpq passes on only the server's message
-(https://www.postgresql.org/docs/current/libpq-connect.html).
+The words decide and not the SQLSTATE, because a refused connection has none: libpq passes on only the
+server's message (https://www.postgresql.org/docs/current/libpq-connect.html).
 """
 
 from __future__ import annotations

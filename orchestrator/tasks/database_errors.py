@@ -111,11 +111,12 @@ class ErrorHandler:
 
 
 def _roll_back(context: Any) -> None:
-    """Roll back the transaction of the connection that had the error, to release its locks. Otherwise the
-    attempts to write to the database, with which `ErrorHandler` then waits for it, would be blocked by them.
+    """Roll back the transaction of the connection that had the error, to release its locks. `ErrorHandler`
+    then tries to write to the database until that succeeds, and these locks would block each attempt.
     `context` is SQLAlchemy's ExceptionContext.
 
-    SQLite has rolled back by itself after most errors, and there is no connection if opening it failed.
+    An error of the rollback is ignored: SQLite has rolled back by itself after most errors, and there is no
+    connection if opening it failed.
     """
     with contextlib.suppress(Exception):
         context.connection.connection.dbapi_connection.rollback()

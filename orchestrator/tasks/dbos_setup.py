@@ -88,12 +88,15 @@ async def launch(
 
 
 async def shut_down(dbos: Any) -> None:
-    """Shut DBOS down, and give the running event loop a thread pool of its own.
+    """Shut DBOS down, and give the running event loop a new thread pool.
 
-    DBOS makes its own pool that of the event loop (with `set_default_executor`) whenever it is called
-    asynchronously, and closes the pool when it is shut down. `asyncio.to_thread` then raised RuntimeError in
-    the whole process, for ever. The pool is replaced before the shutdown, which would cancel waiting calls of
-    others, and after it, because a resumed task may have called DBOS meanwhile.
+    Whenever DBOS is called asynchronously, it makes its own thread pool the event loop's default executor,
+    and the shutdown of DBOS closes that pool. Without a new pool, each later `asyncio.to_thread` in the
+    process would raise RuntimeError.
+
+    The pool is replaced twice. Before the shutdown, because the shutdown cancels calls that wait for a thread
+    of DBOS's pool, and other callers' new calls must not be among them. After the shutdown, because a resumed
+    task may have called DBOS meanwhile.
     """
     loop = asyncio.get_running_loop()
     loop.set_default_executor(ThreadPoolExecutor())

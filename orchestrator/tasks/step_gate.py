@@ -21,10 +21,13 @@ POLL_S = 1.0  # freed memory is not announced, so it is polled
 class StepGate:
     """Lets steps begin in the order of their arrival, and fewer at a time while memory is short.
 
-    `memory_fraction` returns the used share of the container's memory limit. Below 0.8, there is no limit.
-    From 0.8 on, at most half of `max_running` steps run at a time, decreasing to one near 0.9. From 0.9 on,
-    no step begins, except one that has waited ten minutes while no other step runs. While steps wait, the
-    memory is measured every `poll_s` seconds, and whenever a step ends. `clock` returns the time in seconds.
+    `memory_fraction` returns the used share of the container's memory limit. Below 0.8, the gate holds no
+    step back, even if more than `max_running` run (LlmClient limits their calls to models). From 0.8 to
+    0.9, at most half of `max_running` steps (but at least one) run at a time, decreasing to one near 0.9.
+    From 0.9 on, no step begins, except one that has waited ten minutes while no other step runs.
+
+    While steps wait, the memory is measured every `poll_s` seconds, and whenever a step ends. `clock` returns
+    the time in seconds.
     """
 
     def __init__(

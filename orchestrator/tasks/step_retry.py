@@ -42,8 +42,12 @@ class StepRetry:
         )
 
     def exhausted(self, error: OrchestratorError, now: float) -> bool:
-        """Return True if the step must give up: after a day for an absent backend or database, after half an
-        hour in which nothing but the model was missing, and otherwise after twelve failed answers.
+        """Return True if the step must give up at the time `now`. `error` is the error of its last attempt,
+        which `after` has already recorded; it determines the limit.
+
+        If a backend or the database is away, the limit is a day since the step's first failed attempt. If no
+        backend has the model, it is half an hour in which every attempt failed for this reason. After any
+        other error, it is twelve failed answers.
         """
         if isinstance(error, AWAY):
             return self.since is not None and now - self.since > MAX_DOWN_S

@@ -190,8 +190,9 @@ class Steps:
         return await self._with_retries(call, say)
 
     async def _about(self, crew: Mapping[str, Agent]) -> dict[str, str]:
-        """Return what each agent's knowledge is about, from the nightly notes; "" for an agent without a
-        note.
+        """Return, by the name of each agent in `crew`, what the agent's knowledge is about: the joined notes
+        on the knowledge folders that the agent may search. The nightly service writes these notes. The text
+        is "" if there is no note, the agent may not search, or the database fails.
         """
         if not any(agent.searches for agent in crew.values()):
             return dict.fromkeys(crew, "")

@@ -131,11 +131,12 @@ class TaskQueue:
         """Accept a task and return its id. `key` is the client's idempotency key: if a task with the same key
         was accepted before, return the id of that task.
 
-        Raises IdempotencyConflict if the earlier task has another goal or other agents, QueueFull if there
-        are too many unfinished tasks, and DatabaseFailed if the database fails. This also holds for two tasks
-        that are submitted with the same key at the same time: the second is not stored, but compared with the
-        first after the enqueueing. `traceparent` names the span to which the task belongs; it is stored with
-        the task, so that all its steps are in one trace, whichever worker runs them.
+        If two tasks with the same key are submitted at the same time, only one is stored, and the other call
+        returns the id of the stored task too. `traceparent` names the span to which the task belongs; it is
+        stored with the task, so that all its steps are in one trace, whichever worker runs them.
+
+        Raises IdempotencyConflict if the stored task with the same key has another goal or other agents,
+        QueueFull if there are too many unfinished tasks, and DatabaseFailed if the database fails.
         """
         await self.start()
         task_id = str(uuid.uuid5(KEY_NAMESPACE, key) if key else uuid.uuid4())
@@ -216,7 +217,11 @@ class TaskQueue:
         return await asyncio.to_thread(self._database.given_up, cancelled) if cancelled else set()
 
     async def cancel(self, task_id: str) -> None:
-        """Cancel a task that is queued or running. A running step is aborted."""
+        """Cancel a task that is queued or running. If it is done or failed, or does not exist, it stays as it
+        is. The worker that runs the task aborts its running step about a second after this returns.
+
+        Only valid after `start`. Raises DatabaseFailed if the database fails.
+        """
         async with self._answering():
             await self._dbos.DBOS.cancel_workflow_async(task_id)
         emit("task_cancelled", task=task_id)
@@ -246,8 +251,8 @@ class TaskQueue:
             raise DatabaseFailed(f"the tasks' database does not answer; ask again soon.{else_}") from None
 
     def _make_workflow(self, dbos: Any) -> Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]:
-        """Return the function that DBOS calls to work on a task. `dbos` is the class DBOS, because DBOS
-        resumes tasks while it is being launched, before `start` has finished.
+        """Return the function that DBOS calls to work on a task. `dbos` is the class DBOS. It is an argument,
+        because `start` sets `self._dbos` only after the launch, during which DBOS already resumes tasks.
         """
 
         async def work_task(task: dict[str, Any]) -> dict[str, Any]:  # a plain function: DBOS marks it

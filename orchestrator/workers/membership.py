@@ -101,7 +101,9 @@ class Membership:
         return self._database.failure(error)
 
     def check_writable(self) -> None:
-        """Raise DatabaseFailed if the server cannot write to the table of workers."""
+        """Raise DatabaseFailed if Postgres does not accept a write to the table of workers, for example as a
+        read-only standby. The write with which this is checked leaves this worker's row as it is.
+        """
         with self._database.connect() as db:
             db.execute("UPDATE workers SET beats = beats WHERE worker = ?", (self.worker,))
 

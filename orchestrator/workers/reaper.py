@@ -79,8 +79,8 @@ class Reaper:
         self._requeue_strays(set(at_work.get(self._membership.worker, [])))
 
     def _requeue_strays(self, mine: set[str]) -> None:
-        """Queue tasks again that are recorded as running here but do not, which happens if a reply of the
-        database was lost. `mine` has the ids of the tasks recorded as running here.
+        """Queue the tasks again that are recorded as running here but are not running. Such tasks exist if a
+        reply of the database was lost. `mine` has the ids of all tasks that are recorded as running here.
         """
         strays = dict.fromkeys(mine - self._tasks.here, NO_HEARTBEAT)
         self._stray_watch = self._stray_watch.after(

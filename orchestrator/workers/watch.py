@@ -29,8 +29,11 @@ NO_HEARTBEAT = Heartbeat("", 0)
 
 @dataclass(frozen=True)
 class HeartbeatWatch:
-    """For each worker, its last heartbeat and since when that is unchanged (`since`); and the time of the
-    last observation.
+    """What this process has observed of the workers' heartbeats.
+
+    `since` maps each worker to its last heartbeat, and to the time when that heartbeat was first seen in the
+    present continuous observation. `looked_at` is the time of the last observation. Both times are in
+    seconds, by this process's clock.
     """
 
     since: Mapping[str, tuple[Heartbeat, float]] = field(default_factory=dict)

@@ -11,8 +11,11 @@ from typing import Any
 
 @dataclass
 class _Writes:
-    """Counts the failed writes of one kind (`journal`, `log`, …). `failing` holds the files, or other
-    targets, whose last write failed.
+    """Counts the failed writes of one kind (`journal`, `log`, …).
+
+    `failed` is their number since the process started, and `error` is the last one's error as text. `failing`
+    holds the targets (files or others) whose last write failed. `failing_since` is when `failing` ceased
+    to be empty, in seconds since 1970; None while it is empty.
     """
 
     failed: int = 0
@@ -70,8 +73,9 @@ class WriteFailures:
     def as_json(self) -> dict[str, dict[str, Any]]:
         """Return a dictionary for each kind of write that has ever failed, by kind.
 
-        `failed` is the number of failed writes, and `error` is the last error as text. `failing_since` is
-        when the present failure began, in seconds since 1970; None if no target fails at present.
+        `failed` is the number of failed writes, and `error` is the last error as text. One kind of write may
+        have several targets, such as files. `failing_since` is when the present failure began, in seconds
+        since 1970; None if the last write to each target succeeded.
         """
         for retry in self.retries:
             retry()

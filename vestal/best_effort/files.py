@@ -129,8 +129,8 @@ class KeptFile:
         self._watch = FileWatch(path)
 
     def write(self, text: str) -> OSError | None:
-        """Replace the content of the file by `text`. Return None, or the error if that fails; the next `keep`
-        then tries again.
+        """Replace the content of the file by `text`, which `keep` maintains from now on. Return None, or the
+        error if the write fails; the next call of `keep` then tries to write `text` again.
         """
         self._text = text
         self._watch.forget()

@@ -63,11 +63,12 @@ def write_line(stream: TextIO | None, line: str) -> None:
 
 
 class BestEffortOutput(io.RawIOBase):
-    """Writes to a file descriptor, and drops what cannot be written.
+    """Writes to a file descriptor, and drops what cannot be written. `failures` counts the dropped lines.
 
-    The first write that succeeds after a failure is preceded by a line that says how much was dropped. A log
-    that was deleted is created again, because nobody could read the deleted one, and its disk space would
-    stay in use.
+    The first write that succeeds after a failure is preceded by a line that says how much was dropped, and
+    that names this process as `component`. If the descriptor is that of a log file, the file's path is looked
+    up at the beginning. A log that is deleted later is created again under that path, because nobody could
+    read the deleted one, and its disk space would stay in use.
     """
 
     def __init__(self, descriptor: int, component: str, failures: WriteFailures = FAILURES) -> None:

@@ -17,7 +17,10 @@ def user_folder(env: Mapping[str, str]) -> Path:
 
 
 def expand(path: str | Path, env: Mapping[str, str], base: Path) -> Path:
-    """Return an absolute path: `~` is the user's home folder, and a relative path begins at `base`."""
+    """Return `path` as an absolute path. A leading `~` or `~/` is replaced by the user's home folder (`$HOME`
+    in `env`, or else the one that the system knows), and a relative path begins at `base`. Nothing else is
+    expanded: neither `~NAME` nor `$NAME`.
+    """
     text = str(path)
     if text == "~" or text.startswith("~/"):
         return user_folder(env) / text[2:]

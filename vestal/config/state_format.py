@@ -27,9 +27,12 @@ class FormatJudgement:
 
 
 def judge(text: str | None, folder: str) -> FormatJudgement:
-    """Judge the contents of the folder's format file; `text` is None if there is no such file.
+    """Decide whether this version of Vestal can use a state folder, and whether it has to migrate it first.
 
-    An empty file counts as a missing one, because a full disk may leave an empty file behind.
+    `text` is the content of the folder's format file; None if there is no such file. `folder` is the state
+    folder's path, which a refusal names. A folder without the file has format 0. An empty file counts as a
+    missing one, because a full disk may leave an empty file behind. The folder is refused if the file holds
+    anything but a number, or a number above CURRENT.
     """
     words = (text or "").split()
     if not words:

@@ -101,7 +101,9 @@ class _Loader(yaml.SafeLoader):
 
 
 def _refuse_endless(root: yaml.Node) -> None:
-    """Raise an error, with the line, for a value that is nested too deeply or in itself, or is too large."""
+    """Raise ConstructorError, with the line, if a value under `root` is nested deeper than MAX_DEPTH or
+    contains itself, or if there are more than MAX_VALUES values.
+    """
     pending, count = [(root, 0)], 0
     while pending:
         node, depth = pending.pop()

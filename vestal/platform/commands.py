@@ -118,9 +118,14 @@ class DryRunCommands(Commands):
 def _run(
     command: tuple[str, ...], timeout_s: float, stderr: int, env: Mapping[str, str] | None = None
 ) -> CommandResult:
-    """Run a command in the process group of this process, so that it ends with its caller, for example by
-    Ctrl-C or when the agent kills a doctor that takes too long. After `timeout_s`, only the command itself is
-    killed.
+    """Run a command with empty input, and return its exit code and its stdout. `stderr` is that argument of
+    `subprocess.run`: with STDOUT, the result contains stderr too; with PIPE, stderr is dropped. `env` is the
+    command's whole environment; None: that of this process.
+
+    The command stays in the process group of this process. A signal that ends the group therefore ends the
+    command too: that of Ctrl-C, or the SIGKILL by which the agent ends a doctor that takes too long. After
+    `timeout_s`, only the command itself is killed, not what it has started. The exit code is then TIMED_OUT;
+    it is NOT_FOUND if the command could not be started.
     """
     try:
         done = subprocess.run(

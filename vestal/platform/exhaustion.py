@@ -1,5 +1,5 @@
-"""Recognize errors that come from a lack of file descriptors or memory, and so do not mean that the file
-itself is missing or broken.
+"""Recognize errors that come from a lack of file descriptors or memory. A file that could not be opened or
+read because of such an error need not be missing or broken.
 """
 
 from __future__ import annotations

@@ -57,8 +57,9 @@ async def hold_lock(path: Path, timeout_s: float) -> AsyncIterator[None]:
     """Hold the lock in the `async with` block. Raises LockHeld if another process still has the lock after
     `timeout_s` seconds.
 
-    If the lock's file cannot be created, as on a full disk, the block runs without the lock, because two
-    recoveries at the same time do less harm than none.
+    If the file cannot be created, as on a full disk, or its file system has no locks, the block runs without
+    the lock. Such blocks recover, start or stop services or the agent: if two processes do so at the same
+    time, that does less harm than if none can.
     """
     deadline = time.monotonic() + timeout_s
     while (descriptor := _try_lock_or_go_on(path)) is None:

@@ -41,8 +41,9 @@ class Headroom:
 
 
 def may_be_stranded(memory: Memory) -> bool:
-    """Return whether more than WIRED_LIMIT of the machine's memory is wired. Dead processes may have leaked
-    some of it, and `headroom` can judge that only from the memory of the model servers that run.
+    """Return whether more than WIRED_LIMIT of the machine's memory is wired, so that dead processes may have
+    leaked some of it. If so, pass `headroom` the memory that the running model servers hold: only wired
+    memory beyond that counts as leaked. If not, the result of `headroom` does not depend on that argument.
     """
     return memory.wired_fraction is not None and memory.wired_fraction > WIRED_LIMIT
 

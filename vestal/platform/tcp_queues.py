@@ -32,8 +32,9 @@ class TcpQueues:
 
 
 def read(port: int) -> TcpQueues | None:
-    """Return how many connections to the local port `port` wait to be accepted, have unread data, or were
-    accepted. All are 0 if there is no connection. Return None if this system does not show them.
+    """Return three numbers of connections to the local port `port`: of those that wait to be accepted, of the
+    accepted ones with data that the server has not read, and of all accepted ones. Return None if this system
+    does not show them.
     """
     if sys.platform == "linux":
         texts = [text for path in PROC_FILES if (text := _read_text(path))]
@@ -46,8 +47,7 @@ def read(port: int) -> TcpQueues | None:
 
 
 def parse_proc_net_tcp(text: str, port: int) -> TcpQueues:
-    """Return how many connections to the local port `port` wait to be accepted, have unread data, or were
-    accepted. `text` is the content of /proc/net/tcp and /proc/net/tcp6.
+    """Return the queues of the local port `port` in `text`, the content of /proc/net/tcp and /proc/net/tcp6.
 
     The receive queue of a listening socket is the number of connections that wait. A connection with the
     inode 0 has not been accepted yet, and is not counted again.

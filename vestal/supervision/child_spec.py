@@ -76,8 +76,9 @@ class ChildSpec:
     `activity`          reads what the kernel shows of the process, so that a child that works is not taken
                         for hung; None: nothing is known of it
     `productive`        called with the PID of a process that has ended: returns whether it served any
-                        request. If so, its restart counts `policy.productive_weight`. None: no process
-                        counts as productive
+                        request. If so, its restart counts at most `policy.productive_weight` for the limit
+                        on restarts (`policy.intensity`); any other restart counts 1. None: no process counts
+                        as productive
     `restart`           when a child that ended is restarted
     `fatal_exit_codes`  exit codes after which a restart is useless (78 is EX_CONFIG: a mistake in the
                         configuration)

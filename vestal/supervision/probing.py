@@ -97,8 +97,9 @@ async def poll_ready_probe(spec: ChildSpec, clock: Clock, send: Send, run: int, 
     """Run the ready probe until cancelled, every 50 ms at first and later every 500 ms. Pass each result to
     `send`.
 
-    `run` is the number of the process among the child's, which each result carries, and `pid` is its PID.
-    `send` cancels this task when a result makes the child ready. The spec must have a ready probe.
+    `pid` is the PID of the process. `run` is the number that the child's lifecycle gave to it; each result
+    carries this number, so that a late result about an earlier process is ignored. `send` cancels this task
+    when a result makes the child ready. The spec must have a ready probe.
     """
     assert spec.ready is not None
     for n in itertools.count():
@@ -112,8 +113,9 @@ async def poll_health_probe(
     """Every `interval_s`, until cancelled, ask the process `pid` for its health and pass the result to
     `send`.
 
-    `run` is the number of the process among the child's, which each result carries. A failure, or no answer
-    in time, is a result too. The first question is asked after `interval_s`, or at once with `at_once`.
+    `run` is the number that the child's lifecycle gave to this process. Each result carries this number, so
+    that a late result about an earlier process is ignored. A failure, or no answer in time, is a result too.
+    The first question is asked after `interval_s`, or at once with `at_once`.
     """
     while True:
         await clock.sleep(0.0 if at_once else interval_s)

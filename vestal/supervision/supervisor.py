@@ -158,13 +158,11 @@ class Supervisor:
     # --- one child ------------------------------------------------------------------------------------------
 
     async def start_child(self, name: str, cause: str = "asked to start", *, reset: bool = False) -> None:
-        """Start a child for the reason `cause`, even if it was stopped by hand, and wait until its launch has
-        ended.
+        """Start a child for the reason `cause`, even if it was stopped by hand. Wait for its launch to end.
 
-        A child in BACKOFF, or with an open circuit breaker, starts later, when its delay is over. With
-        `reset`, which only a person may ask for, the breaker is closed, and there is no delay. A launch that
-        fails raises no exception. Raises StopTimeout if the child is being stopped and its process does not
-        end, or SupervisorStopped.
+        A child in BACKOFF, or with an open circuit breaker, starts when its delay is over. `reset`, which
+        only a person may ask for, closes the breaker and ends the delay. A failed launch raises no exception.
+        Raises StopTimeout if the last process does not end, SupervisorStopped after `stop` or `detach`.
         """
         child = self._child_to_start(name)
         child.send(Start(cause, reset))
@@ -182,10 +180,12 @@ class Supervisor:
         await child.wait_for_predecessors()
 
     async def restart_child(self, name: str, cause: str = "asked to restart", *, reset: bool = False) -> None:
-        """Stop and start a child, and wait until its launch has ended. Backoff and intensity ignore this.
+        """Restart a child for the reason `cause`, and wait until its launch has succeeded or failed.
 
-        A child in BACKOFF or behind an open breaker starts no earlier than without this request, unless
-        `reset` is given. Raises StoppedByHand if a person stopped the child, or SupervisorStopped.
+        This restart counts neither for the backoff delay nor for the limit on restarts. A child in BACKOFF,
+        or with an open circuit breaker, starts no earlier than without this request, unless `reset` ends the
+        delay and closes the breaker. Raises StoppedByHand if a person stopped the child, and the exceptions
+        of `start_child`.
         """
         child = self._child_to_start(name)
         if child.lifecycle.stopped_by_hand:

@@ -28,7 +28,10 @@ Attributes = Mapping[str, str | int | float | bool]
 
 
 class Span:
-    """A span that has begun. Its attributes are numbers, short names and booleans."""
+    """A span that has begun. It wraps `span`, a span of the OpenTelemetry SDK.
+
+    Callers give it only numbers, short names and booleans as attributes, never the text of a request.
+    """
 
     def __init__(self, span: Any) -> None:
         self._span = span

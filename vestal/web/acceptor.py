@@ -121,12 +121,12 @@ class Acceptor:
         return None
 
     def _begin_to_make_room(self) -> None:
-        """Stop accepting, because there is no room for another connection, and have `_make_room` close idle
-        ones.
+        """Stop accepting connections, because there is no room for another one. Schedule `_make_room`, which
+        closes idle ones and then accepts again.
 
-        That happens in the event loop's next turn, after the requests that have arrived are read, so that a
-        connection with a request is not taken for idle. Until `_make_room` accepts again, new connections
-        wait in the kernel's queue.
+        `_make_room` runs in the event loop's next turn, after the requests that have arrived are read, so
+        that a connection with a request is not taken for idle. Until it accepts again, new connections wait
+        in the kernel's queue.
         """
         self._loop.remove_reader(self._listening)
         self._timers["room"] = self._loop.call_later(0, self._make_room)

@@ -104,7 +104,9 @@ def _client_is_gone(request: web.Request) -> bool:
 
 
 def head_of(request: web.Request) -> RequestHead:
-    """Return the parts of the request that the guard examines."""
+    """Return the parts of the request that `vestal.web.guard` examines: the method, path and headers, and the
+    address of this machine that the connection came to ("" if it is unknown).
+    """
     transport = request.transport
     address = transport.get_extra_info("sockname") if transport else None
     local = str(address[0]) if isinstance(address, tuple) else ""
@@ -128,7 +130,12 @@ async def read_object(request: web.Request) -> dict[str, Any]:
 
 
 def error_response(error: HttpError) -> web.Response:
-    """Return the error in the envelope of the listener and the orchestrator."""
+    """Return the response with the error's status and headers, and with its code, message and fields as JSON:
+    `{"error": {"code": …, "message": …}}`.
+
+    The connection is closed after the response if the request's body may be unread (the codes `too_large` and
+    `request_timeout`), or if the error's headers ask for that.
+    """
     response = web.Response(
         status=error.status, text=error.envelope(), content_type="application/json", headers=error.headers()
     )
@@ -145,7 +152,11 @@ def code_of(status: int) -> str:
 
 
 def _from_aiohttp(error: web.HTTPException, request: web.Request, max_body_bytes: int | None) -> HttpError:
-    """Convert an error that aiohttp itself raises, such as 404 for an unknown address."""
+    """Return the HttpError for an error that aiohttp itself raises, such as 404 for an unknown address.
+
+    Its message names the path of `request` for a 404, the method of `request` and the allowed ones for a 405,
+    and the limit `max_body_bytes`, if there is one, for a 413.
+    """
     if error.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE and max_body_bytes is not None:
         return guard.too_large(max_body_bytes)
     code = code_of(error.status)

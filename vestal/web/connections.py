@@ -118,7 +118,9 @@ class ConnectionTable:
         return count
 
     def opened(self, transport: Transport, now: float) -> Connection:
-        """Add a new connection, which has to send its headers."""
+        """Add a connection that was opened at `now` (monotonic seconds), and return it. It is overdue if the
+        headers of its first request have not arrived within HEADERS_WITHIN_S.
+        """
         connection = Connection(transport, since=now, active_at=now)
         self._open.add(connection)
         self._silent[connection] = None

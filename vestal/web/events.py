@@ -48,8 +48,12 @@ class LogHandler(logging.Handler):
     """
 
     def __init__(self, emit: Callable[..., Any], event: str, level: int = logging.WARNING) -> None:
-        """Make a handler that calls `emit(event, cause, level=…, logger=…)`, with `traceback` if an exception
-        was logged.
+        """Make a handler that calls `emit(event, cause, level=…, logger=…)` for each log record of the
+        handler's `level` or above.
+
+        In this call, `cause` is the record's message, `level` the record's own level in lower case, such as
+        `warning`, and `logger` the name of its logger. If an exception was logged, it is added to `cause`,
+        and its traceback is passed as the keyword argument `traceback`.
         """
         super().__init__(level)
         self._emit = emit

@@ -26,8 +26,9 @@ _MAX_LENGTH_DIGITS = 18
 class RequestHead:
     """The parts of a request that are known before its body is read.
 
-    `headers` are the raw names and values, in any case and with duplicates. `local_address` is the address of
-    this machine that the connection came to. `http_version` is `1.0` or `1.1`.
+    `headers` are the names and values as they were received: a name may be in upper or lower case, and may
+    occur several times. `local_address` is the address of this machine that the connection came to.
+    `http_version` is `1.0` or `1.1`.
     """
 
     method: str
@@ -119,10 +120,12 @@ def admitted_origin(head: RequestHead, policy: Policy) -> bytes | None:
 
 
 def _check_framing(head: RequestHead) -> HttpError | None:
-    """Refuse a body with two different lengths: a proxy may use the other one, and take a part of it for a
-    request.
+    """Return the refusal of a request that has both Content-Length and Transfer-Encoding, each of which says
+    where the body ends; None if it has at most one of them.
 
-    RFC 9112, section 6.1. The connection is closed, since its next bytes may not be a request.
+    A proxy may go by one of the two headers and this server by the other. One of them would then take a part
+    of the body for another request (RFC 9112, section 6.1). The connection is closed, since its next bytes
+    may not be a request.
     """
     if not head.values(b"transfer-encoding") or not head.values(b"content-length"):
         return None
@@ -159,12 +162,13 @@ def _check_origin(head: RequestHead, policy: Policy) -> HttpError | None:
 
 
 def _check_fetch_site(head: RequestHead, policy: Policy) -> HttpError | None:
-    """Return the refusal of a request without an `Origin` that a browser sends for a page of another site,
-    such as for an image. Return None if the request may pass.
+    """Return the refusal of a request that a browser sends on behalf of another site's page; None if the
+    request may pass. The request has no `Origin` header, as when a page loads an image.
 
-    The browser says in `Sec-Fetch-Site` that the page is of another site. Programs that are no browsers do
-    not send this header, and pass. A user may follow a link to this service on a page of another site,
-    because the browser shows the response to the user alone.
+    The browser says in `Sec-Fetch-Site` that the page is of another site. Programs other than browsers do not
+    send this header, so their requests pass. If a user follows a link on a page of another site, the request
+    passes too, because the browser shows the response to the user alone. Such a request is a GET or HEAD with
+    `Sec-Fetch-Mode: navigate` and `Sec-Fetch-Dest: document`.
     """
     sites = [site.lower() for site in head.values(b"sec-fetch-site")]
     foreign = {b"cross-site"} if policy.origins is not None else {b"cross-site", b"same-site"}

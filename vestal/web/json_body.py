@@ -39,8 +39,9 @@ def parse_object(raw: bytes, *, stepwise: bool = False, replaces_surrogates: boo
     NaN, Infinity and half of a surrogate pair are refused: Python reads them, but they are not JSON, or not
     text that can be written again. With `replaces_surrogates`, such a half becomes U+FFFD, as in the decoders
     of Go and other languages, because JavaScript programs write half a pair where they cut a text within an
-    emoji. With `stepwise`, other threads can run meanwhile, because one call of Python's fast decoder keeps
-    the interpreter's lock for up to 2 s for 32 MB of numbers.
+    emoji. With `stepwise`, StepwiseDecoder decodes the text in many short calls, between which other threads
+    can run. Without it, Python's fast decoder does so in a single call, which keeps the interpreter's lock
+    for up to 2 s for 32 MB of numbers.
     """
     if not raw.strip():
         raise _invalid("The body is empty; send a JSON object.")
@@ -66,11 +67,11 @@ def parse_object(raw: bytes, *, stepwise: bool = False, replaces_surrogates: boo
 
 
 def field_with_text(body: Any, is_wrong: Callable[[str], bool]) -> str | None:
-    """Return the name of the first field of `body` that holds, at any depth, a text for which `is_wrong`
-    returns True.
+    """Return the name of the first top-level field of the JSON object `body` with a text for which `is_wrong`
+    returns True: its name, or a string or a field's name at any depth of its value.
 
-    The name itself is checked too. It is returned shortened, and as valid text. Return None if there is no
-    such field, or `body` is not an object.
+    The name is cut to 80 characters. NUL, and a character that UTF-8 cannot encode, become `?` in it. Return
+    None if there is no such field, or `body` is not an object.
     """
     for name, value in body.items() if isinstance(body, dict) else ():
         if any(is_wrong(text) for text in _texts([name, value])):

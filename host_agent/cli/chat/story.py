@@ -44,10 +44,13 @@ class Story:
         self._kept = (0, 0)
 
     def tell(self, kill: Callable[[int], None] | None) -> Shown:
-        """Have the model write the story and show it as it arrives. In the middle of a sentence, call `kill`
-        with the engine's PID, to demonstrate that the story continues. Return what was shown.
+        """Have the model write the story, wait until it is complete or has failed, and return what has
+        arrived.
 
-        If `kill` is None, the story is not shown; a terminal shows the number of tokens that have arrived.
+        With `kill`, show the story as it arrives. In the middle of a sentence, call `kill` once with the
+        engine's PID, to demonstrate that the story continues; raises GatewayUnreachable if there is no ready
+        engine then. If `kill` is None, do not show the story, but only, on a terminal, how many tokens have
+        arrived.
         """
         stream = AnswerStream(self._gateway, self._body)
         view = AnswerView()

@@ -35,8 +35,10 @@ MIN_STOP_S, STOP_MARGIN_S = 120, 30
 
 
 def gather(config: Config, daemon: bool) -> tuple[JobSettings, list[str]]:
-    """Return the settings of the jobs, and the names of this shell's secret variables, which the settings
-    leave out.
+    """Return the settings of the jobs that `vestal install` installs, and the names of the settings in this
+    shell's environment that are left out because they seem to be secret, such as tokens and passwords.
+
+    With `daemon`, the jobs are for launchd's system domain, in which they run from boot on, without a login.
     """
     settings, secrets = split_environment(os.environ)
     variables = {"PATH": search_path(os.environ, EXTRA_FOLDERS), **settings}

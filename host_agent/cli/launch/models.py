@@ -48,7 +48,9 @@ class Needs:
 
 
 def language_models(tags: dict[str, Any], loaded: dict[str, Any]) -> list[InstalledModel]:
-    """Return the language models in `tags` and `loaded`, the responses of /api/tags and /api/ps."""
+    """Return the installed models that generate text, from `tags`, the response of /api/tags. `loaded`, the
+    response of /api/ps, says which of them are in memory.
+    """
     in_memory = {model["name"] for model in loaded.get("models", ())}
     return [
         InstalledModel(
@@ -64,8 +66,8 @@ def language_models(tags: dict[str, Any], loaded: dict[str, Any]) -> list[Instal
 
 
 def best(models: Sequence[InstalledModel], needs: Needs) -> InstalledModel | None:
-    """Return the largest loaded model that meets `needs` or, if there is none, the largest installed one;
-    else None.
+    """Return, of the models that meet `needs`, the loaded one with the most bytes or, if none of them is
+    loaded, the one with the most bytes. Return None if no model meets `needs`.
     """
     fitting = [model for model in models if not needs.lacking(model)]
     return max(fitting, key=lambda model: (model.is_loaded, model.size_bytes, model.name), default=None)

@@ -87,10 +87,10 @@ class Repeats:
         self._seen: deque[tuple[float, tuple[str, str, str]]] = deque()
 
     def is_repeated(self, line: LogLine) -> bool:
-        """Return whether this line of the agent's log repeats an event of another log from the last
-        SAME_EVENT_S.
+        """Return True if `line` is from the agent's log and repeats an event that another log reported at
+        most SAME_EVENT_S seconds earlier. Return False for any other line.
 
-        All lines must be passed in the order of their times.
+        The lines of all logs must be passed to this method, in the order of their times.
         """
         if not line.event or line.ts is None:
             return False

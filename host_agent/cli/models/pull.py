@@ -16,9 +16,12 @@ from vestal.config import Config
 
 
 def run(options: argparse.Namespace, config: Config) -> int:
-    """Fetch the models. Return 0, or 1 if a model could not be fetched, with the reason on stderr.
+    """Fetch those of the models `options.names` that are missing; without names, those of the setting
+    `mlx.preload`. Return 0, or 1 if a model was not fetched, with the reason on stderr.
 
-    On a terminal, ask before fetching a model that does not fit into memory.
+    A model that does not fit into memory is fetched only with `options.force`, or if a person on the terminal
+    agrees. Otherwise it counts as not fetched. With `options.json`, nobody is asked, and progress and errors
+    are printed as JSON.
     """
     if options.json:
         return model_store.run("pull", "--json", *(["--force"] if options.force else []), *options.names)

@@ -1,4 +1,6 @@
-"""`vestal models suggest`: recommend a model for each task that fits this machine's memory."""
+"""`vestal models suggest`: recommend a model for each use, such as chat, code or embeddings. Each recommended
+model fits into this machine's memory, or into that of a Mac with the memory that `--ram` names.
+"""
 
 from __future__ import annotations
 

@@ -36,7 +36,11 @@ class OrchestratorClient:
         return self._call("DELETE", path)
 
     def events(self, path: str) -> Iterator[dict[str, Any]]:
-        """Yield the data of each server-sent event at `path`, parsed from JSON, until the stream ends."""
+        """Yield the data of each server-sent event at `path`, parsed from JSON, until the stream ends.
+
+        If the connection is lost, the stream may end without an error, or this method raises
+        OrchestratorUnreachable. So a caller must see from the events whether all have arrived.
+        """
         with self._open("GET", path) as response:
             for line in response:
                 if line.startswith(b"data:"):

@@ -165,8 +165,8 @@ def _stop_containers(config: Config) -> tuple[str, list[str]]:
 
 
 def _has_containers_or_networks(compose: Compose) -> bool:
-    """Return whether Docker has containers or networks of this home's compose project; False if it does not
-    answer.
+    """Return whether Docker has containers or networks of `compose`'s project, which is the project of this
+    installation of Vestal. Return False if Docker does not answer.
     """
     label = f"label=com.docker.compose.project={compose.project}"
     with contextlib.suppress(DockerUnavailable, OSError, subprocess.TimeoutExpired):

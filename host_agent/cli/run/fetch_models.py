@@ -48,8 +48,11 @@ def _fetch(progress: Progress) -> str:
 
 
 def _show(progress: Progress, update: dict[str, Any], shown: dict[str, float]) -> None:
-    """Show an update about a model's download. `shown` maps each model to the last fraction that was
-    shown.
+    """Show an update about a model's download. If `progress` cannot redraw a line, skip the update unless it
+    is the model's first, the download is complete, or the fraction has grown by STEP_FRACTION since the last
+    update shown.
+
+    `shown` maps each model to the fraction that was shown last. This call updates it.
     """
     name, fraction = update["model"], float(update.get("fraction") or 0.0)
     last = shown.get(name, -1.0)

@@ -28,10 +28,11 @@ def models_for_images(config: Config) -> list[str]:
 
 
 def missing_or_outdated(lock: Path) -> tuple[str, ...]:
-    """Return the packages in the lock file that are missing or installed in a version that the lock does not
-    name.
+    """Return those packages named in the lock file `lock` that are missing, or installed in a version that
+    the file does not name.
 
-    If there is no lock file, return the missing packages only.
+    If the file cannot be read, versions are not checked: return the result of `missing_image_packages`, which
+    names the packages that the engine needs to read images and that are missing.
     """
     try:
         pinned = PINNED.findall(lock.read_text())

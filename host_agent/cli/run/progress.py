@@ -42,8 +42,8 @@ class Progress:
 def wait_until_healthy(client: AgentClient, progress: Progress, timeout_s: float, logs: Path) -> None:
     """Wait until all services that Vestal starts are healthy, and show each change of state.
 
-    Raises NotHealthy if that takes more than `timeout_s` seconds, or at once if a service has failed. `logs`
-    is the folder of the log files.
+    Raises NotHealthy if that takes more than `timeout_s` seconds, or at once if a service has failed. The
+    exception's message names the log file of an unhealthy service, in the folder `logs`.
     """
     deadline = time.monotonic() + timeout_s
     shown: dict[str, str] = {}

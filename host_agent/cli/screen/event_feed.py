@@ -58,8 +58,10 @@ def parse(lines: Iterable[bytes]) -> Iterator[FeedEvent]:
 class EventFeed:
     """Reads the event stream at one URL again and again, and puts its events into the queue `events`.
 
-    `token` is called before each connection, because the service may create its token only when it starts. If
-    the server answers with an error status, the event `lost` has a NotAStream as its data.
+    `token` is called before each connection, because the service may create its token only when it starts.
+    When a connection fails or ends, an event named `lost` is put into the queue, with the reason as its data:
+    a NotAStream if the server answered with an error status, another exception if the connection failed, or
+    a text if the stream ended.
     """
 
     def __init__(self, url: str, token: Callable[[], str], events: SimpleQueue[FeedEvent]) -> None:

@@ -168,7 +168,12 @@ def _row(node: Node, service: Service, age_s: float) -> list[Segment]:
 
 
 def _head(node: Node, row: Sequence[Segment], widths: Sequence[int]) -> Line:
-    """Return the line of a service: its row, with each cell padded to the width of its column."""
+    """Return the first line of a service in the tree: the cells of `row`, each padded to the width of its
+    column in `widths`. A column of width 0 is left out.
+
+    The first cell holds the branch and the name of `node`. Both are taken from `node` instead, because they
+    have different styles.
+    """
     (name, _), *cells = row
     segments: list[Segment] = [(node.branch, "dim"), (node.name, "bold"), (" " * (widths[0] - len(name)), "")]
     for (text, style), cells_width in zip(cells, widths[1:], strict=True):

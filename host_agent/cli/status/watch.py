@@ -68,7 +68,12 @@ class WatchedStatus:
         self._has_no_live = False
 
     def on_event(self, event: FeedEvent) -> None:
-        """Update the state from an event of the agent's stream or a result of the poller."""
+        """Update the agent's status and the open incidents from `event`.
+
+        The event comes from one of the agent's event streams, or from the poller that the constructor was
+        given. The poller requests GET /status while the agent does not answer, and when a stream is lost.
+        From an older agent, which has no stream of its status, it requests the status regularly.
+        """
         if event.name == STATUS:
             self._status, self._taken_at, self._away_since = event.data, time.monotonic(), None
             self._poller.is_needed = self._has_no_live

@@ -44,6 +44,7 @@ def diagnose(config: Config) -> Iterator[Finding]:
 
 def assess_services(services: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
     """Return a finding for each unhealthy service, except those that depend on another unhealthy service.
+    `services` maps each service's name to its entry in the body of `GET /status`.
 
     If the engine has failed too often and is not restarted, its gateway gets no finding, because the engine's
     finding has the remedy.

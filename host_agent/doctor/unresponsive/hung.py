@@ -1,7 +1,8 @@
-"""Two diagnoses of servers that listen but do not answer: since the machine slept, or for another reason.
+"""Two diagnoses of servers that listen but do not answer: one for the servers that ran before the machine's
+last sleep, and one for all others.
 
-After a sleep, Metal's context may be lost: a server that ran before then hangs, or answers 500, until it
-restarts.
+After a sleep, Metal's context may be lost. A server that ran before the sleep then hangs, or answers 500,
+until it is restarted.
 """
 
 import time

@@ -1,1 +1,5 @@
-"""Apply the journal's events to the incidents. Each event has a method with the event's name."""
+"""Read the journal's events, and open, change and end incidents accordingly.
+
+Each of the classes ChildEvents, AgentEvents, RecoveryEvents and RequestEvents handles some of the events, by
+methods that have the events' names. An event without such a method is ignored.
+"""

@@ -13,11 +13,14 @@ ASKED_S = 120.0
 class ProcessTrace:
     """The latest state of a service's process, according to the journal.
 
-    `alive` is True if the process runs, as far as is known. `exit` describes how it ended or failed, and
-    `exit_seq` is the number of the journal entry about its exit, or 0. When a later entry shows whether the
-    exit was planned, `exit` becomes None. `counted` is True if an incident has counted the current failure
-    already. `for_memory` is True if the kernel killed the process to free memory. `asked` is what a person
-    last requested at `asked_at` (stop, restart or kill), or empty.
+    `alive` is True if the process runs, as far as is known. `exit` describes how the process ended or failed.
+    It is None before that, and again once a later entry has shown whether this was planned; if not, an
+    incident now has the description. `exit_seq` is the number of the journal entry about the exit, or 0 if
+    there is none. If the exit opens an incident, the incident begins with that entry.
+
+    `counted` is True if an incident has counted the current failure already. `for_memory` is True if the
+    kernel killed the process to free memory. `asked` is what a person last requested at `asked_at` (stop,
+    restart or kill), or empty.
     """
 
     alive: bool = False
@@ -55,5 +58,7 @@ class Known:
     slept_s: float = 0.0
 
     def trace(self, service: str) -> ProcessTrace:
-        """Return the trace of a service's process, and create it if it does not exist."""
+        """Return the ProcessTrace of a service: what the journal has reported about the service's process.
+        If there is none, create one with the default values.
+        """
         return self.traces.setdefault(service, ProcessTrace())

@@ -1,4 +1,4 @@
-"""Run a command that prints a JSON object, and return that object. Callers that ask while the command runs
+"""Run a command that prints a JSON object, and return that object. Calls that arrive while the command runs
 share its result.
 """
 
@@ -14,7 +14,12 @@ from vestal.web.http_error import HttpError
 
 
 class JsonCommand:
-    """Runs one command that prints a JSON object. Callers that ask while it runs share its result."""
+    """Runs one command that prints a JSON object. Calls of `result` that arrive while the command runs wait
+    for it and share its result.
+
+    A command that takes longer than `timeout_s` seconds is killed. `result` then raises HttpError, as it does
+    if the command prints no JSON object.
+    """
 
     def __init__(self, *command: str, timeout_s: float) -> None:
         self._command, self._timeout_s = command, timeout_s
@@ -23,8 +28,9 @@ class JsonCommand:
     async def result(self) -> dict[str, Any]:
         """Run the command, or wait for the running one, and return the JSON object that it prints.
 
-        `took_s`, the command's run time in seconds, is added to the object. Raises HttpError, with the last
-        line of the command's output, if the output is not a JSON object.
+        `took_s`, the command's run time in seconds, is added to the object. Raises HttpError with status 502
+        if the command prints no JSON object, cannot be started, or was killed after `timeout_s`. The
+        exception's message is the last line of the output, or the reason.
         """
         if self._running is None or self._running.done():
             self._running = asyncio.create_task(self._run())

@@ -1,4 +1,6 @@
-"""The followers of GET /live, and the sources that run for all of them together."""
+"""The followers (clients) of GET /live, and the sources of the events that are sent to them. Each source runs
+once, for all followers together.
+"""
 
 from __future__ import annotations
 

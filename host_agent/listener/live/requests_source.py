@@ -1,4 +1,6 @@
-"""`requests` events: the gateway's list of requests, as the gateway sends it."""
+"""Follow the gateway's list of requests in flight, and send it, unchanged, to the followers of GET /live as
+events named `requests`.
+"""
 
 from __future__ import annotations
 

@@ -95,6 +95,10 @@ def find(method: str, target: str) -> Target | None:
 
 
 def methods(target: str) -> Sequence[str]:
-    """Return the methods that the path in `target` accepts, in alphabetical order."""
+    """Return the methods of the routes that have the path in `target`, in alphabetical order. Return an empty
+    list if no route has this path.
+
+    `target` is the path and query of a request as they were sent. The query is ignored.
+    """
     path = target.partition("?")[0]
     return sorted({route.method for route, pattern in PATTERNS if pattern.fullmatch(path)})

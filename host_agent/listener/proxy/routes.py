@@ -33,7 +33,9 @@ NAMES = {Upstream.GATEWAY: "The MLX server", Upstream.ORCHESTRATOR: "The orchest
 
 @dataclass(frozen=True)
 class Upstreams:
-    """What the proxy needs to reach the services: an HTTP session, their local ports, and the token."""
+    """What the proxy needs to reach the gateway and the orchestrator: an HTTP session, their local ports, and
+    the API token that is sent to the orchestrator.
+    """
 
     session: aiohttp.ClientSession
     ports: Mapping[Upstream, int]
@@ -41,7 +43,9 @@ class Upstreams:
 
     @classmethod
     def of(cls, config: Config, session: aiohttp.ClientSession, token: str) -> Upstreams:
-        """Return the upstreams with the ports of this configuration."""
+        """Return the Upstreams that reach the gateway and the orchestrator through `session`, at their ports
+        in `config`. `token` is the API token that is sent to the orchestrator.
+        """
         ports = {Upstream.GATEWAY: config.mlx.port, Upstream.ORCHESTRATOR: config.orchestrator.port}
         return cls(session, ports, token)
 

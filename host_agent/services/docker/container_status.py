@@ -113,8 +113,7 @@ def _state(status: str, health: str) -> State:
 def _detail_and_remedy(
     state: State, status: str, health: Mapping[str, Any], last_death: str, is_recurring: bool
 ) -> tuple[str, str]:
-    """Return the `detail` and the `remedy` in the status of a container; "" for each of which there is
-    nothing to say.
+    """Return the `detail` and the `remedy` of a container's status. Each is "" if there is nothing to say.
 
     `state` is the container's state in Vestal's terms, `status` in Docker's, and `health` the record of its
     health checks. `last_death` says why the container last ended, and `is_recurring` whether that cause

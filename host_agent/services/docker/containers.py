@@ -53,8 +53,11 @@ class Containers:
         return container_activity.parse_top(top, main_pid)
 
     async def bring_up(self, service: str) -> None:
-        """Create the container of a service if it does not exist, and start it. Build the image only if it is
-        missing.
+        """Create the container of a service if it does not exist, and start it, without waiting until it is
+        healthy. Build the image only if it is missing.
+
+        Raises DockerUnavailable if the Docker engine does not answer or the `docker` command is missing, or
+        ComposeFailed if `docker compose` fails.
         """
         if not await self._api.has_image(self._compose.image):
             await self._compose.run("build")  # `up` would look for the image in a registry

@@ -40,7 +40,9 @@ class DockerApi:
         self._url = ""
 
     async def version(self) -> str:
-        """Return the engine's version; an answer shows that the engine works."""
+        """Return the engine's version, "?" if its answer has none. An answer shows that the engine works.
+        Raises DockerUnavailable if there is no engine, or it does not answer in time, or refuses.
+        """
         async with self._ask("report its version") as docker:
             return str((await docker.version()).get("Version", "?"))
 

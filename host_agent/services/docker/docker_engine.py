@@ -38,7 +38,9 @@ class DockerEngineMonitor:
         self._failures = 0
 
     async def observe(self) -> DockerObservation:
-        """Request the Docker engine's version now."""
+        """Request the Docker engine's version now. Return an observation with the version or, if the engine
+        does not answer, with the reason in `error`; nothing is raised.
+        """
         try:
             version = await self._api.version()
         except DockerUnavailable as error:

@@ -45,10 +45,11 @@ def judge_gateway(reply: Reply, pid: int) -> ProbeResult:
 
 
 def as_it_answers(gateway: ChildStatus, reply: Reply) -> ChildStatus:
-    """Return the gateway's status with `state` and `detail` taken from its newest answer, `reply`.
+    """Return `gateway`, the supervisor's status of the gateway, with `state` and `detail` replaced by those
+    in `reply`, the newest answer to GET /health. While the gateway's engine starts, `state` is BUSY.
 
-    All other fields are those of its supervisor. The status stays unchanged if the gateway is not up or its
-    health checks fail, or if `reply` is not a good answer of this gateway.
+    Return `gateway` unchanged if the gateway is not up or its health checks fail, or if `reply` is from
+    another process or has no known status.
     """
     if gateway.state not in UP or gateway.process_pid is None or gateway.health_check_failures:
         return gateway
@@ -97,9 +98,9 @@ def _engine_child(engine: Mapping[str, Any]) -> ChildStatus:
 
 
 def read_write_failures(reply: Reply) -> dict[str, Any]:
-    """Return the writes of the gateway and its engine that failed, from the gateway's answer to GET /health.
-    The mapping is {process: {kind of data, such as `log`: facts}}; the facts are `failed` (how many writes),
-    `failing_since` and `error`. It is empty if the answer has no such field.
+    """Return the field `write_failures` of the gateway's answer to GET /health, or {} if the answer has none.
+    The field has the failed writes of the gateway and its engine, as {process: {kind of data, such as `log`:
+    facts}}; the facts are `failed` (how many writes), `failing_since` and `error`.
     """
     failures = reply.fields.get("write_failures")
     return failures if isinstance(failures, dict) else {}

@@ -44,9 +44,9 @@ class EngineEvents:
         self._instance, self._seq = "", 0
 
     async def follow(self) -> None:
-        """Copy the engine's events from the gateway into the journal until cancelled. If an attempt gives no
-        new event, the next one follows RETRY_S after its start at the earliest, because a gateway that stops
-        answers at once.
+        """Copy the engine's events from the gateway into the journal, request after request, until cancelled.
+        Requests that bring no new event start at least RETRY_S seconds apart, because a gateway that is being
+        stopped answers each of them at once.
         """
         while True:
             asked_at = time.monotonic()
@@ -74,8 +74,8 @@ class EngineEvents:
         return self._seq > before
 
     def _count_recorded(self, events: Sequence[dict[str, Any]]) -> int:
-        """Return how many of a gateway's events, from the first on, the journal has: all up to the last one
-        that is found in it.
+        """Return how many of `events`, counted from the first, are in the journal already. The last event
+        that is found in the journal decides: it and all events before it count.
         """
         names = {str(entry["event"]) for entry in events}
         known: set[Identity] = {(row[1], row[2], row[3]) for row in self._journal.rows_of(names)}

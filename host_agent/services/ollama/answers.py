@@ -107,8 +107,8 @@ def probe_request(model: ModelInMemory, now: float, *, tokens: int = 1) -> Model
     """Return a request for `tokens` tokens, or for one vector of an embedding model, that leaves the loaded
     model as it is. `now` is in seconds since 1970.
 
-    The request repeats the model's context size, because another size would reload the model, and the
-    remaining time for which the model stays loaded.
+    The request repeats the remaining time for which the model stays loaded. It also repeats the model's
+    context size, because another size would reload the model.
     """
     body: dict[str, Any] = {"model": model.name, "options": {}}
     if model.context_tokens:

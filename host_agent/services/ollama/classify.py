@@ -50,5 +50,9 @@ def orphaned_runners(processes: Iterable[ProcessSnapshot]) -> tuple[ProcessSnaps
 
 
 def _is_orphan(runner: ProcessSnapshot, parent: ProcessSnapshot | None) -> bool:
-    """Return whether the runner's parent is init, which adopts every process whose parent has ended."""
+    """Return whether the runner's parent is init, which adopts every process whose parent has ended.
+
+    `parent` is the process with the PID `runner.ppid`, None if it was not found. The runner is then an orphan
+    only if that PID is at most 1, as init's is.
+    """
     return runner.ppid <= 1 or (parent is not None and parent.name in INIT)

@@ -23,10 +23,11 @@ class Tools:
 
 @dataclass(frozen=True)
 class ControlPlan:
-    """The way in which an action is carried out; one of three.
+    """How Ollama is started, stopped or restarted, in one of three ways.
 
-    Either the owner's `commands` are run in order. Or the process `terminate_pid` is terminated and, with
-    `start_own`, the agent's own server is started. Or nothing is done, and `refusal` says who can act.
+    Either `commands` are run in order, such as those of Homebrew or systemd if that program runs Ollama. Or
+    the process `terminate_pid`, if any, is terminated and, with `start_own`, the agent's own server is
+    started. Or nothing is done, and `refusal` says why, and what a person can do.
     """
 
     commands: Commands = ()
@@ -103,7 +104,10 @@ def _as_root(owner: Owner, command: tuple[str, ...], tools: Tools) -> ControlPla
 
 
 def _menu_bar_app(owner: Owner, action: str) -> ControlPlan:
-    """Return the plan for Ollama.app, which restarts its server within a second until the app is quit."""
+    """Return the plan that carries out `action` if Ollama.app runs the server. To restart the server, it is
+    terminated, because the app starts another within a second. To stop the server, the app is quit; otherwise
+    the app is opened.
+    """
     if action == "restart" and owner.pid is not None:
         return ControlPlan(terminate_pid=owner.pid)
     if action == "stop":

@@ -37,9 +37,9 @@ APP_RUNS = "the menu-bar app Ollama.app runs, and keeps a server of its own"
 
 
 class OllamaController:
-    """Starts, stops and restarts Ollama, and owns the supervisor of the agent's own `ollama serve`.
-
-    A stop by hand lasts until a start by hand. `owner` is the owner of Ollama that was found last.
+    """Starts, stops and restarts Ollama, and has the supervisor of the agent's own `ollama serve`. A stop by
+    hand lasts until a start by hand. `owner` says which program or person, such as Homebrew, was last found
+    to start and restart Ollama; before the first search, its kind is NOBODY.
     """
 
     def __init__(
@@ -76,9 +76,7 @@ class OllamaController:
 
     @property
     def has_child(self) -> bool:
-        """Return whether the supervisor is responsible for Ollama: it runs a server, will start one, or gave
-        up.
-        """
+        """Return whether the supervisor controls Ollama: it runs a server, will start one, or gave up."""
         return self._supervisor_started and self.status().state is not State.STOPPED
 
     @property
@@ -92,7 +90,9 @@ class OllamaController:
         return control_plan.make_plan(owner, action, tools)
 
     def instructions(self, owner: Owner) -> str:
-        """Return instructions for people: how to start Ollama, or to restart it if it runs."""
+        """Return instructions for people: how to start Ollama, or to restart it if it runs, through `owner`,
+        the program or person that starts and restarts it; or that the next recovery pass starts it.
+        """
         plan = self.control_plan(owner, "restart" if owner.runs else "start")
         if plan.start_own and not owner.runs:
             return "the next recovery pass starts it"

@@ -31,7 +31,11 @@ UNIT = "ollama.service"
 
 
 class Discovery:
-    """Finds the owner of Ollama, and caches it for CACHE_S as long as the same process listens."""
+    """Finds the owner of Ollama: the program or person that starts and restarts it, such as Homebrew.
+
+    `address` is where Ollama should answer. The owner is cached for at most CACHE_S seconds, and only while
+    the process still runs that was found listening there.
+    """
 
     def __init__(self, config: Config, address: Address) -> None:
         self._home, self._address = str(config.home.root), address

@@ -39,9 +39,9 @@ def parse_address(base_url: str) -> Address:
 
 
 def served_at(address: Address, env: Mapping[str, str] = os.environ) -> str:
-    """Return the value of OLLAMA_HOST for the agent's own server. If the address came from the user's
-    OLLAMA_HOST, that value is kept, because it may be a wildcard: with 0.0.0.0 the server also accepts other
-    machines.
+    """Return the value of OLLAMA_HOST with which the agent starts its own Ollama server: host and port of
+    `address`. If OLLAMA_HOST in `env` already names this address, return its value unchanged instead, because
+    it may be a wildcard: with 0.0.0.0 the server also accepts other machines.
     """
     try:
         is_users = ollama_host.base_url(env) == address.url

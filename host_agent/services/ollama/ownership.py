@@ -177,10 +177,12 @@ def _starter_of(evidence: OwnershipEvidence, holder: ProcessSnapshot) -> tuple[O
 
 
 def ollama_jobs(jobs: Iterable[Job], holder: int | None) -> tuple[Job, ...]:
-    """Return the jobs (of launchd or systemd) that belong to Ollama: the job that runs the process `holder`,
-    and each job whose name has `ollama` as one of its parts between periods, so not `dev.me.ollama-mcp`. Of
-    the latter, the jobs `application.…`, which launchd makes for open apps, are left out. `holder` is the PID
-    of the process that listens on Ollama's port, None if it is unknown.
+    """Return the jobs (of launchd or systemd) that belong to Ollama. `holder` is the PID of the process that
+    listens on Ollama's port, None if it is unknown.
+
+    The job that runs `holder` belongs to Ollama, and so does each job whose name has `ollama` as a whole part
+    between periods: `com.ollama.ollama` does, `dev.me.ollama-mcp` does not. A job `application.…`, which
+    launchd makes for an open app, counts only if it runs `holder`.
     """
     return tuple(
         job

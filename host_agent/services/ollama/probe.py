@@ -1,9 +1,9 @@
-"""Probe Ollama as a client would. Each check asks for the version and the models. It also sends a model probe
-(a request to a model for one token), unless one is open or the last one succeeded less than
-`ollama.probe_interval_s` ago.
+"""Probe Ollama as a client would. Each check asks for the version and the models. If a model is loaded or
+configured for it, the check also sends a model probe (a request to a model for one token). It sends none if
+an earlier one is still unanswered, or if the last one succeeded less than `ollama.probe_interval_s` ago.
 
-A check does not wait behind users' requests for long: it leaves a model probe without an answer open, and a
-later check looks for the answer.
+A check does not wait behind users' requests for long: if a model probe is not answered soon and the model is
+judged to be busy, the check ends, and a later check looks for the answer.
 """
 
 import asyncio
@@ -104,8 +104,10 @@ class OllamaProbe:
         return await self._verdict_of(self._request)
 
     async def _verdict_of(self, request: asyncio.Task[ModelProbeResult]) -> ModelProbeResult:
-        """Return the verdict on the open probe, from its answer or, if none has come yet, from what the
-        runners do.
+        """Return the verdict on the model probe that the task `request` has sent. If no answer comes in time,
+        judge by the activity of Ollama's runners, the processes that hold its models. If the model is busy,
+        it counts as working, and the probe stays open. If it hangs, it counts as failed, and the probe is
+        given up.
         """
         waited_s = self._budget.waited_s(time.monotonic())
         done, _ = await asyncio.wait({request}, timeout=max(LEAST_WAIT_S, self._token_timeout_s - waited_s))
@@ -127,7 +129,9 @@ class OllamaProbe:
         return verdict
 
     async def _judge_silence(self) -> RunnerJudgement:
-        """Read the activity of the runners, and judge whether the model is busy or hangs."""
+        """Judge whether a model that does not answer its probe is busy or hangs, from the activity of all of
+        the server's runners, the processes that hold its models.
+        """
         readings = await self._look.readings()
         now = time.monotonic()
         self._watch = self._watch.after(readings, now)

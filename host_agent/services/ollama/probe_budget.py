@@ -15,12 +15,13 @@ TOKEN_TIMEOUT_S = 10.0
 class ProbeBudget:
     """The history of the model probes, which decides when the next one is due. Times are monotonic seconds.
 
-    A probe is open until it is answered or given up. The next one is due at once if the last one failed or
-    there was none, else `interval_s` after the last good answer. `asked_at` is when the open probe was sent,
-    None if no probe is open. `ok_at` is when the last good answer came. `silent_since` is when the first
-    unanswered probe was sent, None if all were answered. `silent_since` does not change when that probe is
-    given up and another one sent, because otherwise the silence of a model that never answers would be
-    measured from its newest probe. `failed` is True if the last probe failed.
+    A probe is open until it is answered or given up. It fails if the answer is bad, the connection breaks
+    off, or it is given up. The next probe is due at once if the last one failed or there was none, else
+    `interval_s` after the last good answer. `asked_at` is when the open probe was sent, None if no probe is
+    open. `ok_at` is when the last good answer came. `silent_since` is when the first unanswered probe was
+    sent, None if all were answered. `silent_since` does not change when that probe is given up and another
+    one sent, because otherwise the silence of a model that never answers would be measured from its newest
+    probe. `failed` is True if the probe that ended last failed.
     """
 
     interval_s: float = 30.0

@@ -50,7 +50,9 @@ class Reading:
 
 @dataclass(frozen=True)
 class RunnerReading:
-    """The reading of the runner with this PID. `cores` is how many CPU cores it uses."""
+    """What was observed of one runner, a process that holds a model for Ollama. `reading` says what the
+    runner was doing, and `cores` how many CPU cores it was using.
+    """
 
     pid: int
     cores: float
@@ -62,9 +64,10 @@ SHOWS_NOTHING = Reading(RunnerActivity.HIDDEN, None, "it has no /slots, and its 
 
 
 def read_slots(reply: Reply) -> Reading:
-    """Return what a runner does, from its answer to GET /slots: it loads its model, is idle, or works. The
-    `mark` has the token counts of its slots. If the answer is invalid, for example because the runner has no
-    such route, return SHOWS_NOTHING.
+    """Return what a runner does, from its answer to GET /slots: it loads its model, is idle, or works. If it
+    is idle or works, the field `mark`, which changes whenever the runner makes progress, has the token counts
+    of its slots. If the answer is invalid, for example because the runner has no such route, return
+    SHOWS_NOTHING.
     """
     if reply.status == LOADING:
         return Reading(RunnerActivity.LOADING, None, "it loads its model")

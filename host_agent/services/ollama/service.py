@@ -35,8 +35,9 @@ class OllamaService:
     """Checks Ollama, reports its status, and has its OllamaController start and stop it.
 
     Simultaneous callers of `check` share one check. `request_pass` is called with a reason if a recovery pass
-    is needed. A model that has generated no token for a probe within `token_timeout_s` is judged by what its
-    runners do.
+    is needed. If a model has generated no token for a probe within `token_timeout_s` seconds, the progress
+    and the CPU use of Ollama's runners, the processes that hold its models, decide whether it is busy or
+    hangs.
     """
 
     def __init__(
@@ -154,8 +155,8 @@ class OllamaService:
 
     async def start_again(self) -> None:
         """Start Ollama, for `vestal up` and `vestal recover --reset`, if a person stopped it, or if its
-        supervisor has given up or waits before a restart; otherwise do nothing. Raises NotPossible as
-        `manual_action` does.
+        supervisor has given up or waits before a restart; otherwise do nothing. Raises NotPossible if the
+        agent may not control Ollama, or a command fails.
         """
         given_up = self.controller.has_child and self.controller.pid is None
         if self._absent() is None and (self.controller.stopped_by_hand or given_up):

@@ -45,8 +45,10 @@ class AgentsFileCheck:
 
 
 def _mistake(done: commands.CommandResult) -> str:
-    """Return the mistake that the check found in the file; "" if it found none, or if the check could not
-    run.
+    """Return the mistake that the command CHECK found in the file; "" if it found none or could not run.
+
+    `done` is the command's result. The exit code CONFIG_EXIT_CODE means that the last line of the output is a
+    mistake.
     """
     lines = done.text.strip().splitlines()
     return lines[-1] if done.exit_code == CONFIG_EXIT_CODE and lines else ""

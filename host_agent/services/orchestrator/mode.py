@@ -64,10 +64,13 @@ class ModeDecision:
 
 
 async def decide(config: Config, docker: DockerEngine, compose: ComposeCommand) -> ModeDecision:
-    """Return the configured mode; with `auto`, containers if they are possible and the image is built, and
+    """Return, with the reason, the mode that the setting orchestrator.mode names. If that is `auto`, return
+    containers if a Docker engine and `docker compose` are there and the orchestrator's image is built, and
     otherwise the native mode.
 
-    A home that has containers keeps using them, because their volume holds the tasks.
+    With `auto`, a Vestal home (VESTAL_HOME) that has containers keeps them even if Docker or the image is
+    missing now, because their volume holds the tasks. A Docker engine that does not answer counts as missing;
+    nothing is raised.
     """
     possible = await possible_mode(config, docker, compose)
     if possible.mode is not Mode.DOCKER or config.orchestrator.mode != "auto" or has_containers(config):
@@ -109,12 +112,16 @@ def remember_containers(config: Config) -> None:
 
 
 def forget_containers(config: Config) -> None:
-    """Record that this home's containers were removed."""
+    """Record in the Vestal home of `config` that the orchestrator's containers were removed, so that
+    `has_containers` returns False.
+    """
     _marker(config).unlink(missing_ok=True)
 
 
 def has_containers(config: Config) -> bool:
-    """Return whether this home has made containers and not removed them."""
+    """Return whether the Vestal home of `config` has containers of the orchestrator: `remember_containers`
+    was called for it, and `forget_containers` has not been called since. Docker is not asked.
+    """
     return os.path.exists(_marker(config))
 
 

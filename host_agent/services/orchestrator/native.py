@@ -56,8 +56,8 @@ def specs(config: Config, session: aiohttp.ClientSession) -> tuple[ChildSpec, ..
 
 def settings_text(config: Config) -> str:
     """Return, as JSON, the settings that are passed to the orchestrator and to `nightly`, the process for
-    long knowledge work at night. The digest with which each of them is started depends on its code and on
-    this text, so that a change of the settings is noticed.
+    long knowledge work at night. An upgrade compares digests of the code and of this text to find out whether
+    the running processes are out of date.
     """
     return json.dumps(dict(child_environment.native_orchestrator(config)), sort_keys=True)
 

@@ -80,7 +80,10 @@ def rows(look: Look) -> dict[str, ServiceStatus]:
 
 
 def _parents(mode: Mode) -> dict[str, str | None]:
-    """Return the service that each service depends on."""
+    """Return, by the name of each service, the name of the service that it depends on; None for the agent,
+    which depends on no other. `mode` says where the orchestrator and `nightly` run: in containers they depend
+    on Docker, otherwise on the agent.
+    """
     around_orchestrator = DOCKER if mode is Mode.DOCKER else AGENT
     return {
         AGENT: None,

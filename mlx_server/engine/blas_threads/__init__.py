@@ -1,3 +1,3 @@
-"""Give OpenBLAS more threads for prompts, texts and answers while other processes leave cores idle
-(Linux).
+"""Give OpenBLAS more threads while other processes leave cores idle (Linux): for the prompts and the answers
+of language models, and for texts that are embedded or reranked.
 """

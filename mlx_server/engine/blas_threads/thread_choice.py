@@ -64,11 +64,11 @@ class ThreadChoice:
         """Record that computing `tokens` tokens with `threads` threads, which is `few` or `most`, took
         `seconds`.
 
-        If `most` threads were hardly faster than `few`, `choose` returns `few` for the next 30 s. Each
-        further time that they are hardly faster, it does so for twice as long, up to 600 s; once they are
-        faster, the next time is 30 s again. If the speed with `few` threads was last measured more than 10 s
-        ago, it is too old for this comparison. `choose` then returns `few` until that speed has been measured
-        again.
+        If `most` threads were hardly faster than `few`, `choose` returns `few` for a pause of 30 s. Each
+        further pause is twice as long as the one before, up to 600 s. Once `most` threads have been clearly
+        faster, the next pause is one of 30 s again. If the speed with `few` threads was last measured more
+        than 10 s ago, it is too old for this comparison. `choose` then returns `few` until that speed has
+        been measured again.
         """
         if tokens < self._fewest_tokens or seconds <= 0:
             return

@@ -77,13 +77,13 @@ class ThreadsForProducts:
 
     def begin_step(self, rows: int) -> None:
         """Set the number of threads for the next step, which computes `rows` tokens for all running answers
-        together.
+        together. Record how long the step before it took; later numbers of threads are chosen by that.
 
-        MLX computes a step in the background while the next one is prepared. So a step is measured until the
-        next call of `begin_step`. If a slice of prompts comes between two steps, the caller must call `begin`
-        before it; if no step follows for the time being, the caller must call `rest`. The last step is then
-        not measured. Between `begin` and `end`, this method does nothing, so a step within a slice uses the
-        slice's number of threads.
+        A step is measured from one call of this method to the next, because MLX computes it in the background
+        while the next step is prepared. The caller must call `begin` before a slice of prompts that comes
+        between two steps, and `rest` if no step follows for the time being. The step before a call of `begin`
+        or `rest` is not measured. Between `begin` and `end`, this method does nothing, so a step within a
+        slice uses the slice's number of threads.
         """
         if not self._works or self._slice_began_s is not None:
             return

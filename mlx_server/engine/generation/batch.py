@@ -209,9 +209,9 @@ class Batch:
         self._slices.finish()
 
     def remove(self, uid: int) -> None:
-        """End request `uid`, and free its keys and values. If a slice of prompts that includes the request's
-        is paused, the rest of the slice is processed first, because a request cannot be taken out of it
-        before.
+        """End request `uid`, and free its keys and values. If its prompt is in a paused slice of prompts (see
+        `finish_slice`), first process the rest of that slice, because no request can be taken out of a paused
+        slice.
         """
         if self.is_incomplete(uid):
             self.finish_slice()
@@ -225,9 +225,9 @@ class Batch:
 
     def step(self) -> Iterator[Prefilled | Sampled]:
         """Generate the next token of each request whose prompt has been processed completely, or several
-        tokens if drafted ones are accepted. Also process the next slice of the other prompts, which is the
-        next tokens of one or more of them; while answers run, a step may process only a part of a slice.
-        Yield the new tokens, and the progress of the prompts.
+        tokens if drafted ones are accepted. Unless the batch is full of answers, also process a slice of the
+        other prompts, or, while answers run, perhaps only a part of one. A slice is the next tokens of one or
+        more prompts. Yield the new tokens, and the progress of the prompts.
         """
         prompts, tokens = self._next()
         for prompt in prompts:

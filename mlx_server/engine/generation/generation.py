@@ -23,16 +23,16 @@ class Generation:
     """The state of one answer while it is generated.
 
     `prompt` does not contain the tokens of the answer that an earlier engine sent; the caller passes these to
-    `replay`. `limit_tokens` limits the whole answer, including those tokens. `top_logprobs` is for how many
-    alternatives to each token log-probabilities are reported; None reports no log-probabilities.
+    `replay`. `limit_tokens` limits the whole answer, including those tokens. `top_logprobs` is the number of
+    alternatives to each token whose log-probabilities are reported; None reports no log-probabilities.
     `cached_tokens` is how many tokens were found in the prompt cache. `shared_prefix_tokens` is how many
     tokens at the start of the prompt may also start other prompts: in a chat, those before the last message;
     0 if that number is unknown or the prompt cache does not use it. An answer whose last tokens are all
     equal, and more than `max_repeated_tokens`, ends as if it had reached its limit; 0 allows any number. With
     `returns_context`, `Done` holds all tokens of prompt and answer. `report` holds the prompt's token ids and
-    text, which `Done` returns to the client; None if the client did not ask for them. `load_s` is for how
-    many seconds the request waited for the model's load. `started_s`, `first_token_s` and each `now` are
-    times in seconds on the caller's clock.
+    text, which `Done` returns to the client; None if the client did not ask for them. `load_s` is the number
+    of seconds that the request waited until its model was loaded. `started_s`, `first_token_s` and the
+    parameter `now` of the methods are times in seconds on the caller's clock.
     """
 
     id: str
@@ -62,7 +62,8 @@ class Generation:
         return 0 < self.max_repeated_tokens < self._equal_tokens
 
     def replay(self, emitted: Sequence[int], now: float) -> Done | None:
-        """Process the tokens that an earlier engine sent to the client, without events for them.
+        """Add `emitted`, the tokens that an earlier engine has already sent to the client, to the answer. The
+        client gets no further events for these tokens.
 
         Return `Done` if these tokens complete the answer; else None.
         """

@@ -48,8 +48,8 @@ class HarmonyTokens:
 
     @property
     def ends_of_message(self) -> frozenset[int]:
-        """Return the ids of the tokens that end a message. For a token that the format lacks, they include
-        NONE, which is the id of no token.
+        """Return the ids of the tokens that end a message. Muse Spark's format has no token for the end of a
+        call; the ids then include NONE instead, which is the id of no token.
         """
         return frozenset({self.end, self.call, self.return_})
 

@@ -1,12 +1,16 @@
 """Decide how many prompt tokens a step processes while other answers run. Pure.
 
-A step computes the next tokens of the running answers. Prompts are processed in slices, each of some tokens
-of one or more prompts. While a step processes a slice, the running answers get no tokens; 512 prompt tokens
-take seconds on a small machine. If the model can pause within a slice, a step processes only a part of a
-slice. Slices are then made so small that the time between two points at which a slice can be paused is short.
-If the model cannot pause, each step processes a whole slice, which is made so small that answers keep about a
-third of the pace that they have without a prompt. Without running answers nothing waits, so slices are as
-large as the settings allow, which is fastest.
+A step computes the next tokens of the running answers. It also processes prompts, in slices: a slice is the
+next tokens of one or more prompts, up to a certain number of each. The answers get no tokens while a slice is
+processed, and 512 prompt tokens take seconds on a small machine. So slices are small while answers run:
+
+- The computation of some models can be paused in the middle of a slice, at certain points. A step then
+  processes only a part of a slice, for a limited time. A slice must still be small, because the time from one
+  such point to the next depends on the slice's size.
+- The computation of other models cannot be paused, so each step processes a whole slice. A slice is so small
+  that the answers keep about a third of the pace that they have without a prompt.
+
+Without running answers nothing waits, so slices are as large as the settings allow, which is fastest.
 """
 
 from __future__ import annotations
@@ -36,8 +40,11 @@ _WEIGHT = 0.2
 
 @dataclass
 class PrefillPace:
-    """Decides how many tokens of each prompt a slice has, by the recorded durations of earlier slices and of
-    steps without a slice. `most_tokens` is the largest number of tokens.
+    """Decides how many tokens of each prompt a slice has, so that running answers do not wait long for their
+    next tokens. A slice is the next tokens of one or more prompts, which are processed together.
+
+    The number is adapted to the recorded durations of earlier slices, and of steps without a slice.
+    `most_tokens` is the largest number of tokens of each prompt in a slice.
     """
 
     most_tokens: int
@@ -46,15 +53,16 @@ class PrefillPace:
 
     @property
     def knows_step(self) -> bool:
-        """Return True if the duration of a step of the running answers, without a slice of a prompt, has been
-        recorded. The size of slices depends on it.
+        """Return True if `record_step` has recorded how long a step takes for the running answers alone. The
+        size of slices is adapted, and a slice can be paused, only after that.
         """
         return self._step_s is not None
 
     @property
     def until_pause_s(self) -> float:
-        """Return for how many seconds a step of the running answers also processes a slice of a prompt before
-        it pauses the slice; infinity while no step's duration has been recorded.
+        """Return for how many seconds a step may process a slice of the prompts, after it has computed the
+        next tokens of the running answers; the slice is then paused. This is as long as an average step
+        without a slice takes; infinity while no step's duration has been recorded.
         """
         return float("inf") if self._step_s is None else _STEPS_UNTIL_PAUSE * self._step_s
 
@@ -71,8 +79,8 @@ class PrefillPace:
         self._step_s = seconds if known is None else known + _WEIGHT * (seconds - known)
 
     def record_slice(self, tokens: int, seconds: float, longest_part_s: float | None = None) -> None:
-        """Record that a slice of `tokens` tokens of each prompt took `seconds` while answers ran, not
-        counting the steps of the answers.
+        """Record that a slice, with `tokens` tokens of each of its prompts, took `seconds` while answers ran.
+        `seconds` does not include the time in which the slice was paused.
 
         `longest_part_s` is the longest time between two points at which the slice could be paused; None if it
         could not be paused at all.

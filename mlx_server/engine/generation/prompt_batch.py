@@ -32,10 +32,11 @@ class PromptBatch(PromptProcessingBatch):
     model: Any
 
     def generate(self, tokens: list[list[Any]]) -> Any:
-        """Process the rest of the requests' prompts, sample the requests' first tokens, and return the
-        GenerationBatch that generates the further tokens.
+        """Compute the last tokens of the requests' prompts, sample the first token of each answer, and return
+        the GenerationBatch that generates the further tokens.
 
-        `tokens` holds the last segment of each request.
+        `tokens` has a list for each request: the tokens of its prompt that are still to be computed, or a
+        single tuple that holds them (see `short_rest`).
         """
         rests = [list(part[0]) if isinstance(part[0], tuple) else part for part in tokens]
         width = len(rests[0])

@@ -45,12 +45,13 @@ class PromptSlices:
         return list(self._joining.prompt_cache)
 
     def has(self, uid: int) -> bool:
-        """Return True if the paused slice processes request `uid`, so that its keys and values are
+        """Return True if a slice is paused and processes request `uid`, whose keys and values are therefore
         incomplete.
 
-        The slice processes all requests except the running answers and those that have arrived since it
-        began. This is not read from the generator's batches, because a request whose first token is being
-        sampled when the slice is paused is in none of them.
+        A slice processes all requests of the generator, except those whose answers run and those whose
+        prompts have not been begun. The result is derived from these exceptions, because the generator's
+        batches do not contain every request of a slice: if a request's first token is being sampled when the
+        slice is paused, the request is in no batch.
         """
         generator = self._generator
         arrived = (waiting[0] for waiting in generator._unprocessed_sequences)
@@ -72,8 +73,9 @@ class PromptSlices:
         return list(prompts), list(tokens)
 
     def go_on(self, until_s: float) -> list[Any]:
-        """Begin or continue a slice, and pause it at `until_s` (monotonic seconds). Return the progress of
-        the prompts if the slice has ended; else [].
+        """Begin a slice of the prompts, or continue the paused one. Pause it at the first possible point
+        after `until_s` (monotonic seconds). If the slice has ended, return mlx-lm's progress responses, one
+        for each prompt that the slice has processed or completed; else return [].
         """
         call = self._call = self._call or self._begin()
         generator, answers = self._generator, self._generator._generation_batch

@@ -52,7 +52,10 @@ def counter_key(seed: int, position: int) -> int:
 
 
 class CounterSampler:
-    """A `Sampler` that draws one token in each call, beginning with the token at `position` of the answer."""
+    """A `Sampler` whose random numbers depend only on the seed and on the token's position in the answer, so
+    that a resumed answer continues with the same tokens. The first call draws the token at `position`, and
+    each further call the next one.
+    """
 
     def __init__(self, sampling: Sampling, position: int) -> None:
         self._sampling = sampling

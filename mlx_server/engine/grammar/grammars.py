@@ -153,9 +153,10 @@ class Grammars:
         return matcher
 
     def _matcher_of(self, schema: Any) -> Any:
-        """Return llguidance's matcher for an adapted schema; the matcher may be in an error state.
+        """Return llguidance's matcher for a schema that SchemaAdapter has adapted to llguidance. If it still
+        cannot be compiled, the matcher is in an error state, for which the caller must check.
 
-        Raises RequestError if no value meets the schema.
+        Raises RequestError if the schema is false, or if it requires a value within itself without end.
         """
         from llguidance import LLMatcher, LLParserLimits
 
@@ -229,8 +230,9 @@ class GrammarProcessor:
 
     @property
     def can_draft(self) -> bool:
-        """Return True if the tokens that a drafter guesses can be verified: the grammar applies and has had
-        no error, so the calls for rejected tokens can be undone by `rewind`.
+        """Return True if tokens that a drafter guesses can be verified now. This processor is called for each
+        of them, and `rewind` must undo its calls for rejected ones. That is possible once this processor has
+        been called and the grammar applies, unless an error has occurred.
         """
         return self._was_called and self._fault is None and self._constraint.is_active
 
@@ -249,8 +251,9 @@ class GrammarProcessor:
             return []
 
     def allowed(self, guessed: Sequence[int]) -> list[int]:
-        """Return the longest beginning of `guessed` that the grammar allows as the next tokens; [] if it has
-        had an error. The grammar does not advance.
+        """Return the longest beginning of `guessed` that the grammar allows as the next tokens, up to but
+        without the first end token. Return [] if an error occurs in this call or has occurred in an earlier
+        one; `raise_fault` raises it later. The grammar does not advance.
         """
         try:
             return [] if self._fault is not None else self._constraint.allowed_prefix(guessed)

@@ -2,11 +2,12 @@
 
 mlx-lm copies the cache of a request that runs alone, which is the usual case, three times before the
 request's first token: into a batch of one, out of the batch of prompts, and to make room for that token. For
-1,700 tokens of a small model, this takes longer than computing the token.
+1,700 tokens of a small model, this takes longer than computing the token. The classes in this module avoid
+these copies.
 
-In addition, the rows of a batch may end at different columns. In a step that verifies drafts, each row
-computes the same number of tokens, and then keeps only the accepted ones. Aligning the rows' ends again would
-copy all keys and values in each step.
+They also let the rows of a batch end at different columns, while mlx-lm's caches need a common end. In a step
+that verifies drafts, each row computes the same number of tokens, and then keeps only the accepted ones. With
+mlx-lm's caches, each such step would copy all keys and values to align the rows' ends again.
 """
 
 from __future__ import annotations
@@ -75,7 +76,8 @@ class BatchKV(BatchKVCache):
         return [self._idx] * self.offset.shape[0] if self._ends is None else self._ends
 
     def filter(self, batch_indices: Sequence[int]) -> None:
-        """Keep only the rows `batch_indices`. Nothing is copied if these are all rows in their order, without
+        """Keep only the rows `batch_indices`, in this order, and drop the left padding that all of them have
+        in common. Nothing is copied if these are all rows in their present order, and no row has left
         padding.
         """
         if list(batch_indices) == list(range(self.offset.shape[0])) and not any(self.left_padding.tolist()):

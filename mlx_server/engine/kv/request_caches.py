@@ -1,5 +1,5 @@
-"""Make the key-value caches of a new request, quantized or not. Find out whether the caches of a model can be
-quantized, drop tokens, and be padded.
+"""Make the key-value caches of a new request, quantized or not. Find out what the caches of a model support:
+quantization, dropping the last tokens, and padding.
 """
 
 from __future__ import annotations

@@ -42,11 +42,11 @@ ImageShapes = Sequence[Sequence[int]]
 
 @dataclass(frozen=True)
 class Tenant:
-    """A loaded model: the bytes of its weights and of the image features that it caches, and the ids of its
-    requests.
+    """A loaded model. `entry` is its entry in the catalog, `bytes` the size of its weights and of the image
+    features that it caches, and `requests` the ids of its requests.
 
-    `awaited` is True if a request is about to start on the model. `shared_bytes` of the bytes are shared with
-    the other models that have the same `shared`, an id of weights; "" if nothing is shared.
+    `awaited` is True if the next request to start needs the model. `shared` is the id of the weights that it
+    shares with other models ("" if it shares none), and `shared_bytes` is the part of `bytes` that is shared.
     """
 
     entry: ModelEntry

@@ -69,11 +69,13 @@ class Holding:
 
 @dataclass(frozen=True)
 class Need:
-    """The memory that a model or request needs: `bytes` in addition to what is held at this time, or
-    `alone_bytes` if no model except `staying` were loaded.
+    """The memory that a model to be loaded, or a request, needs.
 
-    Neither the model `staying` (None: no model) nor the shared weights with the id `shared` ("": none) may be
-    unloaded to meet the need.
+    `staying` is the loaded model that the request runs on; None for a model to be loaded. `shared` is the id
+    of loaded weights that a model to be loaded will share; "" if there are none. Neither may be unloaded to
+    meet the need. `bytes` must be reserved in addition to what is held and reserved at this time.
+    `alone_bytes` would be needed if only the model `staying` were loaded and had no other requests; that
+    model's own memory is not included.
     """
 
     bytes: int
@@ -109,10 +111,10 @@ class Wait:
 
 @dataclass(frozen=True)
 class Never:
-    """The decision that a need can never be met on this machine within the engine's limit.
+    """The decision that a need (see `Need`) can never be met on this machine within the engine's limit.
 
-    `needs_bytes` is what the engine would take if it held nothing but what this need requires. `free_bytes`
-    is how much memory can be reserved at this time.
+    `needs_bytes` is the least that the engine would take to meet the need: the memory of its process, of the
+    model `Need.staying`, and `Need.alone_bytes`. `free_bytes` is how much can be reserved at this time.
     """
 
     needs_bytes: int
@@ -159,10 +161,12 @@ class Ledger:
 
     @property
     def idle_caches_bytes(self) -> int:
-        """Return how many more bytes can be reserved if the idle caches of MLX and of prompts are dropped.
+        """Return how many more bytes can be reserved if the prompt cache is dropped, and the free memory that
+        MLX holds for reuse.
 
-        Only what the engine holds beyond the reserved total counts. To drop more would gain nothing, because
-        the models and requests with reservations would take that memory again.
+        The result is at most what the engine holds beyond `reserved_total_bytes`. Memory up to that total is
+        reserved for models and requests, even where caches fill it at this time, so dropping these caches
+        would not let more be reserved.
         """
         caches = self.reading.cached_bytes + self.reading.prompt_cache_bytes
         return min(caches, max(self.reading.own_bytes - self.reserved_total_bytes, 0))

@@ -22,7 +22,8 @@ class RefusalWords:
 
 def request_words(model: str, prompt_tokens: int, answer_tokens: int, tower_bytes: int = 0) -> RefusalWords:
     """Return the parts of the message that refuses a request with this many tokens of prompt and at most this
-    many of answer. `tower_bytes` is the memory that the vision tower needs for its images; 0 if it has none.
+    many of answer. `tower_bytes` is the memory that the vision tower needs for the request's images; 0 if the
+    request has no images.
     """
     figures = {"prompt_tokens": prompt_tokens, "answer_tokens": answer_tokens}
     what = f"A request to {model} with {prompt_tokens} prompt tokens and up to {answer_tokens} of answer"

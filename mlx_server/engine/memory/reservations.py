@@ -29,10 +29,12 @@ def reserved_answer_tokens(op: Generate, limit_tokens: int) -> int:
 
 @dataclass
 class Reservation:
-    """The memory reserved for one request: for the keys and values of `tokens` tokens, and `tower_bytes` for
-    the vision tower's work on its images, until they are computed.
+    """The memory reserved for one request: for the attention keys and values of `tokens` tokens and, until
+    the vision tower has computed the request's images, `tower_bytes` for the tower.
 
-    `next_try_tokens` is the length of prompt and answer from which the next extension may be tried.
+    A reservation without room for the whole answer is extended as the answer grows. If memory has no room for
+    an extension, the next one is tried when prompt and answer together have `next_try_tokens` tokens, or use
+    up the reservation.
     """
 
     tokens: int

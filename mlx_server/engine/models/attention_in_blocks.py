@@ -1,15 +1,17 @@
 """Compute the attention of prompts in blocks on a CPU, with numpy's exponential.
 
 MLX has fused kernels for attention only on a GPU. On a CPU, its builds for Linux compute the softmax one
-number at a time, and first store the scores of all queries with all keys. Measured with nine heads, in each
-of 30 layers, with one thread: 16 tokens of a prompt attend to 6,000 tokens in 31 ms with MLX, and in 10 ms
-here; 512 tokens in 776 ms with MLX, and in 280 ms here. Attention took most of the time of a long prompt.
+number at a time, and first store the scores of all queries with all keys. Measured in one layer with nine
+heads, with one thread: 16 tokens of a prompt attend to 6,000 tokens in 31 ms with MLX, and in 10 ms here; 512
+tokens in 776 ms with MLX, and in 280 ms here. Attention took most of the time of a long prompt.
 
-A block consists of the queries of some tokens, in the heads that share keys. Its scores are few enough to
-stay in the processor's cache. Keys that no query of the block may see are left out, which in a prompt without
-a cached beginning are half of the keys. Steps of answers have only one query for each request, and use MLX's
-softmax: MLX computes it in the background, while a call of numpy would wait for the step before. (To compute
-the heads that share keys in one product gained less than could be measured.)
+A block consists of the queries of some consecutive tokens in the heads that share keys. One product computes
+its scores, which are few enough to stay in the processor's cache. Keys that no query of the block may see are
+left out, which in a prompt without a cached beginning are half of the keys.
+
+Steps of answers have only one query for each request, and use MLX's attention: MLX computes it in the
+background, while a call of numpy would wait for the step before. (Computing the scores of the heads that
+share keys in one product, as in blocks, gained less in these steps than could be measured.)
 """
 
 from __future__ import annotations
@@ -114,9 +116,13 @@ def _attend_in_blocks(
 
 @np.errstate(all="ignore")  # infinite numbers and NaN, from damaged weights, are found in the results
 def _attend(q: mx.array, k: mx.array, v: mx.array, sinks: Floats | None, block: Block) -> mx.array:
-    """Return the attention of the queries of one block, of shape (groups, heads of a group, queries of the
-    block, width). `q` is (groups, heads of a group, queries, width), and `k` and `v` are (groups, keys,
-    width). `sinks` has the score of each head's attention sink; None if there are none.
+    """Return the output of attention for the queries of `block`, of shape (groups, heads of a group, queries
+    of the block, width of the values). `block` says which queries these are, and which keys each may see.
+
+    The heads of a group share keys and values. `q` has all queries of one row of the batch, already scaled,
+    of shape (groups, heads of a group, queries, width). `k` and `v` have all keys and values of the row, of
+    shape (groups, keys, width). `sinks` has the score of each head's attention sink, of shape (groups, heads
+    of a group); None if there are none.
     """
     keys, is_whole = slice(block.first_key, block.last_key), q.shape[2] == block.last - block.first
     groups, heads, queries, width = (q := q[:, :, block.first : block.last]).shape

@@ -23,8 +23,9 @@ class SharedWeights:
     """The weights of a model, and what is derived from its files.
 
     The model itself and all models that add an adapter to it refer to the same SharedWeights, which are freed
-    with the last of these models. `model` has no adapter. `images` reads the images of requests, or is a text
-    that says why images cannot be read. `vision` computes with images; None if the model reads text only.
+    with the last of these models. `model` has no adapter. `grammars` compiles JSON schemas to grammars
+    that restrict the tokens of an answer. `images` reads the images of requests, or is a text that says why
+    images cannot be read. `vision` computes with images; None if the model reads text only.
     """
 
     model: Any

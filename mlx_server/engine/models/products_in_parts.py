@@ -44,8 +44,9 @@ def multiply_in_parts(model: nn.Module) -> None:
 
 
 class LinearInParts(nn.Linear):
-    """A Linear layer that computes products in parts. Its weights are float32, with at least 2 * PART_ROWS
-    outputs.
+    """A Linear layer that multiplies inputs of few rows by parts of its weight matrix, PART_ROWS rows each,
+    because OpenBLAS is slow with the whole matrix. `multiply_in_parts` uses this class only for float32
+    weights with at least 2 * PART_ROWS rows.
     """
 
     def __call__(self, x: mx.array) -> mx.array:

@@ -42,9 +42,9 @@ class _Angles:
     sin: mx.array
 
     def fit(self, offset: int | mx.array, key: tuple[int, int, float, float]) -> bool:
-        """Return True if these cosines and sines were computed for the same parameters: `offset`, the
-        position of the first token, and `key`, the number of tokens, the dimensions of a head, and RoPE's
-        base and scale. An `offset` that is an array is only recognized if it is the same object.
+        """Return True if these cosines and sines were computed for the same `offset` and `key`. `offset` is
+        the position of the first token. If it is an array, with one position for each row, it must be the
+        same object. `key` is (number of tokens, dimensions of a head, RoPE's base, RoPE's scale).
         """
         if isinstance(self.offset, int) and isinstance(offset, int):
             return self.offset == offset and self.key == key

@@ -40,8 +40,12 @@ def preload_tokenizers(folders: Iterable[Path]) -> None:
 
 
 def take_tokenizer(folder: Path, config: dict[str, Any]) -> Any:
-    """Return the tokenizer of the model in `folder`: a preloaded one, or one that is already in use for this
-    folder, if its files have not changed since; otherwise, read it from the files.
+    """Return the tokenizer of the model in `folder`. If the tokenizer was preloaded, or is in use for this
+    folder, and the files have not changed since, return that one; otherwise, read it from the files. A
+    preloaded tokenizer is not held any longer after this call, so that it is freed with its last user.
+
+    `config` is the model's configuration, as mlx-lm reads it. It names the tokens that end an answer. Raises
+    an exception of any type if the files are missing or damaged.
     """
     with _reading:
         version, tokenizer = _preloaded.pop(folder, (None, None))

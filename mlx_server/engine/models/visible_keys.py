@@ -14,12 +14,12 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Block:
-    """The queries first…last - 1 of a row, and the keys first_key…last_key - 1. The queries may see no other
-    keys.
+    """Some queries of a row of the batch, and the keys that they may see: the queries first…last - 1 see only
+    keys among first_key…last_key - 1.
 
-    `hidden` (queries, keys) is True for the keys that a query may not see. Its first column belongs to the
-    key `first_key + first_hidden`. Keys of the block without a column in `hidden` are visible to all queries.
-    `hidden` is None if all queries see all keys of the block.
+    `hidden`, of shape (queries, keys), is True where a query may not see a key. Its first column belongs to
+    the key `first_key + first_hidden`. All queries see those keys of the block that have no column in
+    `hidden`. `hidden` is None if all queries see all keys of the block.
     """
 
     first: int

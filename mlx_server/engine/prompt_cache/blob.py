@@ -51,7 +51,9 @@ def encode(tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> list[byte
 
 
 def file_bytes(tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> int:
-    """Return an upper bound of the file's length in bytes. The tensors' data are not read for it."""
+    """Return an upper bound of the length, in bytes, of the file that `encode` makes of `tensors` and the
+    metadata `facts`. The tensors' data are not read for this.
+    """
     data = sum(len(tensor.data) for tensor in tensors.values())
     widest = {name: _spec(tensor, data, data) for name, tensor in tensors.items()}
     return 8 + len(_header(widest, facts, "0" * 8)) + data

@@ -30,8 +30,8 @@ class Block:
     stacked to a group, which is an array of shape (arrays, heads, tokens, width).
 
     `order` has one number for each array, layer by layer, keys before values: the index of the array's group
-    in `groups`. The arrays in a group have the same order. `dtypes` are safetensors' names of the groups'
-    types.
+    in `groups`. Within a group, the arrays are also stacked layer by layer, keys before values. `dtypes` are
+    safetensors' names of the groups' types.
     """
 
     ids: tuple[int, ...]
@@ -140,7 +140,8 @@ def numbers_of(text: str) -> tuple[int, ...]:
 
 
 def array_of(tensor: Tensor) -> Array:
-    """Return the tensor's raw numbers as a view of the file's bytes. Raises KeyError, ValueError or TypeError
-    if the tensor's type is unknown, or its shape does not match its data.
+    """Return an array of the tensor's shape that is a view of `tensor.data`, so that nothing is copied. Each
+    number appears as the unsigned integer with the same bytes. Raises KeyError, ValueError or TypeError if
+    the tensor's type is unknown, or its shape does not match its data.
     """
     return np.frombuffer(tensor.data, dtype=RAW[tensor.dtype]).reshape(tensor.shape)

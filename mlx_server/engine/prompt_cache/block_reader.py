@@ -57,9 +57,11 @@ class BlockReader:
         return entry.value
 
     def preload(self, keys: list[str], tags: Tags) -> None:
-        """Read the files of `keys` on the calling thread. The next call of `take` returns their blocks and
-        snapshots, with `tags`, in `preloaded`, and the keys of files that could not be read in `missing` or
-        `broken`. A file must contain the model identity that is in `tags`; else it counts as damaged.
+        """Read the files of `keys` on the calling thread, and hold the results until the next call of `take`.
+        In the ReadAhead that `take` returns, `preloaded` has the blocks and snapshots that were read, each in
+        an Entry with `tags`; `missing` has the keys whose files do not exist, and `broken` those whose files
+        are unreadable or damaged. A file counts as damaged if it does not contain the model identity that is
+        in `tags`.
         """
         for key in keys:
             missing, broken = list[str](), list[str]()

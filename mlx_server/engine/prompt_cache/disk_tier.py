@@ -85,9 +85,9 @@ class DiskTier:
         return self._index.limit_bytes
 
     def group(self, name: str) -> list[str]:
-        """Return the keys whose first part is `name` (PARENT in `keys.py`), the most recently added first.
-        They belong to the blocks that directly follow the same block, to the first blocks of one model's
-        prompts, or to one model's snapshots.
+        """Return the keys that have `name` before their first hyphen, the most recently added first. `name`
+        stands for a block (the keys are those of the blocks that directly follow it), for a model (the first
+        blocks of its prompts), or for all snapshots of a model.
         """
         return self._index.group(name)
 
@@ -127,8 +127,8 @@ class DiskTier:
         """Return the keys of the entries that were passed to `put` but could not be queued or written, so
         that the caller can pass these entries to `put` again.
 
-        Entries that were evicted from the disk are not included. If RAM may hold more than the disk, they
-        would be written and evicted again and again.
+        Entries that were evicted from the disk are not included: if they were, and RAM held more than fits on
+        the disk, they would be written and evicted again and again.
         """
         self._collect_results()
         return list(self._unwritten)
@@ -139,10 +139,10 @@ class DiskTier:
             self._unwritten.pop(key, None)
 
     def put(self, entries: Mapping[str, Entry], chain: Sequence[str]) -> None:
-        """Queue entries for writing, and mark the blocks of `chain` as used. `chain` has the keys of
-        consecutive blocks; those of the entries are at its end.
-
-        A key that is not in the index afterward could not be queued, or its entry is too large.
+        """Queue `entries`, by key, for writing, and mark the blocks of `chain` as used. `chain` has the keys
+        of a prompt's consecutive blocks, the last of which are the keys of `entries`; it is empty if these do
+        not belong to consecutive blocks. If a key of `entries` is not in this tier afterward, its entry is
+        too large, could not be queued, or was evicted at once.
         """
         self._collect_results()
         if self._folder is None:

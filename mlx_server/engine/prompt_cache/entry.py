@@ -33,7 +33,7 @@ class Entry:
 
 
 def file_bytes(key: str, entry: Entry) -> int:
-    """Return an upper bound of the size of the entry's file, in bytes."""
+    """Return an upper bound of the size, in bytes, of the file of `entry`, which also contains its `key`."""
     return blob.file_bytes(*_contents(key, entry))
 
 

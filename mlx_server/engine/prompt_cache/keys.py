@@ -24,8 +24,9 @@ _OWN_BYTES, _PARENT_DIGITS = 16, 16
 
 
 class PrefixKeys:
-    """Computes the keys under which the prompt cache stores the beginnings of one model's prompts. `identity`
-    identifies everything that determines the model's keys and values.
+    """Computes the keys under which the prompt cache stores the beginnings of one model's prompts: a key for
+    each whole block of `block_tokens` tokens, and a key for each snapshot. `identity` identifies everything
+    that determines the model's attention keys and values.
     """
 
     def __init__(self, identity: str, block_tokens: int = BLOCK_TOKENS) -> None:

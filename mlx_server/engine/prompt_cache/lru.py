@@ -61,7 +61,7 @@ class Lru:
         return True
 
     def size_of(self, key: str) -> int:
-        """Return the size of `key`, which must be present."""
+        """Return the size in bytes with which `key` was added. Raises KeyError if `key` is not present."""
         return self._sizes[key]
 
     def group(self, name: str) -> list[str]:

@@ -54,9 +54,12 @@ class BlockStore:
     # --- find and restore ---
 
     def find(self, prefixes: PrefixKeys, tokens: Sequence[int], tags: Tags) -> PrefixMatch | None:
-        """Return what is stored in RAM or on disk for the beginning of `tokens`; None if nothing is.
-        `prefixes` computes the model's keys. `tags` has the model's identity, which each file that is read
-        later must contain.
+        """Return which blocks and snapshots in RAM or on disk hold the beginning of the prompt `tokens`, and
+        which blocks may hold some of the tokens after it. If there are none, count the prompt's blocks as
+        misses and return None.
+
+        `prefixes` computes the keys under which the blocks and snapshots of the model are stored. `tags` has
+        the model's identity: `restore` counts a file that does not contain it as damaged.
         """
         self._apply_changes()
         keys = prefixes.of_blocks(tokens)
@@ -98,9 +101,9 @@ class BlockStore:
         return blocks
 
     def _partial_block(self, progress: RestoreProgress) -> Block | None:
-        """Compare the blocks `next_keys` of `progress.match` with the tokens of the prompt after its last
-        matching block. Return a copy of the longest beginning of such a block that equals the beginning of
-        these tokens; None if no block begins with the same token.
+        """Compare the rest of the prompt, after its last matching block, with the stored blocks that follow
+        that block (`next_keys` of `progress.match`). Choose the block that shares the most first tokens with
+        the rest, and return a copy of this shared beginning; None if no block shares even the first token.
         """
         match = progress.match
         rest = match.tokens[len(match.keys) * match.block_tokens :]
@@ -132,9 +135,10 @@ class BlockStore:
         return value
 
     def record_restore(self, match: PrefixMatch, restored: RestoredPrefix) -> None:
-        """Record that `restored` was read of `match`, the stored beginning of a prompt. Count the blocks or
-        the snapshot in it as hits, and the prompt's blocks that must be computed as misses. Mark the keys
-        `restored.used` as recently used, and drop the blocks and snapshots that could not be read.
+        """Update the counts and both tiers after `restore(match)` has returned `restored`. Count the restored
+        blocks or the restored snapshot as hits, and the prompt's other blocks, which must be computed, as
+        misses. Mark the keys `restored.used` as recently used, and drop the blocks and snapshots that could
+        not be read.
         """
         self._apply_changes()
         in_ram = sum(key in match.held for key in restored.used)

@@ -24,8 +24,8 @@ from mlx_server.model_store.files.weight_files import read_json_object
 
 
 class CrossEncoder(nn.Module):
-    """An encoder with a head that computes one logit for each pair of a query and a document: (batch).
-    `Reranker` describes the parameters of a call.
+    """An encoder with a head that computes one logit for each pair of a query and a document. A call returns
+    the logits of a batch of pairs, of shape (batch). `Reranker` describes the parameters of the call.
     """
 
     def __init__(self, encoder: nn.Module, head: nn.Module) -> None:

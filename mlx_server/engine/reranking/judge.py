@@ -43,8 +43,9 @@ class Judge(nn.Module):
 
 
 class JudgeWithHead(nn.Module):
-    """A language model whose output layer was replaced by one that computes the score. It has the same
-    parameters as `Judge`.
+    """A language model whose output layer was replaced by a layer that computes one logit for a pair of a
+    query and a document. A call returns the logits of a batch of pairs, of shape (batch). `Reranker`
+    describes the parameters of the call.
     """
 
     def __init__(self, language_model: Any) -> None:
@@ -101,6 +102,10 @@ def load_judge(
 ) -> Reranker:
     """Return the language model in `folder` as a reranker. Its weights are read from the disk when they are
     evaluated.
+
+    `config` is the content of its config.json, and `sentence_config` that of its
+    config_sentence_transformers.json; {} if there is no such file. A pair of a query and a document may have
+    at most `context_tokens` tokens.
 
     Raises OSError, ValueError, KeyError or RequestError if the folder does not hold a supported model.
     """

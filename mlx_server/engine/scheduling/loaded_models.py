@@ -106,8 +106,9 @@ class LoadedModels:
         ]
 
     def next_expiry_s(self, awaited: str | None) -> float:
-        """Return the time from which `expired`, called with the same `awaited`, will return a model whose
-        keep-alive is over; infinity if it never will.
+        """Return the time, on the scheduler's clock, at which the keep-alive of the next idle model is over;
+        infinity if that will never happen. The model `awaited` (None for no model) is left out, because a
+        request is about to start on it, so that it does not expire.
         """
         return residency.next_expiry_s(self._expiring(awaited))
 
@@ -168,9 +169,11 @@ class LoadedModels:
         return found
 
     def reports(self, now: float, kv_bytes: Mapping[str, int]) -> tuple[LoadedModelReport, ...]:
-        """Return the reports on the loaded models for the `alive` event. Weights that several models share
-        are counted only for one of them: the model without an adapter, or else the model that was loaded
-        first.
+        """Return the reports on the loaded models for the `alive` event. `kv_bytes` maps the name of each
+        model to the bytes of keys and values that its requests hold, which its report includes.
+
+        Weights that several models share are counted only for one of them: the model without an adapter, or
+        else the model that was loaded first.
         """
         counted = self._counted_with()
         return tuple(

@@ -19,8 +19,12 @@ added up at each update."""
 
 
 class StatusUpdates:
-    """Writes the engine's current state to `status` after each step: the step count, the loaded models, and
-    the memory that models and caches take.
+    """Writes the engine's current state to `status` at each call of `update`: the step count, the loaded
+    models, and the memory that models and caches take.
+
+    `loads` knows which model is being loaded. `guard` knows how much memory weights take and how much is
+    reserved for requests. `active_bytes` returns how many bytes MLX has in use. `draft_counts` counts the
+    drafted tokens, and those of them that were accepted.
     """
 
     def __init__(

@@ -47,8 +47,8 @@ class Deepstack:
 
 
 class _Place:
-    """The number of a layer and its Deepstack. It is an object because mlx.nn would take a tuple in a layer
-    for parameters.
+    """What a layer needs in order to call its Deepstack: the object `deepstack`, and the layer's `number`,
+    from 0. The two are not a tuple, because mlx.nn would store a tuple among the layer's parameters.
     """
 
     def __init__(self, deepstack: Deepstack, number: int) -> None:

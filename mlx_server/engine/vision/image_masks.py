@@ -36,12 +36,13 @@ class BothDirections:
         return getattr(self._cache, name)
 
     def make_mask(self, tokens: int, return_array: bool = False, window_size: int | None = None) -> Any:
-        """Return the attention mask for the next `tokens` tokens, of shape (new tokens, earlier and new
-        tokens). It allows all that the wrapped cache's own mask allows, with a window of `window_size` tokens
-        (None: without a window), and the pairs in `allowed`. Return None for a single token that may attend
-        to all tokens before it.
+        """Return the attention mask for the next `tokens` tokens, of shape (new tokens, cached and new
+        tokens): the wrapped cache's own mask, in which the pairs of new tokens that the constructor's
+        argument `allowed` marks are made True as well. Return None for a single token that may attend to all
+        tokens before it.
 
-        mlx-lm passes `return_array`, which makes no difference here.
+        `window_size` is the size of the sliding window in the wrapped cache's mask, in tokens; None means no
+        window. mlx-lm passes `return_array`, which makes no difference here.
         """
         mask = self._cache.make_mask(tokens, return_array=True, window_size=window_size)
         if not isinstance(mask, mx.array):

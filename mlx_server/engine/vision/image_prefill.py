@@ -24,8 +24,9 @@ LoadInputs = Callable[[int], "Future[dict[str, Any]]"]
 
 
 class ImagePrefill:
-    """Processes the images of one prompt, and the texts between them, with the text model `model` and its
-    vision part `vision`. Only the MLX thread may use an ImagePrefill.
+    """Processes one prompt up to its last image, in steps, with the text model `model` and its vision part
+    `vision`. A step computes some layers of the vision tower for one image, or runs the text model on one
+    slice of the prompt. Only the MLX thread may use an ImagePrefill.
 
     `tokens` are the tokens of the prompt and of the answer so far, and `placed` are the images with their
     places in `tokens`. A slice has at most `step_tokens` tokens, or more if an image must not be divided.
@@ -103,9 +104,9 @@ class ImagePrefill:
         self._finish_if_done()
 
     def batched(self) -> list[Any]:
-        """Return the caches of the prompt's layers, converted without copying to caches of a batch with one
-        row, from which the prompt cache can be filled. Return [] if the model has caches that cannot be cut
-        into the prompt cache's blocks.
+        """Return `caches`, one for each layer of the model, in the form of a batch whose only row is this
+        prompt. The prompt cache can be filled from this form. The keys and values are not copied. Return []
+        if the model has caches that cannot be cut into the prompt cache's blocks.
         """
         if not all(isinstance(cache, (RequestKV, QuantizedRequestKV)) for cache in self.caches):
             return []

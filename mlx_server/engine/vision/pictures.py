@@ -36,9 +36,8 @@ class Picture:
 
     @property
     def key(self) -> int:
-        """Return the number that replaces the image's tokens in the keys of the prompt cache.
-
-        It also depends on the number of tokens, which may change with the processor's configuration.
+        """Return the number that replaces each of the image's tokens in the keys of the prompt cache. It is a
+        hash of `digest` and of the number of `ids`, which may change with the processor's configuration.
         """
         whole = hashlib.sha256(self.digest + len(self.ids).to_bytes(8, "big")).digest()
         return _FIRST_KEY | int.from_bytes(whole[:7], "big")
@@ -99,7 +98,9 @@ def cache_keys(tokens: Sequence[int], placed: Sequence[PlacedPicture]) -> Sequen
 
 
 def without_inputs(placed: Sequence[PlacedPicture]) -> tuple[PlacedPicture, ...]:
-    """Return the pictures without the tower's inputs, to free their memory once the images are computed."""
+    """Return the images without their inputs for the vision tower. This frees the memory of the inputs, which
+    are not needed any more once the tower has computed the features of the images.
+    """
     return tuple(replace(one, picture=replace(one.picture, inputs=None)) for one in placed)
 
 
@@ -136,7 +137,9 @@ def image_order(messages: Sequence[dict[str, Any]]) -> list[int]:
 
 
 def without_numbers(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the messages without the indices of image parts, as templates expect them."""
+    """Return the messages in the form that chat templates expect: without the `index` that `number_images`
+    adds to each image part.
+    """
     return [_without_numbers(message) for message in messages]
 
 

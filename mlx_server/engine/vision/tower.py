@@ -30,8 +30,9 @@ def import_mlx_vlm() -> Any:
 
 
 class _TextEmbeddings:
-    """Replaces mlx-vlm's text model, of which only the token embeddings are needed. They are taken from the
-    text model in memory.
+    """Stands in for mlx-vlm's text model, of which mlx-vlm's code needs only the token embeddings in order to
+    compute image features. `embed_tokens`, which converts token ids to embeddings, belongs to the text
+    model that the engine has already loaded, so that the embeddings are in memory only once.
     """
 
     def __init__(self, embed_tokens: Callable[[mx.array], mx.array]) -> None:
@@ -120,8 +121,10 @@ def load_tower(
 def _tower_weights(
     utils: Any, kinds: Any, model: Any, model_config: Any, folder: Path
 ) -> dict[str, mx.array]:
-    """Return the weights in the model's files, without the text model's weights, under mlx-vlm's names.
-    `utils` is mlx-vlm's module of that name, and `kinds` its module with the classes of the model.
+    """Return the weights in the files in `folder`, without the text model's, under the names of the
+    parameters of `model`. `model` is mlx-vlm's whole vision-language model, into which no weights have
+    been loaded yet, and `model_config` is its configuration. `utils` is the module `mlx_vlm.utils`, and
+    `kinds` is the module of mlx-vlm that defines the classes of this architecture.
     """
     weights: dict[str, mx.array] = {}
     for path in weight_files.weight_files(folder):

@@ -1,4 +1,6 @@
-"""The vision part of a model: its vision tower, and the calls of its text model with the tower's features."""
+"""The vision part of a model: it computes the features of images with a vision tower, and runs the text model
+on prompts in which these features take the place of the image tokens' embeddings.
+"""
 
 from __future__ import annotations
 

@@ -93,9 +93,9 @@ class AnswerFolder:
     def create(self, name: FileName) -> int:
         """Create a file that does not exist yet, and return a descriptor for writing.
 
-        If the folder is missing or the lock is not held, create the folder and take the lock first: somebody
-        may have deleted the folder, or the disk may have been full at the start. Raises OSError (EBUSY) if
-        another gateway holds the lock.
+        First create the folder if it is missing, and take its lock (see `lock`) if this object does not hold
+        it: somebody may have deleted the folder, or the disk may have been full when the gateway started.
+        Raises OSError if the file exists or cannot be created, with EBUSY if another gateway holds the lock.
         """
         if self._lock is None or not self.path.is_dir():
             self.make()

@@ -46,9 +46,10 @@ class AnswerLog:
     def __init__(
         self, folder: AnswerFolder, index: Index, clock: Clock, emit: Emit, max_waiting_bytes: int
     ) -> None:
-        """Use a folder on which `earlier_files.take_over` has been called. Start the log's thread, which
-        writes the files, and reports to the event loop that runs this call. `emit` is called with each event
-        about the log, and `max_waiting_bytes` is as for `open`.
+        """Start the log's thread, which writes the files, and reports to the event loop that runs this call.
+        `earlier_files.take_over` must have been called for `folder`. `index` holds the answers that are in
+        the log, and chooses which are deleted. `emit` is called with each event about the log. At most
+        `max_waiting_bytes` wait in memory to be written, unless a single record is larger.
         """
         self._folder, self._index, self._clock, self._emit = folder, index, clock, emit
         self._reports = WritingReports(folder.path, emit, self._lose)
@@ -74,8 +75,11 @@ class AnswerLog:
 
         An answer is deleted `keep_s` seconds after its end, or earlier if the log exceeds `max_bytes` or
         `max_answers`; ended answers are deleted first, the oldest end first. At most `max_waiting_bytes` wait
-        in memory to be written to the disk. An answer whose next record exceeds this limit is deleted from
-        the log.
+        in memory to be written to the disk. If bytes wait already, and the next record of an answer would
+        raise their number above this limit, the answer is deleted from the log.
+
+        `emit(event, cause, **fields)` is called with each event about the log, for example when the disk
+        cannot be written.
         """
         place = folder if isinstance(folder, AnswerFolder) else AnswerFolder(folder)
         found = await asyncio.to_thread(earlier_files.take_over, place)

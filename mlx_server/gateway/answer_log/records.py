@@ -79,7 +79,9 @@ class Ended(_Stored, frozen=True):
 
 
 class _StoredEvent(_Stored, frozen=True, tag="event"):
-    """An `Event` as it is usually stored: as MessagePack."""
+    """The form in which an `Event` is stored if MessagePack can hold it; otherwise it is stored as an
+    `_EventFrame`. The fields are those of `Event`.
+    """
 
     answer: int
     event: Token | Done | Failed
@@ -104,8 +106,8 @@ _decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(
 
 
 def pack_record(record: Record) -> bytes:
-    """Return the record as bytes, with its header. Raises ValueError if it cannot be encoded: only events
-    may contain unpaired surrogates.
+    """Return the record as bytes, with its header. Raises ValueError if the record cannot be encoded, for
+    example because one of its texts has unpaired surrogates. These can be encoded in an `Event` only.
     """
     try:
         payload = _pack_event(record) if isinstance(record, Event) else _encoder.encode(record)

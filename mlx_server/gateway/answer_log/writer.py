@@ -91,8 +91,10 @@ class Writer:
             self._files[name.number] = _Pending(file)
 
     def append(self, number: int, data: Chunk) -> bool:
-        """Queue bytes for the file with this number. Return False, and queue nothing, if too many bytes wait
-        already. If the file's answer was lost, which the event loop may not know yet, drop the bytes.
+        """Queue bytes for the file with this number, and return True. If bytes wait already, and `data` would
+        raise their number above `max_waiting_bytes`, queue nothing and return False. If the thread has
+        deleted the file after a failed write, which the event loop may not know yet, drop `data` and return
+        True.
         """
         with self._lock:
             pending = self._files.get(number)
@@ -203,11 +205,12 @@ class Writer:
             idle = not (touched or jobs)
 
     def _wait(self, idle: bool, gather_s: float) -> None:
-        """Wait for work. If `idle`, first wait without a limit until there are bytes to write or a job to
-        run. Then wait `gather_s` seconds, in which more bytes may arrive, or until a job arrives.
+        """Let the writing thread wait for work. If `idle`, which means that the last wait found no work,
+        first wait without a limit until there are bytes to write or a job to run. Then wait `gather_s`
+        seconds, in which more bytes may arrive, or until a job arrives.
 
-        While bytes keep coming, the thread looks for them every `gather_s` seconds, so the event loop need
-        not wake it.
+        While bytes keep coming, `idle` is False. The thread then looks for bytes every `gather_s` seconds, so
+        the event loop need not wake it.
         """
         if idle:
             with self._lock:

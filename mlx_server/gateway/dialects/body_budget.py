@@ -42,8 +42,9 @@ class BodyBudget:
         return bool(self._waiting)
 
     async def take(self, share_bytes: int) -> None:
-        """Wait for a share of `share_bytes`, which must be at most `limit_bytes`. Raises Unavailable if no
-        such share becomes free in time.
+        """Wait until `share_bytes` of the budget are free, and take them; the caller must return them with
+        `give_back`. `share_bytes` must be at most `limit_bytes`. Raises Unavailable if this share does not
+        become free within `wait_s` seconds.
         """
         granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         waiter = (share_bytes, granted)

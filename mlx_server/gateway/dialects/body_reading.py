@@ -84,8 +84,9 @@ async def _next_part(http: Request, pace: _Pace, size_bytes: int) -> tuple[bytes
 
 
 def _has_arrived(http: Request) -> bool:
-    """Return whether the whole body has arrived, although its last part is held back while another machine
-    is asked to serve the request.
+    """Return whether the client has sent the whole body or has disconnected. `http.receive` may still wait
+    then, because it delivers the body's last part only once it is decided whether another machine serves the
+    request. Return False for a request whose answer is not stored: no part of its body is held back.
     """
     kept = kept_answer_of(http.scope)
     return kept is not None and kept.body.is_whole.is_set()

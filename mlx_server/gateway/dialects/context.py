@@ -131,10 +131,13 @@ class GatewayContext:
         *,
         outlives_client: bool = False,
     ) -> Answers:
-        """Submit all requests, and return their answers. If one of them is refused, for example because the
-        queue is full, cancel those already submitted, and raise GatewayError.
+        """Submit all `requests`, which serve the client's HTTP request `http`, and return their answers. If
+        one of them is refused, for example because the queue is full, cancel those already submitted, and
+        raise GatewayError.
 
-        With `outlives_client`, the answers are finished even if no client waits for them.
+        `dialect` names the API in metrics and traces. `user` is the end user that the body names, if any;
+        each end user counts as a separate client for fairness. With `outlives_client`, stored answers are
+        finished even if no client waits for them.
         """
         kept = kept_answer_of(http.scope)
         tickets: list[Ticket] = []

@@ -83,8 +83,9 @@ class LinkedProcess(HandleWrapper):
 
 
 async def _start_process(spec: ChildSpec, *arguments: str) -> tuple[ProcessGroup, socket.socket]:
-    """Run the spec's command with `--fd N` and `arguments`. Return the process and the gateway's end of the
-    socketpair.
+    """Run the spec's command with the options `--fd N` and `arguments` added. N is the file descriptor of the
+    process's end of a new socketpair. Return the process and the gateway's end of the socketpair. Raises
+    LaunchError or OSError if the process or the socketpair cannot be created.
     """
     our_end, engine_end = socket.socketpair()
     with engine_end:

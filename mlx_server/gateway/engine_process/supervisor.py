@@ -90,8 +90,8 @@ class EngineSupervisor:
         await self._supervisor.start()
 
     async def stop(self) -> None:
-        """Stop the engine with SIGTERM, or with SIGKILL if it does not exit in time. If it does not end even
-        then, as a process that waits in a driver, emit an event and leave it behind.
+        """Stop the engine with SIGTERM, or with SIGKILL if it does not exit in time. A process that waits in
+        a driver may not end even then: in this case, emit an event, leave the process behind, and return.
         """
         self._session.exit_is_planned = True
         await self._standby.stop()

@@ -86,12 +86,12 @@ class Successor:
         self, answer_id: str, first_frame: int, send: Send, *, has_started: bool
     ) -> None:
         """Read an answer from the other gateway, from frame number `first_frame` to its end, and send it to
-        the client. If the other gateway dies before it has sent anything, read the answer from the next
-        gateway that listens at the same address. With `has_started`, the client has received the status and
-        the headers already.
+        the client. With `has_started`, the client has received the status and the headers already; otherwise
+        they are sent too, even if they report an error. If the other gateway dies before it has sent
+        anything, read the answer from the next gateway that listens at the same address.
 
-        Raises BrokenOff if the answer breaks off, if it is gone and `has_started` is True, or if no next
-        gateway is found within MAX_RETRY_S seconds.
+        Raises BrokenOff if the answer breaks off, or if no next gateway is found within MAX_RETRY_S seconds.
+        With `has_started`, also raises BrokenOff if the gateway no longer has the answer.
         """
         has_sent = False
 

@@ -122,8 +122,8 @@ class ImageFetcher:
         errors name.
 
         Raises ForbiddenAddress if the URL or a redirect is not allowed, and BadRequest if the file is too
-        large, is redirected too often, or does not come with status 200. Exceptions of aiohttp and of
-        `reserve` are passed on.
+        large, is redirected too often, or does not come with status 200. Exceptions of aiohttp, and of the
+        function `reserve` that was passed to the constructor, are passed on.
         """
         url = self._checked(address)
         for _ in range(MAX_REDIRECTS + 1):

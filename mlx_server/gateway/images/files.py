@@ -102,8 +102,9 @@ def _payload(field: str, source: str) -> str:
 
 
 def _decoded(field: str, text: str) -> tuple[bytes, bool]:
-    """Return the decoded bytes, and whether `text` is standard base64. Line breaks, missing padding and the
-    URL-safe alphabet are accepted too. Raises BadRequest if `text` is not base64.
+    """Return the bytes that the base64 in `text` encodes, and whether `text` is standard base64. Line breaks,
+    missing padding and the URL-safe alphabet are accepted too; the second value is then False. Raises
+    BadRequest, which names `field` (the image's path in the body), if `text` is not base64.
     """
     try:
         return binascii.a2b_base64(text, strict_mode=True), True

@@ -46,8 +46,9 @@ def literal_address(host: str) -> IpAddress | None:
 
 
 def checked_url(text: str, ports: dict[str, int] = PORTS) -> URL:
-    """Return `text` as a URL. Raises ForbiddenAddress unless it is an http or https URL with the scheme's
-    standard port, and without a user or a password.
+    """Return `text` as a URL. `ports` maps each allowed scheme to the only port that is allowed with it.
+    Raises ForbiddenAddress if the scheme or the port is not allowed, if the URL has no host, if it has a user
+    or a password, or if `text` is no valid URL.
     """
     try:
         url = URL(text)

@@ -19,10 +19,14 @@ Content = str | list[dict[str, Any]]
 
 
 class ImageReader:
-    """Collects the images of one request. `model` is the model's name as the client spelled it.
+    """Collects the images of one request. `model` is the model's name as the client spelled it, for errors.
 
-    `reason` explains why a model that was made for images reads text only on this server; it is empty for any
-    other model. `files` are the images, in base64, in the order in which they occur in the messages.
+    `limits` are the limits on the number and the size of the images; None stands for the defaults of
+    `ImageLimits`. `reads_images` says whether the model can read images on this server. If it cannot, callers
+    must not `take` an image, but raise the error that `refusal` returns, or replace the image by a sentence.
+    `reason` explains in this error why a model that was made for images reads text only on this server; it is
+    empty for any other model. `files` are the images, in base64, in the order in which they occur in the
+    messages.
     """
 
     def __init__(
@@ -70,8 +74,8 @@ class ImageReader:
         body that the error names. `part_type` is the part's type, or `images` for Ollama's field of that
         name.
 
-        A part that belongs to an earlier turn is not refused but replaced by a sentence, so that the
-        conversation can continue.
+        Callers raise the error only for a part of the last turn. They replace a part of an earlier turn by a
+        sentence instead, so that the conversation can continue.
         """
         remedy = (
             "leave out `images`"

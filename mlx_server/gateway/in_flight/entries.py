@@ -47,12 +47,14 @@ def in_flight(
     passed_on: Iterable[PassedOn] = (),
 ) -> dict[str, Any]:
     """Return a dict of three fields: `requests`, a list with one entry for each HTTP request in flight;
-    `counts`, the number of all these requests by phase; and `omitted`, how many of them the list leaves out.
+    `counts`, the number of these requests in each phase; and `omitted`, how many requests are counted but not
+    listed.
 
     Running requests come before waiting ones, and older requests before newer ones; at most MAX_ENTRIES are
-    listed. `loaded` are the names of the models in memory. The requests whose ids are in `held` cannot be
-    cancelled now. `passed_on` are requests that other machines continue; they are listed and counted as
-    running.
+    listed. `loaded` are the names of the models in memory: a running request for any other model is in the
+    phase `loading`. `held` are the ids of the requests that cannot be cancelled now, because another machine
+    is being asked to continue them; the field `cancelable` of their entries is False. `passed_on` are
+    requests that other machines continue; they are listed and counted as running.
     """
     of_request: dict[RequestOrigin, list[TicketInPhase]] = {}
     for ticket, phase in tickets:
@@ -88,8 +90,8 @@ def _phase_of_one(ticket: Ticket, phase: RequestPhase, loaded: Collection[str]) 
 
 
 def _general(origin: RequestOrigin, phase: str, now: float, is_cancelable: bool) -> dict[str, Any]:
-    """Return the fields that every entry has, with None, 0 or an empty string for what only the request's
-    tickets can tell, such as the numbers of tokens.
+    """Return the fields that every entry has. Those that have to be computed from the request's tickets (its
+    requests to the engine), such as the numbers of tokens, are None, 0 or an empty string here.
     """
     return {
         "id": origin.id,

@@ -208,9 +208,9 @@ class AnswerKeeper:
         return await self._running_elsewhere(records) or self._take_up(records)
 
     async def _running_elsewhere(self, records: Sequence[Record]) -> KeptAnswer | None:
-        """Return an answer that clients read from another machine, if a machine continues this request; None
-        if no machine does, or if the request has ended. `records` are the request's records in the answer
-        log.
+        """Return the answer to the request whose records in the answer log are `records`, if another machine
+        continues this request: an answer that runs nothing here, and whose frames clients read from that
+        machine through this gateway. Return None if no machine does, or if the request has ended.
         """
         head = records[0]
         assert isinstance(head, Accepted)

@@ -28,14 +28,16 @@ _SCOPE_KEY = "vestal.kept_answer"
 class KeptAnswer:
     """A request from its arrival to the end of its answers. `head` is its first record in the answer log.
 
-    `was_accepted` is True if the request is resumed from the log; `history` holds the items that clients
-    received before. `on_over` is called when no part of the request runs any more. `offer` is called with an
-    error before clients see it. If it asks another machine to continue the request, it calls `begin_offer`,
-    and `settle` after the reply. The attributes `random` (the source of the request's random numbers) and
-    `created_s` (when the request was first accepted, in seconds since 1970) are the same in a resumed
-    request, so that it makes the same frames. The attribute `is_accepted` says whether the request's tickets
-    were submitted to the dispatcher; `is_prepared` is set then, or when the request has ended before. With
-    the attribute `outlives_client`, the request continues without clients.
+    If the request is resumed from the log, `was_accepted` is True, and `history` holds the items (events and
+    keep-alives) that clients have received already. `on_over(answer)` is called when no part of the request
+    runs any more. `offer(answer, error)` is called before clients see an error. To have another machine
+    continue the request, `offer` calls the answer's `begin_offer`, and `settle` after the machine's reply.
+
+    The attribute `is_accepted` says whether the request was submitted to the dispatcher. The event
+    `is_prepared` is set then, or at the request's end if that comes first. If `outlives_client` is True, the
+    request continues without clients. A resumed request has the same `random` (the source of its random
+    numbers) and `created_s` (when it was first accepted, in seconds since 1970) as in its first run, so that
+    it makes the same frames.
     """
 
     def __init__(
@@ -95,8 +97,8 @@ class KeptAnswer:
 
     @property
     def is_over(self) -> bool:
-        """Return whether the route's task and all answers have ended, and no other machine is being asked to
-        continue the request.
+        """Return whether the task of the request's HTTP handler and all answers of the request have ended,
+        and no other machine is being asked to continue the request.
         """
         return (self.task is None or self.task.done()) and not (self._unfinished or self.is_offered)
 
@@ -104,7 +106,6 @@ class KeptAnswer:
 
     def resumed(self, number: int) -> ResumedRequest:
         """Return the state with which the dispatcher starts or resumes an answer. Answer numbers begin at 0.
-
         A resumed answer gets a new request id, because the engine may still be cancelling the earlier one.
         """
         public_id = self.id if number == 0 else f"{self.id}-{number}"
@@ -113,9 +114,10 @@ class KeptAnswer:
         return ResumedRequest(request_id, public_id, events_of(self.history, number), self._was_accepted)
 
     def accept(self, count: int, *, outlives_client: bool = False) -> None:
-        """Record that the request's `count` answers (OpenAI's `n`) were submitted to the dispatcher. Begin
-        the request's file in the answer log, unless the request was resumed from this file. With
-        `outlives_client`, it does not matter that the request's client may have left already.
+        """Record that the `count` answers to the request (several with OpenAI's `n` or a list of prompts)
+        were submitted to the dispatcher. Begin the request's file in the answer log, unless the request was
+        resumed from this file. If the last client has left already, suspend the request until a client asks
+        for its answer; with `outlives_client`, the request continues without clients instead.
         """
         self.is_accepted, self.outlives_client = True, outlives_client
         self.is_prepared.set()
@@ -145,9 +147,11 @@ class KeptAnswer:
         return msgspec.structs.replace(self.head, body=self.body.peek(), body_digest=self.body.digest)
 
     def record(self, number: int, item: TicketItem | Silence) -> None:
-        """Write to the log an item of answer number `number` that the client receives. If `item` is a
-        GatewayError, the request has failed: its file in the log is deleted, unless another machine is being
-        asked to continue the request.
+        """Write to the log an item that clients are about to receive as part of answer number `number` (from
+        0): an event or, as a `Silence`, a keep-alive. A GatewayError means that the whole request has failed,
+        and a ClientDisconnected that it was cancelled. The request's file is then deleted, unless another
+        machine is being asked to continue the request or, after a ClientDisconnected, the request is only
+        suspended.
         """
         if self.is_detached:
             return
@@ -193,13 +197,13 @@ class KeptAnswer:
             self._log.ended(self.id)
 
     async def wait_until_written(self) -> None:
-        """Wait until all items so far are written to the log, but at most MAX_WRITE_S.
+        """Wait until all items so far are written to the log, but at most MAX_WRITE_S. Once a write has taken
+        longer, further calls return at once until that write is done.
 
         A frame is sent only after the items that it is made from are written. Otherwise, if the gateway died
         in between, the client would have a frame that the next gateway does not know. That gateway could give
         the frame's number to a keep-alive or to a token of another answer (OpenAI's `n`), and the client,
-        which reads on after this number, would get some text twice or not at all. If a write takes longer
-        than MAX_WRITE_S, this method returns at once until that write is done.
+        which reads on after this number, would get some text twice or not at all.
         """
         if self._written is not None and self._disk_is_slow and not self._written.done():
             return
@@ -218,10 +222,11 @@ class KeptAnswer:
 
     @property
     def needs_keep_alives(self) -> bool:
-        """Return whether keep-alives are to be sent, because a client waits for the next frame of its stream.
+        """Return whether to make keep-alives: if a client reads the stream, or `outlives_client` is True.
 
-        A resumed client may already have frames that were not in the log when their gateway died. While such
-        frames are made again, no keep-alive is sent, because it would take the number of one of them.
+        A keep-alive takes the next frame number. A client may have frames that the earlier gateway had not
+        yet written to the log when it died. No keep-alive is made until this gateway has made those frames
+        again: it would shift their numbers, and the client would get some text twice.
         """
         is_missing_frames = len(self.rendering.frames) < max(self.first_frames, default=0)
         if self._was_accepted and is_missing_frames:
@@ -231,9 +236,7 @@ class KeptAnswer:
     # --- the client ---
 
     def leave(self) -> None:
-        """Suspend the request, because its last client has left. The request can be resumed for a client that
-        comes back.
-        """
+        """Suspend the request, because its last client has left, until a client asks for the answer."""
         if self._unfinished and not self.is_detached:
             self._log.append(self.id, Left())
         self.client_left.set()
@@ -245,9 +248,7 @@ class KeptAnswer:
     # --- another machine ---
 
     def begin_offer(self) -> None:
-        """Hold back new frames until `settle`, because another machine is being asked to continue the
-        answer.
-        """
+        """Hold back new frames until `settle`, because another machine is asked to continue the answer."""
         self.is_offered = True
         self.rendering.hold()
 
@@ -294,6 +295,6 @@ def keep(scope: Any, answer: KeptAnswer) -> None:
 
 
 def kept_answer_of(scope: Mapping[str, Any]) -> KeptAnswer | None:
-    """Return the KeptAnswer that `keep` stored in the ASGI scope; None if the answer is not stored."""
+    """Return the KeptAnswer that `keep` put into the ASGI scope; None if the answer is not kept."""
     answer = scope.get(_SCOPE_KEY)
     return answer if isinstance(answer, KeptAnswer) else None

@@ -140,13 +140,15 @@ def _key_digest(scope: Scope) -> str | None:
 
 
 async def follow(answer: KeptAnswer, first_frame: int, receive: Receive, send: Send) -> None:
-    """Send the answer to a client, from frame number `first_frame` on. If the last of the answer's clients
-    leaves before the end, suspend its request until a client asks for the answer again.
+    """Send the answer to a client, from frame number `first_frame` on. If another gateway continues the
+    answer, copy the rest from that gateway. If the last of the answer's clients leaves before the end,
+    suspend the request until a client asks for the answer again, unless the answer's `outlives_client` is
+    True.
 
-    If another gateway continues the answer but does not deliver the rest, or this gateway stops, raise
-    HttpError if nothing was sent to the client yet. Otherwise return with the response incomplete, so that
-    the server closes the connection. Also raises HttpError if the request was suspended after the caller had
-    found the answer: the answer is then cut off, and has to be found again.
+    If the other gateway does not deliver the rest, or this gateway stops, raise HttpError if nothing was sent
+    to the client yet. Otherwise return with the response incomplete, so that the server closes the
+    connection. Also raises HttpError if the request was suspended after the caller had looked up `answer`:
+    this object gets no further frames, and the client has to ask for the answer again.
     """
     rendering = answer.rendering
     if answer.client_left.is_set() and answer.elsewhere is None:
@@ -171,7 +173,8 @@ async def _copy_rest(
 ) -> None:
     """Send a client the rest of an answer that another gateway continues, until the client has gone (`gone`
     is done). `elsewhere` reads the answer from that gateway, and `copied` says how much of it the client has
-    already. Raises HttpError if that gateway fails before anything was sent to the client.
+    already. If that gateway fails, raise HttpError if nothing was sent to the client yet; otherwise return,
+    and leave the client's response incomplete.
     """
     has_started = copied.has_started
 

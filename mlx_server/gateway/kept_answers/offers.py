@@ -62,11 +62,13 @@ class Offers:
         return bool(self.tasks)
 
     def offer_failed(self, answer: KeptAnswer, error: HttpError) -> None:
-        """Start to ask the other machines to continue an answer, if one of them might serve a request that
-        fails here with `error`. Do nothing if the request's body has not arrived, or its client has left.
+        """Start to ask the other machines to continue an answer that this gateway cannot finish because of
+        `error`. Do nothing if none of them might serve such a request, if the request's body has not arrived,
+        or if its client has left.
 
         Clients receive no further frames until the other machines have replied. If none accepts the answer,
-        clients receive the frames that are made here, including the error if the request has failed.
+        the clients then receive the frames that were held back and, if the request has failed here, the
+        error.
         """
         may_be_offered = answer.body.is_whole.is_set() and not answer.client_left.is_set()
         if self.others is not None and may_be_offered and self.others.may_serve(answer.head, error):

@@ -1,4 +1,6 @@
-"""The body of a request while it arrives, for requests that are run as stored answers."""
+"""Collect the body of a request while it arrives, if the gateway stores the request's answer: the body is
+written to the answer log, so that the request can be run again.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +11,9 @@ from typing import Any
 
 
 class ReceivedBody:
-    """Collects the parts of a request's body until they are written to the answer log. `is_whole` is set when
-    the body is complete or the client has disconnected.
+    """Collects the parts of a request's body until they are written to the answer log. The event `is_whole`
+    is set when no further part will come: the body is complete, the client has disconnected, or the request
+    has ended.
     """
 
     def __init__(self, parts: Iterable[bytes] = ()) -> None:

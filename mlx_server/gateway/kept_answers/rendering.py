@@ -43,8 +43,13 @@ class Copied:
 
 
 class Rendering:
-    """Stores one response. `error` is the exception that the route did not handle, or None; `copy_to` raises
-    it for each client. With `is_cut_off`, `copy_to` raises it only for clients that have received nothing.
+    """Stores one response, and sends it to any number of clients with `copy_to`.
+
+    `error` is the exception that the route did not handle, or the one that `cut_off` was given; None without
+    such an exception. `copy_to` raises it for each client. `is_cut_off` is True if the route was cancelled
+    before the response was complete. `copy_to` then raises `error` only for a client that has received
+    nothing; any other client gets an incomplete response.
+    `is_frozen` is True if another gateway continues the response, so that no frames are added here.
     """
 
     def __init__(self) -> None:
@@ -108,14 +113,17 @@ class Rendering:
             self._held = []
 
     def release(self) -> None:
-        """Add to the response the messages of the route that were held back since `hold`."""
+        """Add to this response, in order, the ASGI messages of the route that were held back since `hold` was
+        called. If the route has ended meanwhile, record its end, too. Later messages are added at once.
+        """
         held, self._held = self._held or [], None
         for step in held:
             step()
 
     def freeze(self) -> None:
-        """Accept no further messages, because another gateway continues the response. Clients get no frames
-        beyond the last one that is stored.
+        """Drop the ASGI messages of the route that are held back, and ignore all later ones, because another
+        gateway continues the response. `copy_to` then sends clients the frames that are stored here, and no
+        more. A response that is complete already is not changed.
         """
         self.is_frozen, self._held = not self.is_complete, None
         self.wake()
@@ -136,14 +144,19 @@ class Rendering:
         is_gone: Callable[[], bool],
         wait_until_written: Callable[[], Awaitable[None]],
     ) -> Copied | None:
-        """Send the response to a client, from frame number `first_frame` on, as the route writes it.
-        `wait_until_written` is awaited before anything is sent; it waits until the answer log holds what the
-        frames are made from.
+        """Send the response to a client: the status with the headers, and the frames from number
+        `first_frame` on, each as soon as the route has written it.
 
-        Return None when the response ends, or when the client has gone (`is_gone`). If another gateway
-        continues the response (`freeze`), return how much was sent here. If the route failed, raise its
-        exception, which the attribute `error` holds. If the route was cancelled (`cut_off`) after a part of
-        the response was sent, return None without sending the response's end.
+        `is_gone` says whether the client has disconnected. `wait_until_written` is called before the status
+        is sent, and again each time that new frames are about to be sent; it waits until the answer log holds
+        the tokens and the keep-alives that these frames are made from.
+
+        Return None after the whole response was sent, or if the client has disconnected. If `freeze` was
+        called because another gateway continues the response, return how far the response was sent here.
+
+        If the route failed, raise its exception. If `cut_off` was called because the route was cancelled, and
+        the client has received nothing, raise the error that `cut_off` was given. If the client has received
+        the status, return None without sending the response's end, so that the server closes the connection.
         """
         position, has_started = first_frame, False
         while True:

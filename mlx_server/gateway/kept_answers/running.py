@@ -15,12 +15,15 @@ MAX_GONE = 1000
 
 
 class RunningAnswers:
-    """Runs requests whose answers are stored, and finds a running answer by its id or by the digest of its
-    idempotency key. It also remembers the ids of the latest MAX_GONE answers that ended and are not in the
-    answer log.
+    """Runs the requests whose answers are to be stored, and finds a running answer by its id or by the digest
+    of its idempotency key.
 
-    The attribute `app` must be set before the first request: the ASGI application inside the middleware
-    KeepAnswers, whose routes write the responses.
+    An answer that has ended may be missing in the answer log, for example because its request failed. The ids
+    of the latest MAX_GONE such answers are remembered, so that a client that asks for one of them gets the
+    error that the answer is gone, and not that its id is unknown.
+
+    The attribute `app` must be set before the first request. It is the ASGI application that the middleware
+    KeepAnswers wraps; the routes of this application write the responses.
     """
 
     def __init__(self, answer_log: AnswerLog) -> None:

@@ -63,15 +63,18 @@ def history_of(records: Sequence[Record]) -> list[tuple[int, Item]]:
 def receiving(
     receive: Receive, answer: KeptAnswer, place: Callable[[KeptAnswer], Awaitable[bool]]
 ) -> Receive:
-    """Return the ASGI `receive` for the first run of a request, which began with a client's connection; the
-    argument `receive` is the one of that connection. The returned function delivers the body from the
-    connection. It delivers the disconnection once no client reads `answer` any more, because clients may read
-    the answer over other connections too.
+    """Return the ASGI `receive` function for the first run of a request. The returned function delivers the
+    request's body, which it reads from the client's connection; the argument `receive` is the function of
+    this connection.
 
-    When the body is complete, `place` is asked to have another machine serve the request. If one does, the
-    disconnection is delivered in place of the body's last part, which ends the run on this machine. The
-    caller may stop waiting for a message and call again, as it does to check how fast the body arrives: no
-    part is lost, and `place` is asked once.
+    If the client disconnects while it sends the body, `http.disconnect` is delivered at once. After the body,
+    `http.disconnect` is delivered only when no client reads `answer` any more: when this client disconnects,
+    other clients may still read the answer over their own connections.
+
+    When the body is complete, `place` is called to have another machine serve the request. If one does,
+    `http.disconnect` is delivered instead of the body's last part, which ends the run on this machine. A call
+    of the returned function may be cancelled and repeated: no part of the body is lost, and `place` is called
+    only once.
     """
     last_part: list[asyncio.Task[Message]] = []  # once it has arrived, until it is delivered
 

@@ -14,7 +14,7 @@ this gateway.
 | `polling`           | the state of the peers, from their /health                                         |
 | `answers_elsewhere` | which peer continues which answer, and how clients read it there                   |
 | `others`            | all peers: offers answers to them, places new requests and finds answers there     |
-| `routes`            | the routes by which peers hand over their answers to this gateway and mirror them  |
+| `routes`            | the routes by which peers hand over answers to this gateway or store copies here   |
 | `mirrored`          | the copies of other machines' answers that are kept here. Pure                     |
 | `mirroring`         | copies answers that run here to a peer, and finishes those of a machine that died  |
 | `responses`         | ASGI middleware: forwards requests about a stored response to the peer that has it |

@@ -27,8 +27,11 @@ LOST = "The machine that went on with this answer is lost; send the request agai
 
 
 class AnswersElsewhere:
-    """Remembers the peers that continue the latest MAX_PASSED_ON answers, and sends these answers to clients
-    of this gateway. `read_here` describes the requests whose answers clients are reading.
+    """Remembers which peer continues which answer, for the latest MAX_PASSED_ON answers, and sends such an
+    answer from its peer to the clients of this gateway. `emit` writes an event if a peer is lost meanwhile.
+
+    The attribute `read_here` has one entry for each client that is now being sent an answer from a peer. An
+    entry describes the request of the answer, for the list of all requests in flight (GET /requests).
     """
 
     def __init__(self, clock: Clock, emit: Callable[..., None]) -> None:

@@ -52,7 +52,11 @@ async def mirror(keeper: AnswerKeeper, peer: Callable[[], Peer | None], origin: 
 
 
 async def _mirror_to(target: Peer, keeper: AnswerKeeper, origin: str, sizes: dict[str, int]) -> None:
-    """Send the sizes of the answers' records to `target`, and then the records that it wants."""
+    """Mirror the running answers to `target`: send `sizes`, the size in bytes of each answer's records by
+    answer id, and then up to MAX_PARTS_BYTES of the records that the reply asks for, from the answer log of
+    `keeper`. `origin` is the name of this gateway, under which `target` stores the records. If `target` does
+    not reply in time, nothing is raised, and its next reply asks for the missing records.
+    """
     wanted = await target.mirror(MirrorBatch(origin, sizes))
     if wanted and (parts := await _parts(keeper, wanted)):
         await target.mirror(MirrorBatch(origin, sizes, parts))
@@ -124,8 +128,9 @@ class TakeOverMirrored:
         self._emit = emit
 
     async def run(self) -> None:
-        """Finish the answers of dead machines, until cancelled or until this gateway's log is closed. The log
-        is closed when a successor takes over, to which the other machines then mirror their answers.
+        """Finish the answers of dead machines, until cancelled or until this gateway's answer log is closed.
+        The log is closed when a new gateway process replaces this one. From then on, the other machines
+        mirror their answers to the new process, which finishes them if need be.
         """
         while True:
             await self._clock.sleep(LOOK_S)
@@ -147,9 +152,9 @@ class TakeOverMirrored:
         return None if data is None else await self._go_on(data, "a client asks for it here")
 
     async def find_by_key(self, key_digest: str) -> KeptAnswer | None:
-        """Continue the answer to the request with this idempotency key here, because a client asks for it,
-        and return it; None if it is not mirrored here. Raises HttpError if the answer cannot be written to
-        the log.
+        """Find the mirrored answer to the request whose idempotency key has the digest `key_digest`. Continue
+        this answer on this machine, because a client asks for it, and return it. Return None if no such
+        answer is mirrored here. Raises HttpError if the answer cannot be written to this gateway's log.
         """
         answer_id = self._mirrored.id_of_key(key_digest)
         return None if answer_id is None else await self.find(answer_id)

@@ -130,8 +130,8 @@ class Peers:
             self._emit("peer_gone", "it does not answer any more", peer=url)
 
     def stop_writing(self) -> None:
-        """Stop copying into this gateway's answer log the records of answers that peers continue, because the
-        log is about to be closed.
+        """Stop copying the records of the peers' answers into this gateway's answer log, which is about to be
+        closed. A peer writes such records while it continues an answer that this gateway has passed on to it.
         """
         for task in self._copies.values():
             task.cancel()
@@ -178,8 +178,9 @@ class Peers:
 
     @_none_on_error
     async def offer(self, records: Sequence[Record]) -> CopyElsewhere | None:
-        """Ask the peers, one after the other, to continue an answer. Return a function that reads the rest of
-        the answer there; None if no peer accepts the answer.
+        """Ask the peers, one after the other, to continue the answer whose log records are `records`: the
+        request, and what its client has received so far. Return a function that reads the rest of the answer
+        from the peer that accepts it; None if no peer does, or if the records cannot be encoded.
         """
         head = records[0]
         assert isinstance(head, Accepted)

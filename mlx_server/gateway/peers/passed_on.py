@@ -1,4 +1,8 @@
-"""The records of an answer that one machine passes on to another, and the header that marks them. Pure."""
+"""Encode and decode an unfinished answer that one machine passes on to another, which continues it. Pure.
+
+It is passed on as records of the answer log: the request, and the items that its client has received. A
+header that is added to the request in the first record marks the request as passed on.
+"""
 
 from __future__ import annotations
 
@@ -40,10 +44,11 @@ def marked(records: Sequence[Record]) -> list[Record]:
 
 
 def unpacked(data: bytes, answer_id: str, paths: Container[str]) -> list[Record]:
-    """Return the records that another machine has sent. `paths` are the routes whose answers can be taken
-    over.
+    """Return the records in `data`, which another machine has encoded with `packed`.
 
-    Raises BadRequest unless the records are those of an unfinished answer with this id, marked as passed on.
+    Raises BadRequest unless they are the records of an unfinished answer with the id `answer_id`, whose
+    request is marked as passed on and is a POST request to one of `paths`. These are the paths of the HTTP
+    API whose answers this gateway can continue.
     """
     records, whole_bytes = read_records(data)
     head = records[0] if records else None

@@ -111,11 +111,11 @@ Heard = Callable[[dict[str, Any] | None], None]
 
 
 async def ask(peer: Peer, state: PeerState, heard: Heard, clock: Clock) -> None:
-    """Ask the peer once for its /health, and call `heard` with the body, or with None if no body came.
-    `heard` must record this in `state`.
+    """Ask `peer` once for its /health, and call `heard` with the body, or with None if no body came. `heard`
+    must pass this result to `state.heard`, because `ask` does so itself only after an unforeseen error.
 
-    An unforeseen error counts as no answer and is logged once for each peer, so that no answer of a peer ends
-    the polling or the start of the gateway.
+    Such an error is recorded in `state` as a missing body, at the time of `clock`. It is logged once for each
+    peer and not raised, so that no answer of a peer ends the polling or the start of the gateway.
     """
     try:
         heard(await peer.health())

@@ -16,11 +16,13 @@ _RESPONSE = re.compile(r"/v1/responses/resp_([A-Za-z0-9_-]{1,80})(/.*)?")
 
 class ForwardToPeer:
     """Forwards each HTTP request about an OpenAI response (/v1/responses/{id}) to the peer to which the
-    response was passed on, if the peer still has it. Every other request is passed to `app`.
+    OpenAI response was passed on, if the peer still has it. Every other request is passed to `app`.
 
-    If the peer is lost before it has answered, the client gets the same error as the reader of an answer
-    (`lost_response`). If it is lost later, the response stays incomplete, so that the server closes the
-    client's connection.
+    `peers` knows which peer that is. If the request deletes or cancels the OpenAI response, `keeper` also
+    deletes the records of it that this gateway has, so that it is never continued here.
+
+    If the peer is lost before it has answered, the client gets an error with status 503 (`lost_response`). If
+    it is lost later, the HTTP response stays incomplete, so that the server closes the client's connection.
     """
 
     def __init__(self, app: ASGIApp, peers: Peers, keeper: AnswerKeeper) -> None:

@@ -37,7 +37,11 @@ EVENTS_BYTES = 64 * 1024 * 1024
 def router(
     context: GatewayContext, keeper: AnswerKeeper, mirrored: MirroredAnswers, paths: Container[str]
 ) -> APIRouter:
-    """Return the routes for other gateways. `paths` are the routes whose answers can be taken over."""
+    """Return the routes that gateways on other machines call. A gateway can hand over an answer, which
+    `keeper` then continues here, cancel such an answer, and read its records. It can also send copies of the
+    answers that run on its own machine; `mirrored` stores them in case that machine dies. `paths` are the
+    paths of the HTTP API whose answers can be handed over.
+    """
     routes = APIRouter(prefix="/v1/streams", include_in_schema=False)  # the API document is for clients
     mlx = context.config.mlx
 

@@ -94,8 +94,9 @@ class Dispatcher:
         """Accept a request and return its ticket. Raises Unavailable if the queue is full, the gateway
         drains, or no engine will start in time.
 
-        A `resumed` request keeps its id and continues after its earlier events. If it was accepted before, it
-        is not refused for any of these reasons.
+        `resumed` holds the request's ids and the events that its client has received before, after which the
+        request continues; without it, the request gets a new id. If `resumed.was_accepted` is True, because a
+        gateway has accepted the request before, the request is not refused for any of these reasons.
         """
         error = self.refusing or self.engine_too_late()
         if error and not (resumed and resumed.was_accepted):
@@ -123,8 +124,9 @@ class Dispatcher:
 
     def _may_wait(self, ticket: Ticket) -> bool:
         """Return whether the ticket's request is a generation that may have to wait before the engine works
-        on it: it does not run yet, other generations run, or its model is not loaded. An engine then checks
-        the request beforehand, so that its client soon learns whether it can be served.
+        on it: because it was not sent to the engine yet, or other generations run, or its model is not
+        loaded. In each of these cases, the caller has an engine check the request beforehand, so that the
+        client soon learns whether the request can be served.
         """
         if ticket.request.lane is not Lane.GENERATE:
             return False
@@ -247,8 +249,8 @@ class Dispatcher:
         self._pauses.report_parked()
 
     def engine_died(self, death: EngineDeath) -> None:
-        """Fail those parked requests that may not continue after this kind of death of their engine, as the
-        crash policy decides.
+        """Fail those requests of the dead engine that may not continue after this kind of death, as
+        `crash_policy` decides. The others stay parked: they wait for the next engine, which continues them.
         """
         self._actions.carry_out(self._table.engine_died(death))
 
@@ -261,8 +263,8 @@ class Dispatcher:
         self._actions.carry_out(self._table.give_up(message))
 
     def tick(self) -> None:
-        """Fail the requests that have waited too long for an engine, and sample the token counts. This must
-        be called every half second.
+        """Fail the requests that have waited too long for an engine. Record how many tokens each request has
+        received so far, from which its tokens per second are computed. This must be called every half second.
         """
         now = self._clock.now()
         self._tickets.sample_rates(now)

@@ -17,8 +17,9 @@ engines, and the request runs unchecked."""
 
 
 class EarlyChecks:
-    """Tracks the waiting requests that an engine is to check for whether it can serve them: those whose check
-    is still to be sent, and those that the current engine is checking.
+    """Tracks the checks of waiting requests. A check asks an engine, before it is the request's turn to run,
+    whether the engine can serve the request. Some checks are still to be sent; the others were sent to the
+    current engine, which has not answered them yet.
     """
 
     def __init__(self) -> None:
@@ -26,7 +27,9 @@ class EarlyChecks:
         self._sent: dict[str, int] = {}
 
     def add(self, request_id: str) -> None:
-        """Add a waiting request, for an engine to check, before it runs, whether it can be served."""
+        """Add a waiting request. An engine is to check whether it can serve the request, before the request's
+        turn to run comes.
+        """
         self._waiting[request_id] = 0
 
     def forget(self, request_id: str) -> None:
@@ -35,8 +38,8 @@ class EarlyChecks:
         self._sent.pop(request_id, None)
 
     def answered(self, request_id: str) -> bool:
-        """Record that the engine has answered the check of a request. Return False if no answer was
-        expected.
+        """Record that the engine has answered whether it can serve this request. Return True; return False if
+        the current engine had no unanswered check of this request.
         """
         return self._sent.pop(request_id, None) is not None
 
@@ -48,7 +51,10 @@ class EarlyChecks:
         self._sent.clear()
 
     def take(self) -> list[str]:
-        """Return the ids of the requests whose checks are to be sent now, and record these checks as sent."""
+        """Return the ids of the requests whose checks must be sent to the engine now, and record these checks
+        as sent. A check asks the engine whether it can serve the request. Checks are sent in their order in
+        the queue, while fewer than MAX_AT_ONCE are unanswered. Return [] if none must be sent now.
+        """
         due = list(self._waiting)[: MAX_AT_ONCE - len(self._sent)]
         for request_id in due:
             self._sent[request_id] = self._waiting.pop(request_id) + 1

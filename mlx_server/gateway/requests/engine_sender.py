@@ -82,8 +82,9 @@ class EngineSender:
         self._checks.forget(request_id)
 
     def send_checks(self) -> None:
-        """Send the engine waiting requests for a check of whether it can serve them, as many as it may check
-        at once. Do nothing if no engine is connected.
+        """Have the engine check whether it can serve the waiting requests: send it as many of these requests
+        as it may check at once. A request that cannot be sent runs without a check. Do nothing if no engine
+        is connected.
         """
         while self._send_check is not None and (due := self._checks.take()):
             for request_id in due:

@@ -163,7 +163,10 @@ class RerankRequest:
 
 @dataclass(frozen=True)
 class LoadRequest:
-    """A request to load a model, or to renew its keep-alive if it is loaded."""
+    """A request to load a model, or to renew its keep-alive if it is loaded. The model is unloaded after it
+    has been unused for `keep_alive_s` seconds. None stands for the configured default, and a negative value
+    keeps the model loaded forever.
+    """
 
     model: str
     keep_alive_s: float | None = None

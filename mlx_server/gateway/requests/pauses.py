@@ -40,9 +40,11 @@ class Pauses:
             self._telemetry.stream_paused(pause_s)
 
     def complete(self, request_id: str, emitted: int, now: float) -> None:
-        """Record that the request has ended, after `emitted` tokens. If it got no token since the loss of its
-        engine, as an embedding never does, end its pause. The pause is not counted as one of a stream,
-        because it includes the computation by the next engine.
+        """Record that the request has ended at `now`, after `emitted` tokens in all. If its engine was lost
+        and no token has come since, its pause ends now. An embedding, for example, has no tokens.
+
+        Such a pause is reported in the event `request_resumed`, but it is not counted in the metric of the
+        pauses of streams, because it includes the whole computation by the next engine.
         """
         self._take(request_id, emitted, now)
 

@@ -46,8 +46,8 @@ class RequestActions:
         self._pauses, self._spans, self._clock = parts.pauses, parts.spans, parts.clock
 
     def carry_out(self, actions: list[Action]) -> None:
-        """Carry out the table's decisions. If requests of clients fail because no engine could finish them,
-        emit an event about them.
+        """Carry out `actions`, which the request table has decided on, in order. If requests of clients fail
+        because no engine could finish them, emit one event about all of them.
         """
         lost: list[FailRequest] = []
         for action in actions:
@@ -65,8 +65,10 @@ class RequestActions:
             self._telemetry.emit("requests_lost", lost[0].message, count=len(lost), ids=ids)
 
     def failed_on_engine(self, event: protocol.Failed) -> None:
-        """End a request after the engine reported that it cannot run or finish the request, or that a check
-        has refused it.
+        """End a request with the error in `event`, which says that the engine cannot run or finish the
+        request. The event may also be the answer to an early check, with which the gateway has asked whether
+        the engine can serve the request; then the request ends even if it does not run yet. Any other event
+        about a request that does not run is ignored.
         """
         is_check = self._engine.answered(event.id)
         ticket = self._tickets.get(event.id)

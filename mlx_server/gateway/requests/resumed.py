@@ -1,5 +1,6 @@
-"""The state with which a new ticket continues a request after its earlier ticket has ended, perhaps together
-with the gateway that held it. A ticket is one request to the engine, as its handler sees it. Pure.
+"""The state with which a new ticket continues a request after its earlier ticket has ended, perhaps because
+the gateway that held this ticket has exited. A ticket is one request to the engine, from which the handler
+of the client's HTTP request reads the engine's events. Pure.
 """
 
 from __future__ import annotations

@@ -52,8 +52,9 @@ class Ticket:
     `public_id` is the id by which the client knows the request; it differs from `id` if this ticket resumes
     the request. `outcome` is None until the request ends, then `done`, `cancelled` or an error code.
     `prompt_tokens` is the length of the prompt, None while it is unknown. `origin` is the HTTP request that
-    the ticket belongs to, None for the gateway's own requests. `is_read_for` is True while an engine checks
-    whether the request can be served, and for that reads files of a model that is not loaded.
+    the ticket belongs to, None for the gateway's own requests. `is_read_for` is True while a running engine
+    checks whether it can serve the request and has not loaded the request's model. Such a check takes longer,
+    because the engine must read files of the model.
     """
 
     def __init__(

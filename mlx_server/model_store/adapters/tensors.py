@@ -44,8 +44,9 @@ class AdapterTensor:
 
 
 def parse_tensor(name: str, form: Form) -> AdapterTensor | None:
-    """Return the layer and part that the tensor `name` belongs to; None if it is not part of an adapter that
-    can be applied.
+    """Return the adapter tensor `name` with its layer and its part, which are parsed from the name; None if
+    it is not part of an adapter that can be applied. `form` says whether the adapter's tensors have mlx-lm's
+    names or PEFT's.
     """
     if form == "mlx-lm":
         layer, _, part = name.rpartition(".")

@@ -234,11 +234,12 @@ def read_kind(folder: Path, config: dict[str, Any], tensor_names: Collection[str
 
 
 def _unknown_prompt(folder: Path, modules: Sequence[Module]) -> str | None:
-    """Return why a reranker that is a language model cannot be used, because the prompt for its task is
-    unknown; None if the prompt is known.
+    """Return, as part of a sentence, why the prompt of the reranker in `folder` is not supported; None if it
+    is supported, or if the reranker needs none.
 
-    A model with the module LogitScore has this prompt as its chat template. Only the template of
-    Qwen3-Reranker is known.
+    All rerankers that are language models get the prompt of Qwen3-Reranker. If `modules`, the reranker's
+    sentence-transformers modules, include LogitScore, the reranker's own prompt is its chat template, which
+    must be that of Qwen3-Reranker. Without LogitScore, no template is compared.
     """
     if not any(module.name == "LogitScore" for module in modules) or "<Instruct>" in chat_template(folder):
         return None

@@ -175,7 +175,12 @@ def _embedder(
 def _unsupported(
     encoder: str, config: Mapping[str, Any], modules: Sequence[Module], tensor_names: Collection[str]
 ) -> str | None:
-    """Return why this encoder with this configuration, or its modules, cannot be served; None if they can."""
+    """Return, as part of a sentence, why an embedder cannot be served; None if it can.
+
+    `encoder` is the encoder that computes the embedder (a value of ENCODERS), `config` is the embedder's
+    config.json, and `modules` are its sentence-transformers modules. `tensor_names` are the names in the
+    model's own weight files, which may contain the weights of a projection.
+    """
     if (wrong := _wrong_field(encoder, config)) is not None:
         return wrong
     try:

@@ -46,12 +46,14 @@ class SentenceConfig:
 
 
 def read_modules(folder: Path, config: Mapping[str, Any]) -> tuple[Module, ...]:
-    """Return the modules that `modules.json` names; without that file, the modules whose folders exist. A
-    model without any sentence-transformers files has none.
+    """Return the sentence-transformers modules of the model in `folder`: those that modules.json names.
 
-    If neither `modules.json` nor a Pooling folder exists, a Pooling module is added. Its mode follows from
-    the architecture in `config`, the content of config.json. Raises UnreadableModel if a file cannot be read
-    or is invalid.
+    Without that file, they are a Transformer module and the modules in the folders with names such as
+    `1_Dense`. If none of these is a Pooling module, one is added after the Transformer module. Its mode
+    follows from the architecture in `config`, the content of config.json. The result is empty if there is
+    neither modules.json, nor such a folder, nor config_sentence_transformers.json.
+
+    Raises UnreadableModel if a file cannot be read or is invalid.
     """
     index = folder / "modules.json"
     if index.is_file():

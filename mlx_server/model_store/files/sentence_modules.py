@@ -34,7 +34,9 @@ _SENTENCE = "sentence_embedding"
 
 
 class UnsupportedModules(ValueError):
-    """The files name a step that is not supported; the text says which one."""
+    """The sentence-transformers files of a model describe steps after the encoder that are not supported. The
+    text says, as part of a sentence, what is not supported.
+    """
 
 
 @dataclass(frozen=True)

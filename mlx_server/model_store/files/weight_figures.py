@@ -9,10 +9,12 @@ from mlx_server.model_store.files.weight_files import stored_bytes
 
 
 def parameters(name: str, entry: dict[str, Any], headers: dict[str, Any], group_size: int) -> int:
-    """Return the number of weights that a tensor stands for.
+    """Return the number of weights that the tensor `name` stands for. `headers` maps the names of the model's
+    tensors to their entries in the safetensors headers, and `entry` is the entry of this tensor.
 
-    A quantized tensor packs several weights into one number, so its weights are counted by its scales, of
-    which there is one per group. The scales and biases themselves count as 0.
+    A quantized tensor packs several weights into one number, so its weights are counted as the number of its
+    scales times `group_size`, the number of weights that share a scale. The other tensors of a quantized
+    layer, such as the scales, count as 0.
     """
     stem, _, last = name.rpartition(".")
     scales = headers.get(f"{stem}.scales")
@@ -22,8 +24,10 @@ def parameters(name: str, entry: dict[str, Any], headers: dict[str, Any], group_
 
 
 def quantization_of(config: dict[str, Any]) -> tuple[int | None, int]:
-    """Return the bits per weight (None if the model is not quantized) and the number of weights in a
-    group.
+    """Return the bits per weight and the number of weights in a group, from the model's config.json. The bits
+    are None if the model is not quantized. The group size is 64 if `config` names none.
+
+    Raises TypeError, ValueError or OverflowError if the group size cannot be converted to an integer.
     """
     quantization = config.get("quantization")
     found = quantization if isinstance(quantization, dict) else {}

@@ -36,9 +36,9 @@ class UnreadableModel(Exception):
 
 @contextlib.contextmanager
 def damage_explained(path: Path) -> Iterator[None]:
-    """Raise UnreadableModel, which names `path`, in place of the errors of DAMAGE that reading a file of any
-    content can raise in the `with` block. An error that comes from a lack of descriptors or memory is not
-    changed.
+    """Raise UnreadableModel, which names `path`, in place of an error of the `with` block that has a type in
+    DAMAGE: the types of the errors that reading a damaged file can raise. An error that comes from a lack of
+    descriptors or memory is not changed.
     """
     try:
         yield

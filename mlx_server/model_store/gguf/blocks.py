@@ -39,8 +39,10 @@ def numbers(name: str, blocks: Array) -> tuple[Array, Array, Array]:
 
 
 def weights(name: str, blocks: Array) -> Array:
-    """Return the dequantized weights of blocks in any format, of the shape (blocks, weights per block) in
-    float32.
+    """Return the dequantized weights in `blocks`, of the shape (blocks, weights per block) in float32. Raises
+    KeyError if the block format `name`, such as `Q4_K`, is unknown.
+
+    `blocks` has the shape (blocks, bytes per block), in uint8.
     """
     if (compute := _WEIGHTS.get(name)) is not None:
         return compute(blocks)

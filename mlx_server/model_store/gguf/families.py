@@ -211,10 +211,11 @@ def place_tensors(
 
 
 def _check_complete(architecture: str, family: Family, names: set[str], layers: int) -> None:
-    """Raise UnsupportedGguf if `names`, the file's tensors, lack one of a model with this many `layers`.
+    """Raise UnsupportedGguf if a model of this `family` with this many `layers` needs a tensor that is not in
+    `names`, the names of the file's tensors that are converted. The error names the `architecture`.
 
-    A damaged file may claim millions of layers. If it claims more layers than it has tensors, one of the
-    first must lack its tensors, so the rest are not looked at.
+    A damaged file may claim millions of layers, so at most one layer more is checked than there are `names`.
+    If the file claims that many layers, at least one of the checked layers has no tensor at all.
     """
     claimed = range(min(layers, len(names) + 1))
     needed = {f"blk.{layer}.{name}" for layer in claimed for name in family.layer}

@@ -18,9 +18,12 @@ _ROPE_FACTORS = ("rope_freqs", "rope_factors_long", "rope_factors_short")
 
 @dataclass(frozen=True)
 class Plan:
-    """How a GGUF file is converted: its configuration in mlx-lm's form, and the tensors that are converted.
+    """How a GGUF file is converted.
 
-    `leaves_out_images`: the file also has an image encoder, which is not converted.
+    `header` is the file's header. `config` is the content of the MLX model's config.json, without the
+    quantization. `family` says how the tensors of the file's architecture differ from the MLX model's, and
+    `placed` are the tensors that are converted, each with its name in the MLX model. `leaves_out_images` is
+    True if the file also has an image encoder, which is not converted.
     """
 
     header: Header

@@ -28,11 +28,12 @@ PROBES = (
 
 
 def check(folder: Path, vocabulary: int, special: Iterable[tuple[int, str]]) -> None:
-    """Raise UnsupportedGguf if the tokenizer in `folder` cannot be loaded, changes a probe text, or uses an
-    unknown token.
+    """Raise UnsupportedGguf unless the tokenizer in `folder` can be loaded, each text in PROBES is the same
+    after encoding and decoding, and all token ids of these texts are below `vocabulary`, the number of tokens
+    that the model knows.
 
-    `vocabulary` is the number of tokens that the model knows. Each of the `special` tokens, (id, text), must
-    be encoded as that one token.
+    Each of the `special` tokens is a pair (id, text). UnsupportedGguf is also raised if such a text is not
+    encoded as the one token with that id.
     """
     try:
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))

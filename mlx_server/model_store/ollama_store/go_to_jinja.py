@@ -110,9 +110,10 @@ class _Translation:
             yield "{{ Response }}"
 
     def _until_end(self, dot: str) -> Generator[str, None, str | None]:
-        """Yield the translation up to the next `else` or `end` of the current block.
+        """Yield the translation up to the action `else` or `end` that ends the current block or a branch of
+        it. Return the text of this action, such as `else if .Tools`; None if the template ends first.
 
-        Return the text of that action, such as `else if .Tools`; None if the template ends first.
+        `dot` is the Jinja name of what `.` means in Go in this block.
         """
         for is_action, text in self._parts:
             keyword, _, rest = text.partition(" ")

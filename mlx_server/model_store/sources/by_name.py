@@ -53,8 +53,9 @@ def library() -> dict[str, str]:
 
 
 def _suffix(repository: str, tag: str) -> str:
-    """Return what must be appended to `repository` to name the MLX repository with the quantization `tag`,
-    such as `-4bit`; "" if `tag` is the default tag, or `repository` already ends with it.
+    """Return the suffix that must be appended to `repository` to name the MLX repository for Ollama's `tag`,
+    such as `-4bit` for `Q4_K_M`. Return "" if `tag` is the default tag, or `repository` already ends with the
+    suffix. A tag that names no known quantization becomes the suffix itself, after a hyphen.
 
     On the hub, each quantization is a separate MLX repository: `org/model-4bit` for Ollama's
     `hf.co/org/model:Q4_K_M`.

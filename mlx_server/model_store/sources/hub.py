@@ -59,8 +59,8 @@ def missing_bytes(found: Repository) -> int:
 
 
 def require_space(name: str, found: Repository) -> None:
-    """Raise ModelStoreError (`disk_full`) if the disk of the hub's cache has no space for the files that are
-    missing.
+    """Raise ModelStoreError (`disk_full`) if the disk of the hub's cache has no space for those files of the
+    repository `found` that are not in the cache yet. `name` is the model that the error names.
     """
     disk.require_space(name, missing_bytes(found), cache_folder(), remedy=ANOTHER_CACHE)
 

@@ -48,8 +48,8 @@ class Blobs:
         return [file for file in self._repository.files if file.sha256 and file.bytes <= most]
 
     def present_bytes(self) -> int:
-        """Return how many bytes of the files in `large` are in the hub's cache, including the bytes of
-        partial files.
+        """Return how many bytes of the repository's large files, which the property `large` lists, are in the
+        hub's cache, including the bytes of partial files.
         """
         return sum(min(self._size(file), file.bytes) for file in self.large)
 

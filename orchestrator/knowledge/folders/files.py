@@ -32,10 +32,12 @@ class KnowledgeFile:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A file or a whole folder that is not read, and why.
+    """A file, or a whole folder if `folder` is true, that is not read; `why` gives the reason. `path` is
+    relative to the knowledge folder ("": the knowledge folder itself).
 
-    If the reason is `temporary` (a permission, a disk that is not mounted), earlier knowledge of the file is
-    kept. Otherwise the file is not a text, and earlier knowledge of it is deleted.
+    If the reason is `temporary` (a permission, a disk that is not mounted), earlier knowledge of the file, or
+    of the files in the folder, is kept. Otherwise `path` is a file that cannot be used, such as a binary
+    file, a link or a file over the size limit, and earlier knowledge of it is deleted.
     """
 
     path: str
@@ -87,9 +89,12 @@ def folders(root: Path, named: dict[str, Path]) -> Folders:
 
 
 def _is_knowledge(entry: Path) -> bool:
-    """Return True if the entry is a folder that an agent can have. An entry that cannot be examined counts as
-    one, and so does a link that leads nowhere, because its disk may not be mounted: `walk` reports it then. A
-    link with the name of a text file is none.
+    """Return True if `entry` is a folder, or a link to one, that can be an agent's knowledge folder. Return
+    False if its name begins with a dot or is not valid Unicode.
+
+    Return True also if `entry` cannot be examined or is a link that leads nowhere, because its disk may not
+    be mounted; `walk` then reports that the folder cannot be read. A link that leads nowhere and is named
+    like a text file does not count as a folder.
     """
     if entry.name[0] == "." or not is_valid_unicode(entry.name):
         return False

@@ -19,7 +19,9 @@ good order.
 
 @dataclass(frozen=True)
 class Reranking:
-    """Scores search results with `model`, for at most `wait_s` seconds."""
+    """Scores search results with `model`. If there are no scores after `wait_s` seconds, the results keep the
+    order in which the search found them.
+    """
 
     client: Reranker
     model: str

@@ -72,7 +72,13 @@ class Findings:
 
 
 class KnowledgeSearch:
-    """Searches the knowledge of agents."""
+    """Searches the knowledge of agents. `client` turns a question into a vector with the embedding model
+    `model`, and `vectors` caches it. `ranker` ranks the chunks in `store` by meaning (with the vector) and by
+    words.
+
+    `reranking` scores the best chunks of both rankings again with a reranking model, which determines their
+    final order. If it is None, the two joined rankings determine it.
+    """
 
     def __init__(
         self,

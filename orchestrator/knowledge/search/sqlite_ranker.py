@@ -27,7 +27,10 @@ class SqliteRanker:
         self._index.release_if_idle()
 
     def by_words(self, match: str, scope: Scope, limit: int) -> list[int]:
-        """Return the ids of chunks that match `match`, ranked by BM25, the best first; none for ""."""
+        """Return the ids of at most `limit` chunks in the scope that match `match`, ranked by BM25, the best
+        first; none if `match` is "". `match` is an FTS5 expression of `keywords.match_of`, which finds chunks
+        with any word of the question.
+        """
         if not match:
             return []
         within, values = _within(scope)
@@ -40,7 +43,9 @@ class SqliteRanker:
 
 
 def _within(scope: Scope) -> tuple[str, list[str]]:
-    """Return the SQL condition on `words` that limits a search to `scope`, and the condition's values."""
+    """Return the SQL condition (" AND …") that limits a search in the full-text table `words` to `scope`, and
+    the values for its placeholders; "" and no values if the scope excludes nothing.
+    """
     conditions: list[str] = []
     values: list[str] = []
     if scope.agents is not None:

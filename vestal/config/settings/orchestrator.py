@@ -21,9 +21,12 @@ MIN_MEMORY_BYTES = 64 * 1024 * 1024
 
 
 def _by_agent(value: object) -> object:
-    """Return the setting `knowledge`, which maps each agent to the folder that it may search. A single folder
-    is converted to `{"docs": folder}`: it is that of the agent `docs`. Any other value is returned as it is.
-    Raises ValueError for the text of a mapping that is not valid YAML.
+    """Convert the setting `knowledge` to a mapping from each agent to the folder that it may search, and
+    return it. A single folder is for the agent `docs`, and becomes `{"docs": folder}`. Any other value is
+    returned as it is.
+
+    Raises ValueError for text that begins with `{`: it was meant as a mapping, but could not be parsed as
+    YAML before.
     """
     if isinstance(value, str) and value.lstrip().startswith("{"):  # text that could not be read as YAML
         raise ValueError("give a folder, or a folder for each agent, such as {docs: notes, reader: papers}")

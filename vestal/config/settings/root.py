@@ -105,8 +105,9 @@ class Settings(Section):
 
 
 def _drafts_with_sources(models: Mapping[str, ModelSource]) -> dict[str, ModelSource]:
-    """Return by name the draft models that are configured by a source, not by the name of a model. Raises
-    ValueError if such a draft would get the name of another model.
+    """Return the draft models that `models` lacks: those for which a model's `draft` is a source, such as
+    `hf:REPO`, and not the name of a model. The keys are the names that they get, such as `llama3:draft` for
+    the draft model of `llama3`. Raises ValueError if `models` has a different model of that name.
     """
     found = {}
     for name, settings in models.items():

@@ -10,7 +10,9 @@ _TIMEVAL = re.compile(r"\{ sec = (\d+), usec = (\d+) \}")
 
 
 def parse(text: str) -> dict[str, str]:
-    """Return the values by name. A name that this machine does not have is missing."""
+    """Return the values in `text`, the output of `sysctl NAME…`, by name. A name that this machine does not
+    have is missing.
+    """
     return dict(_LINE.findall(text))
 
 

@@ -54,7 +54,9 @@ def server_module_of_command(arguments: Sequence[str]) -> str | None:
 
 
 def servers_of_home(home: Path, default_home: Path) -> Iterator[tuple[int, str]]:
-    """Yield the PID of every Vestal server with `home` as its VESTAL_HOME, and the server's name."""
+    """Yield the PID and the name (`mlx_server.gateway`, `agent`, …) of every running Vestal server whose home
+    is `home`. The home of a process without VESTAL_HOME in its environment is `default_home`.
+    """
     for pid in psutil.pids():
         module = server_module(pid, home, default_home)
         if module:

@@ -7,7 +7,8 @@ finds them if this one dies (here for the child `gateway`):
 
     gateway.json             the child's process
     gateway.successor-*      a successor that has not taken over; the next supervisor kills it
-    gateway.predecessor-*    a process that is to hand over; the next supervisor repeats the request to it
+    gateway.predecessor-*    a process that the supervisor asks, by SIGUSR1, to hand over; the next supervisor
+                             asks it again, because this one may have died before it asked
 
 If one of the last two names the same process as gateway.json, the supervisor died between writing two of
 these files. The next one only removes that file.
@@ -97,7 +98,9 @@ class ChildHandovers:
             raise self._refusal(handover.plan.why)
 
     def noted_pids(self) -> set[int]:
-        """Return the PIDs of the successors and predecessors in the PID files of an earlier supervisor."""
+        """Return the PIDs of the processes that an earlier supervisor's PID files name as successors or
+        predecessors in a handover of this child. The processes may have ended since.
+        """
         return {identity.pid for role in ("successor", "predecessor") for identity in self._files.found(role)}
 
     def predecessors(self) -> list[int]:
@@ -119,9 +122,9 @@ class ChildHandovers:
         """Continue the handovers that an earlier supervisor began; its PID files name the processes. `child`
         is the child's state.
 
-        Kill each successor that had not become the child's process. Ask each predecessor that still runs
-        again to hand over, because the request may not have been sent; the child's present or next process
-        takes over from it.
+        Kill each successor that had not become the child's process. Ask each predecessor that is still
+        running to hand over, because the earlier supervisor may have died before it asked. The child's
+        present process, or the next one if there is none, takes over from the predecessor.
         """
         if self._spec.handover is None:
             return
@@ -165,7 +168,9 @@ class ChildHandovers:
                 self._handovers.remove(each)
 
     async def wait_for_launch(self) -> None:
-        """Wait, without a time limit, until no successor is being launched. Its handover has begun then."""
+        """If a successor is being launched, wait, without a time limit, until its handover has begun or its
+        launch has failed.
+        """
         await self._no_launch.wait()
 
     async def wait_over(self) -> None:

@@ -74,8 +74,8 @@ Input = SuccessorReady | SuccessorServes | SuccessorEnded | PredecessorEnded | T
 
 @dataclass(frozen=True)
 class MakeSuccessorTheChild:
-    """Make the successor the child's process, which the supervisor watches, and record the predecessor in a
-    PID file of its own.
+    """Write a PID file that records the child's present process as the predecessor. Then let the supervisor
+    watch the successor as the child's process instead, and write its PID to the child's own PID file.
 
     This comes before AskToHandOver. If the supervisor dies between the two actions, the next supervisor finds
     both processes by their PID files.
@@ -104,7 +104,9 @@ class KillPredecessor:
 
 @dataclass(frozen=True)
 class Emit:
-    """Publish an event about the child."""
+    """Publish an event about the child. `event` is the event's name. `cause` says in words why it happened;
+    empty if the name says enough.
+    """
 
     event: str
     cause: str = ""
@@ -117,8 +119,9 @@ Action = MakeSuccessorTheChild | AskToHandOver | KillSuccessor | TerminatePredec
 class Handover:
     """The state of one handover. `timer_at` is when a TimerFired is due (monotonic seconds); None for never.
 
-    `why` says why the handover was refused. `successor_lives` says whether the successor that this handover
-    launched still runs; the field is not used once a successor serves.
+    `why` says why the handover was refused. `successor_lives` says whether the process that was launched as
+    the successor still runs; it is not kept up to date after TAKING_OVER. `predecessor_lives` says whether
+    the predecessor still runs and, in PREPARING, serves; it is not kept up to date after a refusal.
     """
 
     policy: HandoverPolicy
@@ -148,9 +151,9 @@ def begin(policy: HandoverPolicy, now: float) -> Handover:
 
 
 def resume(policy: HandoverPolicy, now: float) -> Step:
-    """Return the state and first action of a handover that an earlier supervisor of the child has left.
-
-    Its predecessor, found by its PID file, may not have been asked to hand over yet, so it is asked again.
+    """Return the state and first action of a handover that an earlier supervisor of the child did not
+    complete. The PID file of the predecessor does not say whether the predecessor was already asked to hand
+    over. So the first action is to ask the predecessor, perhaps for the second time.
     """
     return Handover(policy, Stage.TAKING_OVER, now + policy.release_timeout_s), (AskToHandOver(),)
 

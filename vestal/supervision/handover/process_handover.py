@@ -1,5 +1,5 @@
-"""Carry out one handover: report what happens to its plan, and carry out the actions that the plan
-returns.
+"""Carry out one handover: pass each thing that happens, such as the end of a process, to the handover's plan
+as an input, and carry out the actions that the plan returns.
 """
 
 from __future__ import annotations

@@ -99,11 +99,11 @@ class HealthCheck:
                 return ProbeResult(False, result.detail, answered=False, hung=False)
 
     async def _probe_and_look(self, pid: int) -> tuple[ProbeResult, ProcessActivity | None]:
-        """Probe the process, and return the result and the process's activity soon after the probe began.
+        """Probe the process. Return the result, and the process's activity during or just before the probe.
 
-        The activity is None if the probe ended within AT_ONCE_S, as it does for a process at rest, because to
-        read the activity would take longer. If the previous probe got no answer, the activity is read before
-        this probe begins.
+        The activity is read when the probe has taken AT_ONCE_S. A process at rest answers sooner, and the
+        activity is then None, because reading it takes longer than such a probe. But if the previous probe
+        got no answer, the activity is read before this probe begins, and is never None.
         """
         if self._silence.questions:
             before = await self._read_activity(pid)

@@ -4,11 +4,12 @@ A process that works is not hung. One request may keep its only thread for secon
 may take all of its file descriptors; a process that is killed for that loses everybody's requests. So each
 question that gets no answer is judged by what the kernel shows of the process meanwhile:
 
-    works      it used CPU time, waits for a CPU or for the disk, or its event loop turns and may open no more
-               descriptors for those who connect: it is BUSY
+    works      it used CPU time, waits for a CPU or for the disk, or its event loop runs while connections
+               wait to be accepted, as it does if no file descriptor is left for them: it is BUSY
     suspended  SIGSTOP: it is HUNG at the second question
-    idle       none of these. It is HUNG after `failures` questions, asked over `failures - 1` intervals; or
-               sooner if connections or requests wait for it, and it does not even wake up for them
+    idle       none of these. It is HUNG after `ProbePolicy.failures` unanswered questions, if these span
+               `failures - 1` probe intervals, or if connections or requests wait for the process and it does
+               not even wake up for them
 
 However much it works, a process that has answered nothing for `busy_limit_s` is HUNG: it may spin.
 """
@@ -78,7 +79,9 @@ class UnansweredQuestion:
 
     @property
     def window_s(self) -> float:
-        """Return how many seconds lie between `before` and `after`."""
+        """Return the seconds from `since`, the time of `before`, to `given_up_at`, the time of `after`: the
+        time for which the change of activity is judged. It is at least 0.001.
+        """
         return max(self.given_up_at - self.since, 1e-3)
 
 
@@ -112,8 +115,9 @@ class UnansweredQuestions:
         """Return these questions with one more, asked at `asked_at` and given up at `given_up_at` (monotonic
         seconds). `before` and `after` are the process's activity at these two times.
 
-        If a question precedes the new one, its end and its `after` replace the new one's `since` and
-        `before`. Besides the new question, only the first one and KEPT_QUESTIONS others are kept.
+        If there are earlier questions, the new one is judged from the end of the latest of them: the new
+        one's `since` and `before` are that question's `given_up_at` and `after`. Besides the new question,
+        only the first one and KEPT_QUESTIONS others are kept.
         """
         question = UnansweredQuestion(asked_at, given_up_at, before, after, since=asked_at)
         if not self.questions:
@@ -146,11 +150,11 @@ class UnansweredQuestions:
         return ProcessJudgement(ProcessVerdict.UNDECIDED, f"{unanswered}")
 
     def _idle_questions(self, policy: ProbePolicy) -> list[UnansweredQuestion]:
-        """Return the questions since the last one during which the process worked (see `evidence_of_work`),
+        """Return the questions after the latest one during which the process worked (see `evidence_of_work`),
         oldest first.
 
-        A question that was given up more than LATE_S after the policy's `timeout_s` is left out: this
-        process, which asked it, was itself held up and may have missed the answer.
+        A question that was given up later than `policy.timeout_s` + LATE_S after it was asked is left out:
+        the process that asked it was itself held up, and may have missed the answer.
         """
         idle: list[UnansweredQuestion] = []
         for question in reversed(self.questions):

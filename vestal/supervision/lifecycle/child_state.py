@@ -39,9 +39,11 @@ class ActiveProbe(StrEnum):
 class ChildState:
     """The whole state of one child. Times are monotonic seconds.
 
-    What the child spec says:
-        `coupled`             the child's death restarts siblings too (strategies other than ONE_FOR_ONE)
+    What the supervisor and the child spec set:
+        `policy`              the limits of restarts, starts and stops
+        `restart`             when a child that ended is restarted
         `fatal_exit_codes`    exit codes after which a restart is useless
+        `coupled`             the child's death restarts siblings too (strategies other than ONE_FOR_ONE)
 
     What is wanted:
         `wanted`              the child should run
@@ -55,21 +57,28 @@ class ChildState:
         `ignore_probes_until` failed health probes do not count before then: the machine has just woken
 
     What is counted:
+        `breaker`             the circuit breaker, which too many failed starts or restarts open
+        `intensity`           the latest restarts, and how many of them a period may have
         `backoff_attempt`     the exponent of the next backoff delay
         `next_start_weight`   what the next start counts for the restart intensity; 0 for a requested start
         `restarts`            the restarts since the child was last stopped, also under earlier supervisors
         `failed_probes`       failed health probes in a row
 
     The process:
-        `run`                 the number of the process among the child's; reports of another run are ignored
+        `run`                 the number of the present or last process: each launch, and each process that is
+                              adopted or takes over, adds 1; reports with another number are ignored
         `alive`               a process exists or is being launched
         `kill_sent`           SIGKILL was sent to it
         `load_progress`       the progress that the last ready probe reported
-        `overdue`             the last health probe got no answer, although the process works
+        `overdue`             the last health probe got no answer, but did not count as failed, because the
+                              kernel shows that the process works (see `health.silence`)
 
-    `cause` is why the child does what it does (for events). `detail` belongs to the present state (for its
-    status): what a probe found, or why there is no process. `last_end` is why the previous process ended
-    or was not created, unless its end was requested.
+    In words, for events and the status:
+        `cause`               the reason for the last start, stop or restart
+        `detail`              what a probe found, or why there is no process; it belongs to the present state
+        `last_end`            why the last process ended or was not created; "" if its end was requested
+
+    `last_exit` is the exit status of the last process that ended, even if its end was requested.
     """
 
     policy: RestartPolicy = field(default_factory=RestartPolicy)

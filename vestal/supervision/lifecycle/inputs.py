@@ -1,7 +1,8 @@
 """The inputs of a child's lifecycle: requests, reports about its process, probe results, and time. Pure.
 
-A report about a process carries its `run`, the number of the process among the child's. The lifecycle ignores
-reports about an earlier process.
+A report about a process carries the number `run` of that process, which is not its PID: each launch of the
+child, and each process that is adopted or takes over, gets the next number. The lifecycle ignores reports
+about an earlier process.
 """
 
 from __future__ import annotations
@@ -38,10 +39,11 @@ class Stop:
 
 @dataclass(frozen=True)
 class Restart:
-    """Stop the child and start it again.
+    """Stop the child and start it again. `cause` is the reason, for events and the status.
 
-    A child that was stopped by hand stays stopped. A child in BACKOFF or behind an open breaker starts no
-    earlier than without this request, unless `reset` is given.
+    A child that was stopped by hand stays stopped. A child that waits for its restart delay (BACKOFF) or its
+    open circuit breaker (OPEN) is started no earlier than without this request. With `reset`, the lifecycle
+    first closes the breaker and forgets the earlier restarts, so that such a child waits for neither.
     """
 
     cause: str = "asked to restart"
@@ -89,7 +91,7 @@ class ProcessReplaced:
 
 @dataclass(frozen=True)
 class Launched:
-    """The launch of the child's process number `run` has started the process `pid`."""
+    """A launch has succeeded: the child's process with the number `run` exists, and its PID is `pid`."""
 
     run: int
     pid: int
@@ -97,7 +99,7 @@ class Launched:
 
 @dataclass(frozen=True)
 class LaunchFailed:
-    """The launch of the child's process number `run` has started no process; `detail` says why."""
+    """A launch has failed: the child's process with the number `run` was not created; `detail` says why."""
 
     run: int
     detail: str
@@ -105,7 +107,7 @@ class LaunchFailed:
 
 @dataclass(frozen=True)
 class Exited:
-    """The child's process number `run` has ended and was reaped, and its process group is gone.
+    """The child's process with the number `run` has ended and was reaped, and its process group is gone.
 
     `status` is its exit code, or the signal that ended it. `last_line` is the last line of its log.
     `productive` is True if it has served requests since it started (see `ChildSpec.productive`).
@@ -119,7 +121,9 @@ class Exited:
 
 @dataclass(frozen=True)
 class ReadyProbed:
-    """The ready probe of a child in STARTING has returned `result`."""
+    """The ready probe of a child in STARTING has returned `result`. `run` is the number of the process that
+    was probed, by which a late result about an earlier process is ignored.
+    """
 
     run: int
     result: ProbeResult
@@ -127,7 +131,9 @@ class ReadyProbed:
 
 @dataclass(frozen=True)
 class HealthProbed:
-    """The health probe of a child that is up has returned `result`."""
+    """The health probe of a child that is up has returned `result`. `run` is the number of the process that
+    was probed, by which a late result about an earlier process is ignored.
+    """
 
     run: int
     result: ProbeResult

@@ -27,12 +27,15 @@ class ProbePolicy:
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """What a probe found; `detail` says it in words.
+    """What a ready probe or a health probe found; `detail` says it in words.
 
-    `ok` says whether the probe succeeded. A child whose `state` is BUSY or STARTING (it loads something)
-    counts as alive even if `ok` is False. `progress` is any number that grows while a child loads, such as a
-    fraction or a number of bytes. A child that loads at its start gets more time; if `progress` is given,
-    only while that number grows. This distinguishes a child that loads from one that hangs.
+    `ok` says whether the probe succeeded. `state` is the state that the probe found the child in, None if it
+    says nothing about it: BUSY means occupied, and STARTING means that the child loads something. In these
+    two states, the child counts as alive even if `ok` is False.
+
+    Each ready probe that finds the state STARTING restarts the start timeout (`start_timeout_s`). `progress`
+    is any number that grows while a child loads, such as a fraction or a number of bytes. If it is given, the
+    timeout is restarted only when it has grown, so that a child that hangs while it loads is restarted.
 
     `answered` is False if the child gave no answer at all. `hung` is None unless a child that gave no answer
     was judged by what the kernel shows of its process; it is then True if the child hangs, and False if the
@@ -60,5 +63,7 @@ class ProbeResult:
 
 
 def poll_delay(n: int) -> float:
-    """Return the seconds between ready probe `n` and the next one: 50 ms at first, growing to 500 ms."""
+    """Return the seconds between ready probe `n` (counted from 0) and the next one: 50 ms after the first
+    probe, and half as much again after each further one, up to 500 ms.
+    """
     return min(FIRST_POLL_S * 1.5 ** min(n, 16), LAST_POLL_S)

@@ -24,8 +24,9 @@ class Intensity:
         return tuple(at for at, _ in self.restarts)
 
     def add(self, now: float, weight: float = 1.0) -> Intensity:
-        """Return the intensity with one more restart, and without the restarts that are older than the
-        window.
+        """Return the intensity with one more restart, made at `now`, and without the restarts that are older
+        than the window. The new one counts as `weight` restarts: less than 1 after a process that served
+        requests (see `RestartPolicy.productive_weight`).
         """
         return replace(self, restarts=(*self.recent_restarts(now), (now, weight)))
 

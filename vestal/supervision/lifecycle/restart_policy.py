@@ -33,9 +33,10 @@ restarts are allowed within 5 minutes, but only 5 others.
 class RestartPolicy:
     """The limits of one child's restarts, starts and stops. All times are in seconds.
 
-    A process that was productive (see `ChildSpec.productive`) when it died is restarted without delay. This
-    restart, and each earlier one in the window of the restart intensity, then counts at most
-    `productive_weight`. With 0.1, up to `10 * max_restarts` such restarts fit into the window.
+    A process that served requests before it died (see `ChildSpec.productive`) is restarted without delay,
+    unless the limit `intensity` is exceeded. For this limit, its restart counts as `productive_weight`
+    restarts, and from then on each earlier restart counts no more than that either, because the child is not
+    in a crash loop. With a weight of 0.1, ten times as many such restarts are allowed.
 
     `backoff`                  the delays before restarts
     `intensity`                how many restarts a window of time allows; one more opens the circuit breaker
@@ -46,8 +47,8 @@ class RestartPolicy:
                                None: `stop_timeout_s`
     `stable_after_s`           a child that was ready for at least this long before it died is restarted
                                without delay
-    `productive_weight`        what a restart counts for the restart intensity if the process served requests;
-                               any other restart counts 1
+    `productive_weight`        what the restart of a process that served requests counts for `intensity`; any
+                               other restart after a death counts 1 when it is made
     `settle_after_kill_s`      from a SIGKILL to the next launch: Metal returns memory late
     `wake_grace_s`             for this long after the machine has slept, failed probes do not count
     `probe`                    how often a child that is up is probed, and when failed probes restart it

@@ -1,10 +1,11 @@
 """Decide which siblings stop and start together with a child: OTP's strategies. Pure.
 
 Under ONE_FOR_ONE nothing is decided here: each child is restarted alone. Under the other strategies, the
-death of a child stops the group it belongs to, one child at a time from the last to the first. Then the group
-starts, one child at a time from the first to the last, each when the one before it is up. This is also how
-all children start at first. A child that is not wanted (stopped by hand, or finished) is skipped. A child
-that is FAILED or OPEN keeps the children after it waiting.
+death of a child stops a group of children: all of them (ONE_FOR_ALL), or the dead child and those after it in
+start order (REST_FOR_ONE). They are stopped one at a time, from the last to the first. Then they are started
+one at a time, from the first to the last, each when the one before it is up. When the supervisor starts, all
+children are started in this way. A child that is not wanted (stopped by hand, or finished) is skipped. A
+child that is FAILED or OPEN keeps the children after it waiting.
 """
 
 from __future__ import annotations
@@ -68,9 +69,12 @@ class SiblingGroup:
         return replace(self, phase=GroupPhase.STOPPING, first=first, cause=f"{name} died")
 
     def decide(self, children: Mapping[str, ChildState]) -> tuple[SiblingGroup, tuple[Instruction, ...]]:
-        """Return the group, perhaps in its next phase, and the inputs to send to children now, if any.
+        """Decide from the states of the children how the joint stop or start goes on. Return the group, in
+        its next phase if the present one is over, and the inputs that the caller has to send to children now.
 
-        The caller sends them, and calls this method again after each change of a child's state.
+        STOPPING is over when no child of the group has a process or is being launched, and STARTING when
+        every child of the group that should run is up. In STEADY, and under ONE_FOR_ONE, there are no inputs.
+        The caller calls this method again after each change of a child's state.
         """
         if not self.coupled or self.phase is GroupPhase.STEADY:
             return self, ()

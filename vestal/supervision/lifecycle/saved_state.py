@@ -35,7 +35,11 @@ def to_record(child: ChildState, now: float, wall: float) -> dict[str, Any]:
 
 
 def restore(child: ChildState, record: Mapping[str, Any] | None, now: float, wall: float) -> ChildState:
-    """Return the child with the state in the record; the child unchanged if there is no valid record."""
+    """Return the child with the state in the record; the child unchanged if there is no valid record.
+
+    `now` is the monotonic time and `wall` the Unix time of one moment. By them, the Unix times in the record
+    are converted to monotonic ones.
+    """
     if not record:
         return child
     try:
@@ -54,8 +58,8 @@ def restore(child: ChildState, record: Mapping[str, Any] | None, now: float, wal
 def _restore_restarts(
     child: ChildState, record: Mapping[str, Any], now: float, wall: float
 ) -> tuple[tuple[float, float], ...]:
-    """Return the monotonic time and the weight of each restart in `record` that is within the window of the
-    restart intensity. `now` and `wall` are the monotonic and the wall time of one moment.
+    """Return the monotonic time and the weight of each restart in `record` that is within the window of
+    `child.intensity`. `now` is the monotonic time and `wall` the Unix time of one moment.
 
     A restart without a weight, as in the records of earlier versions, or with an invalid weight counts 1.
     Raises KeyError, TypeError, ValueError or OverflowError if the record is malformed.

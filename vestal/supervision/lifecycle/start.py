@@ -77,7 +77,9 @@ def became_ready(child: ChildState, result: ProbeResult, now: float) -> Transiti
 
 
 def up_state(result: ProbeResult) -> State:
-    """Return READY, BUSY or DEGRADED for the result of a probe that succeeded."""
+    """Return the state of a child that a probe found ready or alive: BUSY or DEGRADED if the probe says so,
+    BUSY also if the child loads something, and otherwise READY.
+    """
     if result.state is State.STARTING:  # the child is up and loads something more: it is occupied
         return State.BUSY
     return result.state if result.state in (State.BUSY, State.DEGRADED) else State.READY

@@ -97,12 +97,14 @@ class ChildStatus:
     """The status of a child process, all of it from the same moment.
 
     `since` is when the child entered its state, in seconds since 1970; `uptime_s` is 0 without a process.
-    `detail` belongs to the state: what a probe found, or why there is no process. `cause` is the reason for
-    the child's last start, stop or restart, such as `asked to stop`. `last_exit` is the exit status of the
-    last process that ended; None if none has. `last_end` says in words why the last process ended or was not
-    created; it is "" if this end was requested, and after a later request that stops the child, or starts it
-    from STOPPED or FAILED. `next_trial_in_s` is the seconds until the trial start of an open breaker; None if
-    no trial is due.
+    `health_check_failures` counts the failures in a row. `detail` belongs to the state: what a probe found,
+    or why there is no process. `cause` is the reason for the child's last start, stop or restart, such as
+    `asked to stop`. `next_trial_in_s` is the seconds until the trial start of an open breaker; None if no
+    trial is due.
+
+    `last_exit` is the exit status of the last process that ended; None if none has. `last_end` says in words
+    why the last process ended or was not created. It is "" if the end was requested. A later request to stop
+    the child, or to start it when it is STOPPED or FAILED, also sets it to "".
     """
 
     state: State

@@ -3,12 +3,15 @@
 `received` is an `inputs.Input`: a request, a report about the child's process, or the passing of time.
 
     STOPPED → STARTING       Start
-    STARTING → READY         the ready probe succeeds; READY, BUSY and DEGRADED follow the health probe
+    STARTING → READY         the ready probe succeeds; if it reports BUSY or DEGRADED, that is the state
+    READY, BUSY, DEGRADED → READY, BUSY, DEGRADED
+                             the health probe finds the child alive, and reports that state
     STARTING, READY, … →     the process dies; the next state is
         STARTING             if it ran stably or served requests: it is restarted at once
         BACKOFF              otherwise: it is restarted after a delay
-        OPEN                 after too many failed starts in a row, or too many restarts within a window: it
-                             is restarted when the breaker allows a trial, with a half-open breaker
+        OPEN                 after too many failed starts in a row, or too many restarts within a window: the
+                             breaker is open. When its time is over, one trial start is made; the breaker is
+                             half-open until that start succeeds or fails
         FAILED               for an exit code after which a restart is useless
         STOPPED              if its restart type forbids a restart, or its siblings have to stop first
     READY, BUSY, DEGRADED → STARTING

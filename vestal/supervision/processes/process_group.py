@@ -91,9 +91,11 @@ class ProcessGroup:
             os.killpg(self.pid, number)
 
     def _number_is_ours(self) -> bool:
-        """Return whether the PID still belongs to this group.
+        """Return whether the number of the group, its leader's PID, has not passed to another process.
 
-        An adopted leader is reaped by its own parent, after which another process may get its PID.
+        A leader that another supervisor launched (an adopted one) is reaped by its own parent. After that,
+        another process may get the PID, but with another start time. Return True also if no process has the
+        PID, or if that cannot be read.
         """
         return self._popen is not None or start_time(self.pid) in (None, self.start_time)
 
@@ -267,7 +269,9 @@ class EndedProcess:
 
 
 def reap(identity: ProcessIdentity) -> ExitStatus | None:
-    """Reap a process that has ended, if it is a child of this one, and return its exit status; else None."""
+    """Reap the process and return its exit status, if it is a child of the calling process and has ended.
+    Otherwise return None, without waiting for its end.
+    """
     try:
         pid, wait_status = os.waitpid(identity.pid, os.WNOHANG)
     except ChildProcessError:

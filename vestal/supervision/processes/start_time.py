@@ -1,6 +1,7 @@
 """Read when a process started: from /proc on Linux, from libproc on macOS, from `ps` elsewhere.
 
-Without a free descriptor, nothing can be read about a process that runs. That is no sign of its end.
+If this process has no free file descriptor, it may be unable to read anything about a process that runs. Then
+`start_time` returns None as for a process that has ended, and `has_ended` returns False.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 def start_time(pid: int) -> float | None:
     """Return when the process started: in seconds since boot on Linux, and since 1970 elsewhere.
 
-    None if there is no such process, if it is a zombie, or if nothing can be read now, for which `has_ended`
-    returns False.
+    Return None if there is no such process, or if it is a zombie. Return None also if nothing can be read
+    now, such as when no descriptor is left; `has_ended` then returns False, but True in the other two cases.
     """
     try:
         return _read_start_time(pid)
@@ -99,7 +100,10 @@ def _ps_start_time(pid: int) -> float | None:
 
 
 def parse_ps(line: str) -> float | None:
-    """Return the time in `S+ Sun Nov 16 10:31:05 2025`, in seconds since 1970; None for a zombie."""
+    """Return the start time in `line`, in seconds since 1970; None for a zombie, or if there is no such time.
+
+    `line` is the output of `ps -o stat= -o lstart=`, such as `S+ Sun Nov 16 10:31:05 2025` (local time).
+    """
     stat, _, started = line.strip().partition(" ")
     if not started or stat.startswith("Z"):
         return None

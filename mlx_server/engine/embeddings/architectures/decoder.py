@@ -23,7 +23,8 @@ _MODULES = {"mistral": "llama"}
 class Decoder(LayeredEncoder):
     """Computes hidden states (batch, length, hidden) of token ids (batch, length), padded behind each text.
 
-    `mask` and `types` have no effect.
+    The arguments `mask` and `types` of a call have no effect: no token attends to the padding, which is
+    behind it, and a decoder has no token types. `body` is mlx-lm's language model without its output layer.
     """
 
     def __init__(self, body: nn.Module) -> None:
@@ -64,9 +65,9 @@ _BODY = ("embed_tokens.", "layers.", "norm.")
 
 
 def rename(weights: Mapping[str, mx.array]) -> dict[str, mx.array]:
-    """Return the weights under the names of the encoder's attributes. Weights that are not the encoder's,
-    such as those of task heads, keep their names.
+    """Return the weights under the names of the encoder's attributes, which begin with `model.`.
 
-    Sentence-transformers saves language models without the prefix `model.`, which is added here.
+    Sentence-transformers saves the weights of language models without this prefix, so they get it here.
+    Weights that are not the encoder's, such as those of task heads, keep their names.
     """
     return {f"model.{name}" if name.startswith(_BODY) else name: weight for name, weight in weights.items()}

@@ -115,10 +115,10 @@ class DraftBatch(GenerationBatch):
     def _plan(self) -> Plan | None:
         """Return the plan of the next step with drafts; None if drafting is not worthwhile at this time.
 
-        The tokens drawn last are still being computed in the background. This method waits for them only if
-        at least half of the requests are likely to get a draft, judging by the tokens before the drawn one
-        and by whether the draft model is ready, because waiting makes a step of eight requests a tenth
-        slower.
+        The tokens that the requests' samplers have drawn last are still being computed in the background.
+        Waiting for them makes a step of eight requests a tenth slower. So this method waits only if at least
+        half of the requests are likely to get a draft. It judges that by the tokens before those drawn last,
+        and by whether the draft model is ready.
         """
         rows = range(len(self.uids))
         limit = MOST_STEP_TOKENS // max(len(self.uids), 1) - 1
@@ -172,13 +172,12 @@ class DraftBatch(GenerationBatch):
         return [part for part in self.logits_processors[row] or () if isinstance(part, DraftRules)]
 
     def _own_draft(self, row: int, drawn: int, length: int, by_model: int) -> Draft:
-        """Return a draft from the own text and grammar of the request in `row`: at most `length` tokens, or
-        `by_model` tokens if `length` is 0. The draft follows `drawn`, the token that the request has drawn
-        last.
+        """Return a draft for the request in `row`, made without the draft model, to follow `drawn`, the token
+        that the request has drawn last. It has at most `length` tokens from the request's text and grammar.
 
-        `by_model` is how many tokens the draft model may draft if the draft returned here is empty. Unless
-        both numbers are 0, the grammar is advanced by `drawn`, because it must also check the draft model's
-        draft.
+        `by_model` is how many tokens the draft model may draft if this draft is empty. If `length` is 0, this
+        draft has at most `by_model` tokens: those that the grammar forces, and none from the text. Unless
+        both numbers are 0, the grammar advances by `drawn`, because it must also check the model's draft.
         """
         if not (length or by_model):
             return Draft()
@@ -219,8 +218,9 @@ class DraftBatch(GenerationBatch):
         return time.perf_counter() - began_s
 
     def _to_guess(self, plan: Plan) -> float:
-        """Return the cost of each token of `plan` that the draft model has drafted: how many tokens steps
-        without a draft would have given in the time that drafting it took (see `StepCosts.cost_of_a_guess`).
+        """Return what it cost to draft one token of `plan` with the draft model: the number of tokens that
+        all requests together would have got in that time without drafts (see `StepCosts.cost_of_a_guess`).
+        It is 0 if the draft model drafted none.
         """
         guessed = sum(draft.guessed_by_model for draft in plan.drafts)
         return self.costs.cost_of_a_guess(len(plan.drafts), plan.guess_s, guessed)
@@ -228,8 +228,8 @@ class DraftBatch(GenerationBatch):
     # --- verifying ---
 
     def _checked(self, plan: Plan) -> list[Any]:
-        """Verify the drafts: compute the drawn tokens and the drafts in one step, and return the responses
-        for the drawn tokens and the accepted drafted tokens.
+        """Verify the drafts of `plan`: run the model once over each request's last drawn token and the draft
+        that follows it. Return mlx-lm's responses for these drawn tokens and the accepted drafted tokens.
         """
         drafts = [draft.tokens for draft in plan.drafts]
         width = 1 + max(map(len, drafts))

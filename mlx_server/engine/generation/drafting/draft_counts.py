@@ -25,7 +25,9 @@ class DraftCounts:
         return self.lookup_accepted + self.model_accepted
 
     def add(self, guessed: int, accepted: int, *, by_model: bool) -> None:
-        """Count one verified draft of `guessed` tokens, the first `accepted` of which were accepted."""
+        """Count one verified draft of `guessed` tokens, the first `accepted` of which were accepted. With
+        `by_model`, it is a draft of the draft model; otherwise it comes from the request's text or grammar.
+        """
         if by_model:
             self.model_guessed += guessed
             self.model_accepted += accepted

@@ -13,13 +13,13 @@ _FIRST_PAUSE_TOKENS, _LONGEST_PAUSE_TOKENS = 16, 1024
 
 
 def cost_of_a_guess(requests: int, computed: int, guessed: int) -> float:
-    """Return the cost of verifying one drafted token: how many tokens steps without drafts would give in the
-    time that verifying it takes.
+    """Return the cost of verifying one drafted token: the number of tokens that all requests together would
+    get in the same time without drafts.
 
-    A step with drafts gives one token to each of `requests` requests, and computes `computed` further tokens
-    to verify `guessed` drafted ones. `computed` may be larger than `guessed`, because all rows of a batch are
-    as long as the longest draft. The cost rises with `requests`, because a step without drafts gives each
-    request a token.
+    A step with drafts generates one token for each of `requests` requests, and computes `computed` further
+    tokens to verify `guessed` drafted ones. `computed` may be larger than `guessed`, because all rows of a
+    batch are as long as the longest draft. The cost rises with `requests`: without drafts, more requests get
+    more tokens in the same time.
     """
     return computed / guessed * _TOKEN_MS * requests / (_STEP_MS + _TOKEN_MS * requests)
 
@@ -52,8 +52,8 @@ class DraftLength:
     def record(self, guessed: int, accepted: int, cost_of_a_guess: float) -> None:
         """Record a draft of `guessed` tokens, the first `accepted` of which were accepted.
 
-        `cost_of_a_guess` is the cost of one drafted token, in tokens, as the function of that name returns
-        it.
+        `cost_of_a_guess` is the cost of drafting and verifying one token: the number of tokens that all
+        requests together would get in the same time without drafts.
         """
         self._balance = min(self._balance + accepted - cost_of_a_guess * guessed, _BEST_BALANCE)
         if accepted == guessed:

@@ -165,8 +165,8 @@ class DraftModel:
     # --- drafting ---
 
     def guess(self, asked: Sequence[Asked], vocabulary: int) -> dict[int, list[int]]:
-        """Return the drafted tokens by uid, for requests that are ready (`can_guess`). All are computed
-        together.
+        """Return the drafted tokens of each request in `asked`, by the request's uid. For every such request,
+        `can_guess` must be True. The drafts of all requests are computed together.
 
         Each drafted token is what the request's own sampler draws from the draft model's logits, with the
         random key of the token's position. So if both models find the same tokens likely, both draw the same

@@ -31,8 +31,8 @@ class Drafter:
         depends on it.
 
         `to_check` is the cost of verifying one token of the draft, and `to_guess` the cost of drafting one
-        token with the draft model. Each cost is how many tokens steps without drafts would give in the time
-        that this takes.
+        token with the draft model. A cost is the number of tokens that all requests together would get in the
+        same time without drafts.
         """
         if guessed := draft.guessed_by_model:
             cost = to_guess + to_check * len(draft.tokens) / guessed

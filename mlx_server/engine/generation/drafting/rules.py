@@ -1,4 +1,7 @@
-"""The methods that samplers and logits processors must have if their requests are to be drafted."""
+"""The methods that some samplers and logits processors must have before tokens may be drafted for their
+requests: those of `Rewindable` if their state advances with each call, and those of `DraftRules` if they
+allow only some tokens.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +25,9 @@ class DraftRules(Protocol):
 
     @property
     def can_draft(self) -> bool:
-        """Return True if tokens may be drafted at this time, because this processor's calls can be undone.
-        They must be undone for drafted tokens that are rejected.
+        """Return True if tokens may be drafted at this time. This logits processor is called for each drafted
+        token, and its calls for rejected tokens must be undone. So it returns False while it could not undo
+        them, for example before a grammar begins to apply.
         """
 
     def draft_after(self, token: int, guessed: Sequence[int]) -> list[int]:

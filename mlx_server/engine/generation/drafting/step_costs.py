@@ -9,8 +9,11 @@ _MOST_GROWTH = 3.0
 
 
 class StepCosts:
-    """Computes what drafted tokens cost, from the average duration of a step without a draft, which it keeps
-    for each number of requests that a step serves.
+    """Computes the cost of drafting a token with the draft model: the number of tokens that could have been
+    generated in the same time without drafting.
+
+    For this, it keeps the average duration of a step without a draft, for each number of requests that a step
+    serves.
     """
 
     def __init__(self) -> None:
@@ -26,9 +29,10 @@ class StepCosts:
         """Return the cost of drafting one token with the draft model, which took `seconds` to draft `guessed`
         tokens.
 
-        The cost is how many tokens steps without a draft would have given to all `requests` requests together
-        in the time that one drafted token took. It is at most 1, because a drafted token can save no more
-        than one token. It is 0 if `guessed` is 0, or if no step without a draft has been measured yet.
+        One drafted token took `seconds` / `guessed`. Its cost is the number of tokens that steps without a
+        draft would have generated in that time, for all `requests` requests together. The cost is at most 1,
+        because a drafted token saves at most the generation of one token. It is 0 if `guessed` is 0, or if no
+        step without a draft has been measured yet.
         """
         if not guessed or not self._plain_s:
             return 0.0

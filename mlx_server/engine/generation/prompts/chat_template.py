@@ -43,10 +43,11 @@ RESERVED_VARIABLES = _reserved_variables()
 class ChatTemplate:
     """The chat template of a model's tokenizer.
 
-    `process` renders the template. It is None if the model has no template, or if Python code of mlx-lm or of
-    the tokenizer's class renders chats instead. With `renders_to_tokens`, that code of the tokenizer's class
-    returns token ids instead of text. The methods that render have a parameter `arguments`; its key
-    `chat_template` may hold another template, which is rendered in place of the model's own.
+    `process` renders the template, in an operating-system process of its own. It is None if chats are
+    rendered by Python code instead, either of mlx-lm or of the tokenizer's class. `renders_to_tokens` is True
+    if the tokenizer's class renders chats; its code then returns token ids instead of text. The methods that
+    render have a parameter `arguments`; its key `chat_template` may hold another template, which is rendered
+    in place of the model's own.
     """
 
     tokenizer: Any

@@ -162,8 +162,8 @@ class ChatTokens:
 
 
 def _is_empty_answer(message: dict[str, Any]) -> bool:
-    """Return whether the message is an assistant message without any content, which an answer cannot
-    continue.
+    """Return whether the message is an assistant message without text, thinking or tool calls. Such a
+    message has nothing that an answer could continue.
     """
     said = ("content", "tool_calls", "reasoning_content", "thinking")
     return message.get("role") == "assistant" and not any(message.get(key) for key in said)

@@ -17,11 +17,11 @@ fails at some 450 levels."""
 
 
 def normalize_messages(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return copies of `messages` in the form that templates expect: content is a string, and tool arguments
-    are an object.
+    """Return copies of `messages` in the form that templates expect. Missing content becomes an empty string;
+    content that is a string or a list of parts does not change. Arguments of tool calls that are JSON text
+    are parsed, so that they become objects.
 
-    Content that is a list of parts remains a list. Raises RequestError, which names the field, if a message
-    is invalid.
+    Raises RequestError, which names the field, if a message is invalid.
     """
     return [_normalize_message(message, f"messages.{i}") for i, message in enumerate(messages)]
 

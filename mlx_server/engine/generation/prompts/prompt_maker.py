@@ -114,10 +114,12 @@ class PromptMaker:
     def placed(
         self, op: Generate, prompt: Sequence[int], pictures: Sequence[Picture]
     ) -> tuple[PlacedPicture, ...]:
-        """Return where the images in the messages of `op` are in the tokens of its `prompt`.
+        """Return the images in the messages of `op`, each with its place in the tokens of `prompt`, in the
+        order of the prompt.
 
-        Raises RequestError if the number of image tokens in the prompt is not the number that the images
-        need, or if the prompt ends in an image.
+        `pictures` are the request's images, in the order of `op.images`. Those whose messages were dropped to
+        shorten the chat are not returned. Raises RequestError if the number of image tokens in the prompt is
+        not the number that the images need, or if the prompt of a new answer ends in an image.
         """
         if self.images is None or not pictures:
             return ()
@@ -155,11 +157,12 @@ class PromptMaker:
     def tokens_before_last_message(
         self, op: Generate, prompt: Sequence[int], pictures: Sequence[Picture] = ()
     ) -> int:
-        """Return how many tokens of a chat's `prompt` precede its last message. Other chats may begin with
-        the same tokens.
+        """Return how many tokens of a chat's `prompt` precede its last message. The prompt cache can store a
+        snapshot at this point, for other chats that begin with the same tokens.
 
-        Return 0 if the number is unknown, because the prompt is a text, there is only one message, or the
-        template refuses the messages without the last one (some templates require a user message).
+        `pictures` are the request's images, in the order of `op.images`. Return 0 if the number is unknown,
+        because the prompt is a text, there is only one message, or the template refuses the messages without
+        the last one (some templates require a user message).
         """
         messages = list(op.messages or ())[:-1]
         if op.kind != "chat" or not messages:

@@ -98,8 +98,8 @@ class Shortener:
         return attempts[chosen.start]
 
     def _earliest_that_may_fit(self, messages: Sequence[Message], most: int) -> int:
-        """Return the index of the first message from which on all messages together have at most `most`
-        tokens of text.
+        """Return the smallest `i` for which the texts of `messages[i:]` have at most `most` tokens together.
+        The tokens that the template adds are not counted. If the last message has more, return len(messages).
         """
         left = most
         for number in range(len(messages) - 1, -1, -1):
@@ -200,9 +200,10 @@ class _Cut:
     """A place where a chat can be cut: the messages before `start` are dropped, except system messages and
     those in `lead`.
 
-    `lead` is the range (first, end) of the messages with the user's request in the last turn if the cut is
-    within that turn; else it is empty. `is_step` is True for the first cut after each multiple of a number of
-    bytes. Such cuts are preferred, so that several requests of a conversation are cut at the same place.
+    A cut within the last turn keeps the user's request that began the turn: `lead` is the range (first, end)
+    of its messages. For other cuts, `lead` is empty. `is_step` marks the first cut after each multiple of a
+    number of bytes of text (`step_bytes` of `_cuts`). Marked cuts are preferred, so that several requests of
+    a conversation are cut at the same place.
     """
 
     start: int
@@ -260,9 +261,9 @@ def _room_for_answer(op: Generate, context_tokens: int) -> int:
 
 
 def _without_first(ids: Sequence[int], excess: int, most: int) -> list[int]:
-    """Return `ids` without at least the first `excess` ones. Their number is rounded up to a multiple of
-    (`most` / STEP_SHARE), so that later, longer prompts are cut at the same place; if no id would remain,
-    exactly `excess` are dropped. `most` is the length of the longest possible prompt in tokens.
+    """Drop at least `excess` ids from the beginning of `ids`, and return the rest. `excess` is rounded up to
+    a multiple of (`most` / STEP_SHARE), so that later, longer prompts are cut at the same place; if no id
+    would remain, exactly `excess` are dropped. `most` is the length of the longest possible prompt in tokens.
     """
     step = max(most // STEP_SHARE, 1)
     drop = -(-excess // step) * step

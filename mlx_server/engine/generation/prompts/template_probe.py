@@ -86,10 +86,12 @@ class TemplateProbe:
         return needs
 
     def _with_needs_of_tools(self, needs: TemplateNeeds) -> TemplateNeeds:
-        """Return `needs`, extended by what the template needs for tools, tool calls and their results. This
-        is found out by rendering a conversation with tool calls in several forms (for example, with arguments
-        as an object and as JSON text), until all its texts are in the result. If no form works, tools are to
-        be written as text (`plain_tools`).
+        """Return `needs`, extended by what the template needs for tools, tool calls and their results.
+
+        A conversation with a tool call is rendered in one form after another, for example with the call's
+        arguments as an object, then as JSON text. The template needs the first form for which the rendered
+        text contains the user's messages, the call's arguments and its result. If there is no such form, or
+        if the template does not render the tools, `plain_tools` is set: tools must be written as text.
         """
         bare = [{"type": "function", "function": {"name": "qtool"}}]
         if not self._shows([_user(ASKED)], needs, "qtool", tools=bare):

@@ -27,7 +27,9 @@ class DigestFile:
         self._digests: dict[str, FileDigest] | None = None
 
     def get(self, file: Path) -> FileDigest | None:
-        """Return the digest of an earlier read of `file`; None if there is none."""
+        """Return the digest that was last recorded for `file`; None if there is none. The file may have
+        changed since, so the caller must compare its stamp with the digest's.
+        """
         with self._lock:
             return self._read().get(str(file))
 

@@ -66,13 +66,16 @@ class Judgement:
 
 def judge(stamp: Stamp, installed: Installed | None, earlier: FileDigest | None) -> Judgement:
     """Decide how a file with the stamp `stamp` (size, modification time and inode) must be checked.
-    `installed` is the file's entry in its model's manifest, and `earlier` the digest of an earlier read;
-    either may be None.
+    `installed` is the file's entry in its model's manifest, and `earlier` the digest that was recorded when
+    the file was last read completely; either may be None.
 
-    A file that has not changed since it was installed or read is compared with its digest after it is used. A
-    file that has changed since then, or was found damaged, must be compared with the manifest's digest before
-    it is used. If the manifest has none, a damaged file is compared with the earlier digest; a new or changed
-    file cannot be compared.
+    With a manifest entry, the file is compared with the entry's digest. It is used at once, and compared
+    later, if it has not changed since it was installed, or since it was last read and had this digest. It is
+    compared before it is used if it has changed since then, or was found damaged.
+
+    Without a manifest entry, a file that has not changed since it was last read is compared with the earlier
+    digest: before it is used if it was found damaged, otherwise later. A new or changed file is used without
+    a comparison, because it is unknown which digest it must have.
     """
     if earlier is not None and earlier.stamp == stamp:
         if earlier.is_damaged:

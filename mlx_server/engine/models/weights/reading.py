@@ -71,7 +71,9 @@ def read(
 
 
 def _complete(begun: deque[_Slice], complete: Callable[[list[Any]], None]) -> int:
-    """Wait until the oldest slice in `begun` has been read, remove it, and return its size in bytes."""
+    """Wait until the oldest slice in `begun` has been read, remove it, and return its size in bytes.
+    `complete` waits until the arrays that it is called with are evaluated.
+    """
     oldest = begun.popleft()
     complete(oldest.arrays)
     return oldest.bytes

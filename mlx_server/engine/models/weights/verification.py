@@ -1,4 +1,6 @@
-"""Verify the weights of loaded models in the background, after the models' first answers.
+"""Verify the weights of loaded models in a background thread, after the models' first answers: compare the
+sha256 of each file with the one that was recorded when the file was installed or read before. If none was
+recorded, record it. If the two differ, the scheduler unloads the models that use the file.
 
 The thread has the lowest priority and rests after each chunk, so that it uses at most a quarter of a core.
 """

@@ -31,8 +31,9 @@ PROMPT_END_TOKENS = 16
 class PromptPreparation:
     """Prepares the prompts of one language model, on a background thread. It does not use MLX.
 
-    With `finds_shared_prefix`, it also determines how much of a chat's prompt other chats may share. An
-    answer ends when more than `max_repeated_tokens` last tokens are equal; 0 allows any number.
+    With `finds_shared_prefix`, it also determines how much of a chat's prompt other chats may share.
+    `max_repeated_tokens` becomes a limit of each prepared generation: its answer ends when the same token has
+    come more often than that in a row; 0 means no limit.
     """
 
     def __init__(
@@ -98,9 +99,10 @@ class PromptPreparation:
         return PromptReport(tuple(prompt), self._decode(prompt), pieces)
 
     def _parser(self, op: Generate, prompt: Sequence[int]) -> tuple[AnswerParser, Gate | None]:
-        """Return the parser of the answer, and the `Gate` that lets a grammar apply only after the model's
-        thinking; the gate is None if a grammar applies from the first token on. Raises RequestError if the
-        request asks for thinking, but the model does not support it.
+        """Return the parser of the answer, and a `Gate`. If the request has a grammar, the gate keeps it from
+        applying before the model's thinking has ended. The gate is None if the request or the end of the
+        prompt shows that no thinking is to be expected; a grammar then applies from the first token on.
+        Raises RequestError if the request asks for thinking, but the model does not support it.
         """
         if op.kind == "text":
             return OutputParser(OutputMarkers()), None

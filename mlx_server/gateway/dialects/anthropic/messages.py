@@ -97,7 +97,7 @@ class Message(Body):
 
     def unreadable_blocks(self, images: ImageReader) -> list[str]:
         """Return the types of the message's blocks that the model cannot read. Blocks inside tool results do
-        not count.
+        not count. `images` says whether the model reads images in messages of this role.
         """
         return [
             block.type

@@ -33,7 +33,7 @@ def whole_message(
 
 class MessageEvents:
     """Writes one answer as server-sent events, in the order that Anthropic prescribes (an
-    `AnswerRenderer`).
+    `AnswerRenderer`). Only the tool calls that `rules` accept are written as calls; NO_RULES accepts all.
     """
 
     def __init__(self, answer_id: str, model: str, prompt_tokens: int, rules: CallRules = NO_RULES) -> None:

@@ -53,8 +53,9 @@ def chat_history(messages: Iterable[Message]) -> tuple[Message, ...]:
     of the prompt, so that the prompt cache would find nothing. A system message loses the header lines at its
     beginning that `without_volatile_headers` removes; if it consists only of such lines, it is dropped. A
     message of role `thinking` becomes the thoughts of the assistant's message that follows it; without such a
-    message it is dropped, since thoughts alone are not a turn. Images in a tool result move into the user's
-    message after it. Raises BadRequest if there are only thoughts.
+    message it is dropped, since thoughts alone are not a turn. Images in tool results move into the user's
+    message that follows these results; if none follows directly, a user's message with only the images is
+    inserted there. Raises BadRequest if there are only thoughts.
     """
     history: list[Message] = []
     thoughts, only_thoughts = "", False

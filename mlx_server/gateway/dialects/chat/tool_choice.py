@@ -65,13 +65,16 @@ def chosen_tools(
     name: str | None = None,
 ) -> ChosenTools:
     """Return which of `functions` the template describes to the model, and how the model may call them, for a
-    tool choice of this `mode`. With the mode `none`, no function is described. If `name` is given and the
-    mode is another one, that function must be called.
+    tool choice of this `mode`. With the mode `none`, no function is described, and `name` is ignored. With
+    any other mode, the function called `name` must be called if `name` is given.
 
     `rules` are returned in the result. Functions that `rules.allowed` excludes are described too, so that the
     cached beginning of the prompt can be used. `skipped` are the types of the tools that the client offers
-    and this server does not support. Raises BadRequest if a call is required and no function that may be
-    called is offered.
+    and this server does not support; they are returned in the result too.
+
+    Raises BadRequest if a call is required, but no function that may be called is offered (then the message
+    names the `skipped` types), the function `name` is not offered, or a function's parameters are nested too
+    deeply.
     """
     skipped = tuple(dict.fromkeys(skipped))
     if mode == "none":

@@ -31,7 +31,10 @@ _numbers = itertools.count(1)
 
 
 class Creation:
-    """Creates one model, step by step."""
+    """Creates the model that `body`, the body of a POST /api/create, describes: with progress reports for the
+    client (`steps`) or without them (`finished`). If the model is made from another model that is missing,
+    `pulls` downloads that one first.
+    """
 
     def __init__(self, context: GatewayContext, pulls: Pulls, body: CreateBody) -> None:
         self.id = f"create-{next(_numbers)}"
@@ -94,7 +97,9 @@ class Creation:
         yield SUCCESS
 
     async def finished(self) -> None:
-        """Create the model, and wait until that is done. Raises the errors of `steps`."""
+        """Create the model without progress reports, and return when it is installed. Raises GatewayError if
+        a step fails, and ClientDisconnected after `cancel`.
+        """
         async for _ in self.steps():
             self._check_client()
 

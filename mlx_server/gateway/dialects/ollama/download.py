@@ -112,7 +112,9 @@ class Follower:
         download.join(self)
 
     def cancel(self) -> None:
-        """Leave the download. A second call does nothing."""
+        """Stop following the download. It continues for its other followers; without any, it is ended. A
+        second call does nothing.
+        """
         if not self._left:
             self._left = True
             self._download.leave(self)
@@ -208,11 +210,12 @@ def _kill(process: asyncio.subprocess.Process) -> None:
 
 
 def _step(report: dict[str, Any], digest: str) -> dict[str, Any]:
-    """Return a progress report in Ollama's form. If the total size is known, the report has a `digest`, for
-    which clients draw a progress bar.
+    """Convert `report`, a progress report of the model store's program, to Ollama's form. If it has the total
+    size of the download, the result has the `digest`, which identifies the download and makes clients draw a
+    progress bar.
 
-    In addition to Ollama's fields, `vestal` holds the speed in bytes per second, and the remaining time in
-    seconds.
+    In addition to Ollama's fields, the field `vestal` of the result then holds the speed in bytes per second
+    and the remaining time in seconds, as far as they are known.
     """
     if not (total := report.get("bytes", 0)):
         return {"status": report["sentence"]}

@@ -33,8 +33,9 @@ def tag(entry: ModelEntry, fit: dict[str, Any] | None = None) -> dict[str, Any]:
 
 
 def running(report: protocol.LoadedModelReport, entry: ModelEntry | None, wall_s: float) -> dict[str, Any]:
-    """Return a loaded model in the form of /api/ps. `entry` is None if the model's files were removed after
-    it was loaded.
+    """Return a loaded model in the form of /api/ps. `wall_s` is the current time in seconds since 1970, from
+    which the time is computed at which the model will be unloaded. `entry` is None if the model's files were
+    removed after it was loaded; the digest and the details are then empty.
     """
     size_bytes = report.bytes + report.kv_bytes
     expires_in_s = NO_EXPIRY_S if report.expires_in_s is None else report.expires_in_s

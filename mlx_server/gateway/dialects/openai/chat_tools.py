@@ -48,8 +48,9 @@ def offered_tools(
 
 
 def _custom(tool: dict[str, Any], number: int) -> Tool:
-    """Return a custom tool as a function. Raises BadRequest if it has no name. `number` is the tool's index
-    in the body's tools.
+    """Return the function tool that stands for a custom tool. Its only argument, the string `input`, is the
+    text that the custom tool takes. A grammar in the tool's `format` becomes part of the description. Raises
+    BadRequest if the tool has no name; the error contains `number`, the tool's index in the body's tools.
     """
     given = tool.get("custom")
     given = given if isinstance(given, dict) else tool

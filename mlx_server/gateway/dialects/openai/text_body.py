@@ -77,8 +77,10 @@ class TextBody(Body):
 
     def echo_of(self, request: GenerationRequest) -> str:
         """Return the text that the gateway writes before the answer to `request`: the prompt if the client
-        wants an `echo`, else an empty string. It is also empty if the engine reports the prompt's tokens.
-        Raises BadRequest if an echo is wanted but the prompt consists of token ids, whose text is unknown.
+        wants an `echo`, else an empty string. The string is also empty if `request` asks the engine to report
+        the prompt, as for an echo of token ids or with log probabilities: the echo is then made from the
+        engine's report. Raises BadRequest if a prompt of token ids is to be echoed in a stream, because the
+        gateway does not know their text.
         """
         return ""
 

@@ -30,9 +30,10 @@ class RankingBody(Body):
     must not name another.
 
     `instruction` describes the task to models whose prompt has a place for it. The end of a document that is
-    longer than `max_tokens_per_doc`, or than the model's limit, is cut off. If `truncate` is false, a
-    document over the model's limit makes the request fail. `max_chunks_per_doc` has no effect, because each
-    document is one chunk. With `raw_scores`, the scores are the model's logits.
+    longer than `max_tokens_per_doc`, or than the model's limit, is cut off. The `truncation_direction`
+    `left`, which would cut off the beginning, is refused. If `truncate` is false, a document over the model's
+    limit makes the request fail. `max_chunks_per_doc` has no effect, because each document is one chunk. With
+    `raw_scores`, the scores are the model's logits.
     """
 
     model: ModelName | None = None

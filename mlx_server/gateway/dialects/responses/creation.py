@@ -74,7 +74,10 @@ class Translated:
 
 
 class Responses:
-    """Creates the responses of one gateway, and stores each one unless its body sets `store` to false."""
+    """Creates the responses of one gateway. Keeps each one in `store`, unless the request's body sets its
+    field `store` to false. By default, `store` is a new store in memory, which keeps ended responses for
+    `mlx.keep_answers_s` seconds.
+    """
 
     def __init__(self, context: GatewayContext, store: ResponseStore | None = None) -> None:
         self.context = context

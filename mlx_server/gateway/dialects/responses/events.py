@@ -33,7 +33,8 @@ class Event(NamedTuple):
 class ResponseEvents:
     """Produces the events of one response, and keeps the response object up to date.
 
-    `response` must be in progress. Times are in seconds since 1970.
+    `response` must be in progress. `items` builds the response's output items from the parts of the answer.
+    The argument `now` of the method `part` is in seconds since 1970.
     """
 
     def __init__(self, response: resource.Resource, items: OutputItems) -> None:

@@ -29,11 +29,13 @@ Message = dict[str, Any]
 def chat_messages(
     instructions: str | None, items: Iterable[Item], images: ImageReader | None = None
 ) -> list[Message]:
-    """Return the messages of a conversation.
+    """Return the messages of the conversation that consists of `items`. `instructions`, if there are any,
+    become a system message at the beginning.
 
-    `images` collects the images; if it is None, the model reads text only. Raises BadRequest if the arguments
-    of a call are not a JSON object, if an image cannot be used, or if a compaction item was made by another
-    server. Raises TooLarge if the arguments of all calls have too many values.
+    `images` collects the images; if it is None, the model reads text only, and each image is replaced by a
+    sentence. Raises BadRequest if the arguments of a call are not a JSON object, if an image cannot be used,
+    or if a compaction item was made by another server. Raises TooLarge if the arguments of all calls together
+    contain too many JSON values.
     """
     items = list(items)
     check_argument_texts(item["arguments"] for item in items if item["type"] == "function_call")

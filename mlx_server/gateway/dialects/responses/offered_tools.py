@@ -91,11 +91,15 @@ def _chosen(
 def _allowed(
     functions: tuple[Tool, ...], shown: tuple[Tool, ...], choice: dict[str, Any], skipped: tuple[str, ...]
 ) -> OfferedTools:
-    """Return the tools with the calls restricted to those that `choice` lists. All `functions` stay in the
-    prompt, so that the cached beginning of the prompt can be used, unless the mode of `choice` is `none`.
-    `shown` are the same tools as the response object shows them, and `skipped` the types of the body's
-    unsupported tools. Raises BadRequest if `choice` is malformed, or requires a call and lists no function
-    that is offered.
+    """Return the tools that the model is offered if `choice`, an object of the type `allowed_tools`, lists
+    the tools that may be called. All `functions` stay in the prompt, so that the cached beginning of the
+    prompt can be used; a call to a function that is not listed becomes text. With the mode `none`, the prompt
+    has no functions.
+
+    `shown` are the same tools as the response object shows them. `skipped` are the types of the body's
+    unsupported tools, which the result contains too; if `choice` lists such a tool, that has no effect.
+    Raises BadRequest if `choice` is malformed, or if it requires a call and lists no function that is
+    offered.
     """
     mode, listed = choice.get("mode") or "auto", choice.get("tools")
     if mode not in MODES:

@@ -74,8 +74,9 @@ class ResponseRun:
         return None if self._has_output else self.error
 
     async def wait_for_output(self) -> None:
-        """Wait until the response has its first output or has ended; return earlier if a stream must send its
-        status and its first events now (see `Answers.wait_left_s`). An error until then is in `refusal`.
+        """Wait until the response has its first output or has ended, but not longer than a stream may wait
+        before it begins (see `Answers.wait_left_s`). An error before the first output is not raised here;
+        afterwards, the property `refusal` holds it.
         """
         while not self._has_output and not self.is_finished and (left_s := self._answers.wait_left_s()) > 0:
             with contextlib.suppress(TimeoutError):

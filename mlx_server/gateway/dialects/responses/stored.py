@@ -62,7 +62,10 @@ class StoredResponse:
 
     @property
     def conversation(self) -> tuple[bytes, ...]:
-        """Return the lists of items that a next response, which continues this one, begins with."""
+        """Return the items of the conversation up to and including this response: for each of its responses,
+        oldest first, a JSON list of the input items and one of the output items. A response that continues
+        this one gets these lists as its `earlier`.
+        """
         return (*self.earlier, self.items, json_bytes(self.run.events.response["output"]))
 
     @property
@@ -88,8 +91,9 @@ class ResponseStore(Protocol):
         """Return whether the settings allow the store to keep responses at all."""
 
     def add(self, response: StoredResponse) -> None:
-        """Store a response that starts. It replaces the stored response with the same id, if any, because a
-        request is run again when its answer is read again.
+        """Store a response that starts. It replaces the stored response with the same id, if any: when a
+        client asks again for the answer to a suspended or ended request, the gateway runs the request again
+        from the answer log, and creates its response anew.
         """
 
     def ended(self, response: StoredResponse) -> None: ...

@@ -128,9 +128,12 @@ class _Conversation:
         self._report_turn: Callable[[bool], None] = socket.scope.get(REPORT_TURN, lambda is_running: None)
 
     async def turn(self, message: bytes, inbox: _Inbox) -> None:
-        """Answer one message of the client. If the turn ends before its response, cancel the response: if
-        `inbox` reports that the connection is closed, a message cannot be sent, or the call is cancelled.
-        Raises WebSocketDisconnect if the client is gone.
+        """Answer `message`, one message of the client. If the turn fails, the client receives an event with
+        the error.
+
+        Cancel the response if `inbox`, which receives the client's next messages, reports that the connection
+        is closed, if an event cannot be sent to the client, or if this call is cancelled. Raises
+        WebSocketDisconnect if an event cannot be sent because the client is gone.
         """
         self._report_turn(True)
         try:

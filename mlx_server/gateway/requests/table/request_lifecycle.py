@@ -43,8 +43,12 @@ class RequestLifecycle:
     """One request's phase and history.
 
     `waiting_since` is the monotonic time at which the request began to wait for an engine. `emitted` are the
-    ids of the tokens that the client has received, in order. `was_accepted` is True if the request had been
-    accepted before: by an earlier gateway, or by this one for a client that left.
+    ids of the tokens that the client has received, in order. `crashes` records the deaths of engines while
+    they ran this request, from which `crash_policy` decides whether the request continues.
+
+    `was_accepted` is True if the request is resumed after a gateway had accepted it before. That may have
+    been an earlier gateway process, the gateway of another machine, or this gateway, which has cancelled the
+    request in between because its client left.
     """
 
     id: str

@@ -115,10 +115,10 @@ class RequestTable:
                 self._lost += 1
 
     def engine_died(self, death: EngineDeath) -> list[Action]:
-        """Record why the engine died. Return the actions that fail the requests that `crash_policy` does not
-        let continue. `engine_lost` must have been called before. If somebody kills an engine on which no
-        request ran, the kills have nothing to do with requests. Such a kill therefore resets the count of
-        kills of every request.
+        """Record why the engine died, after `engine_lost` was called. Return the actions that fail the
+        requests that `crash_policy` does not let continue. The policy counts for each request how often in a
+        row somebody killed an engine that ran it. If somebody kills an engine that ran no request, requests
+        are evidently not the cause of the kills, so that these counts are reset to 0 for all requests.
         """
         lost, self._lost = self._lost, 0
         failed: list[Action] = []
@@ -147,7 +147,7 @@ class RequestTable:
     def tick(self, now: float, trial_at: float | None = None) -> list[Action]:
         """Return the actions that fail the requests that have waited too long for an engine. `trial_at` is
         when a circuit breaker lets the next engine start, perhaps a past time; None if no breaker is open.
-        New requests also wait for a start that is near. The failures name a start that is still to come.
+        This time may lengthen the wait (`RequestLimits.deadline`). The errors name it if it is still to come.
         """
         if self._engine_is_ready:
             return []
@@ -267,9 +267,9 @@ class RequestTable:
         )
 
     def _start_queued(self, before: float | None = None) -> list[Action]:
-        """Start queued requests while there are free slots, and return the actions that send them. If
-        `before` is given, continue in a lane only while a request waits there that was queued before that
-        time.
+        """Start the queued requests of each lane while it has free slots, and return the actions that send
+        them. If `before` is given, start requests of a lane only while a request that was queued before that
+        time still waits in it. A lane is a class of requests with slots and a queue of its own.
         """
         started: list[Action] = []
         for lane, admission in self._admissions.items():

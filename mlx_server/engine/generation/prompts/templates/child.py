@@ -165,8 +165,9 @@ class TemplateChild:
 
 
 def _start(limits: TemplateLimits) -> tuple[subprocess.Popen[bytes], socket.socket]:
-    """Start the program. Return its process, and the engine's end of the socket to it. Raises OSError if that
-    fails; no socket is then left open.
+    """Start the template process, a Python process that runs `renderer.py` and also enforces `limits` itself.
+    Return the process, and the engine's end of the socket to it. Raises OSError if that fails; no socket is
+    then left open.
     """
     memory_bytes = limits.memory_bytes if limits.kernel_enforces_memory else 0
     arguments = [limits.seconds + _ALARM_LATER_S, memory_bytes, limits.chars]

@@ -28,7 +28,9 @@ class TemplateProcess:
     """Renders templates in a separate process, one after another. A second caller waits for the first. The
     owner must call `close`.
 
-    The process ends with the engine at the latest, because it ends at the end of file on its standard input.
+    `limits` apply to each rendering: to its time, its memory and the length of its text. `resident_bytes`
+    returns the resident memory of the process with a given PID, and is called to check the memory limit. If
+    the engine dies, the process ends, too, because its standard input, a socket to the engine, then ends.
     """
 
     def __init__(
