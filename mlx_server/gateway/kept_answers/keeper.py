@@ -29,9 +29,8 @@ SECRET_HEADERS = frozenset({b"authorization", b"x-api-key", b"cookie", b"idempot
 
 
 class MirroredElsewhere(Protocol):
-    """The answers that other machines generate and whose records are copied to this machine. Each method
-    continues such an answer on this machine and returns it; None if this machine has no copy of its records.
-    """
+    """Answers that other machines generate and whose records are copied to this machine. Each method continues
+    such an answer here and returns it; None if there is no copy of its records."""
 
     async def find(self, answer_id: str) -> KeptAnswer | None: ...
     async def find_by_key(self, key_digest: str) -> KeptAnswer | None: ...
@@ -196,16 +195,19 @@ class AnswerKeeper:
 
     async def _revive(self, answer_id: str, stopping: KeptAnswer | None) -> KeptAnswer:
         """Run the request again from its records in the log, after the run `stopping` has ended. Raises
-        HttpError if the records are lost (410) or the log is closed (503).
+        HttpError if the records are lost (410) or this gateway may not write to the log any more (503).
         """
-        if self.is_closed:
+        if self._is_detached:
             raise gateway_stops()
         if stopping is not None and stopping.task is not None:
             await asyncio.wait([stopping.task])
         records = await self.log.records(answer_id)
         if not records or not isinstance(records[0], Accepted):
             raise HttpError("stream_expired", NO_LONGER_KEPT, status=410)
-        return await self._running_elsewhere(records) or self._take_up(records)
+        elsewhere = await self._running_elsewhere(records)
+        if self._is_detached:  # meanwhile
+            raise gateway_stops()
+        return elsewhere or self._take_up(records)
 
     async def _running_elsewhere(self, records: Sequence[Record]) -> KeptAnswer | None:
         """Return the answer to the request whose records in the answer log are `records`, if another machine
@@ -229,9 +231,8 @@ class AnswerKeeper:
         assert isinstance(head, Accepted)
         if is_suspended(records):
             self.log.append(head.id, TakenUp())
-        bare = msgspec.structs.replace(head, body=b"")
         answer = KeptAnswer(
-            bare,
+            msgspec.structs.replace(head, body=b""),
             self.log,
             self._running.release,
             history_of(records),

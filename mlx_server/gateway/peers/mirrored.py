@@ -16,6 +16,9 @@ from mlx_server.gateway.answer_log import Accepted, read_records
 
 MAX_BYTES = 64 * 1024 * 1024
 """How many bytes are stored for all machines together. Answers beyond this limit are not mirrored."""
+_PUT_BACK = ""
+"""Answers that were put back are stored under this name, which no machine has. Nothing is heard from it, so
+`take_of_dead` returns these answers again."""
 
 
 class MirrorBatch(msgspec.Struct):
@@ -78,6 +81,9 @@ class MirroredAnswers:
         origin.heard_at = now
         for answer_id in [each for each in origin.answers if each not in batch.sizes or each in have]:
             self._drop(origin, answer_id)
+        put_back = self._origins.get(_PUT_BACK, _Origin(now))
+        for answer_id in put_back.answers.keys() & batch.sizes.keys():  # the machine is back, and runs them
+            self._drop(put_back, answer_id)
         for answer_id, offset, data in batch.parts:
             if answer_id in batch.sizes and answer_id not in have:
                 self._add(origin.answers.setdefault(answer_id, _Answer()), offset, data)
@@ -111,6 +117,14 @@ class MirroredAnswers:
             if answer_id in origin.answers:
                 return self._drop(origin, answer_id)
         return None
+
+    def put_back(self, answer_id: str, data: bytes, now: float) -> None:
+        """Store again the records of an answer that `take` or `take_of_dead` has returned, because the answer
+        cannot be continued yet. `take_of_dead` returns them again, at the latest after its `after_s` seconds.
+        They are deleted if a machine mirrors the same answer before, because it runs there.
+        """
+        origin = self._origins.setdefault(_PUT_BACK, _Origin(now))
+        self._add(origin.answers.setdefault(answer_id, _Answer()), 0, data)
 
     def id_of_key(self, key_digest: str) -> str | None:
         """Return the id of the answer that was begun with this idempotency key; None if there is none."""

@@ -164,6 +164,10 @@ class TakeOverMirrored:
         head = records[0] if records else None
         if not isinstance(head, Accepted) or self._keeper.has(head.id):
             return None
-        answer = await self._keeper.take_over(marked(records))
+        try:
+            answer = await self._keeper.take_over(marked(records))
+        except HttpError:  # the log cannot be written at present
+            self._mirrored.put_back(head.id, data, self._clock.now())
+            raise
         self._emit("request_taken_over", cause, id=head.id)
         return answer

@@ -8,10 +8,15 @@ from typing import Any
 import pytest
 
 from mlx_server.gateway.answer_log import NoLog
+from mlx_server.gateway.kept_answers.keeper import AnswerKeeper
 from mlx_server.gateway.kept_answers.kept_answer import KeptAnswer
 from mlx_server.gateway.kept_answers.middleware import follow
+from tests.disks.answer_log_fixtures import Logs, accepted
 from tests.unit.mlx_server.gateway.kept_answers.kept_routes import LAST, START, Gateway, frame, turns
 from tests.unit.mlx_server.gateway.kept_answers.test_keep_alives import HEAD
+from vestal.web.http_error import HttpError
+
+ID = "a" * 32
 
 
 @pytest.mark.parametrize("is_waited_for", [False, True])
@@ -44,6 +49,31 @@ async def test_client_of_a_cancelled_run_gets_503_before_the_start_and_no_end_af
     assert (prepared.status, "stopping" in prepared.text, prepared.is_complete) == (503, True, True)
     assert (begun.status, begun.text, begun.is_complete) == (200, "Hel", False)
     assert (complete.status, complete.text, complete.is_complete) == (200, "Hel", True)
+
+
+async def test_answer_whose_records_are_read_while_the_gateway_hands_over_is_refused_with_503(
+    tmp_path, monkeypatch
+):
+    """It ran in a gateway without an engine and a log, so its client waited until that gateway ended."""
+    log = await Logs(tmp_path).open()
+    keeper = AnswerKeeper(log, Logs(tmp_path).clock)
+    log.begin(accepted(ID))
+    read, is_reading, goes_on = log.records, asyncio.Event(), asyncio.Event()
+
+    async def slow_disk(answer_id: str) -> Any:
+        is_reading.set()
+        await goes_on.wait()
+        return await read(answer_id)
+
+    monkeypatch.setattr(log, "records", slow_disk)
+    asked = asyncio.ensure_future(keeper.find(ID))
+    await is_reading.wait()
+    keeper.detach()
+    goes_on.set()
+    with pytest.raises(HttpError, match="stopping") as refused:
+        await asked
+    assert (refused.value.status, keeper.running) == (503, ())
+    await keeper.close()
 
 
 @pytest.mark.parametrize("is_complete", [False, True])

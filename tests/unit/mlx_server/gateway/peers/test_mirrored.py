@@ -47,6 +47,22 @@ def test_mirrored_answers_of_a_machine_silent_for_ten_seconds_are_taken_over_onc
     assert mirrored.take_of_dead(99.0, 10.0) == []
 
 
+def test_answer_put_back_is_found_again_and_returned_ten_seconds_later():
+    mirrored = MirroredAnswers()
+    mirrored.put_back("x", b"1", 0.0)
+    mirrored.put_back("y", b"2", 9.0)
+    assert (mirrored.take("y"), mirrored.total_bytes) == (b"2", 1)
+    assert mirrored.take_of_dead(9.9, 10.0) == []
+    assert (mirrored.take_of_dead(10.0, 10.0), mirrored.total_bytes) == ([b"1"], 0)
+
+
+def test_answer_put_back_is_deleted_when_its_machine_is_back_and_mirrors_it():
+    mirrored = MirroredAnswers()
+    mirrored.put_back("x", b"1", 0.0)
+    assert mirrored.receive(batch({"x": 2}), NOBODY, 1.0).want == {"x": 0}
+    assert mirrored.take_of_dead(99.0, 10.0) == []
+
+
 def test_mirrored_answer_is_found_by_its_idempotency_key():
     head = Accepted(FORMAT, "x", 0.0, "POST", "/api/chat", "", (), b"", 1, "the-key", "", "1")
     data = pack_record(head)

@@ -153,6 +153,22 @@ async def test_answer_of_a_dead_machine_is_finished_although_another_ones_cannot
     running.cancel()
 
 
+async def test_answer_of_a_dead_machine_is_finished_once_the_log_can_be_written_again(receiver, monkeypatch):
+    """Its copy was deleted before the log had taken it, so it was lost although the disk had room later."""
+    receiver.mirror((ID, packed(RECORDS)))
+    running = asyncio.ensure_future(receiver.take_over.run())
+    with monkeypatch.context() as full_disk:
+        full_disk.setattr(receiver.keeper, "is_logged", lambda answer_id: False)
+        await receiver.clock.run_for(12 * LOOK_S)
+        with pytest.raises(HttpError, match="cannot write the answer down"):
+            await receiver.keeper.find(ID)
+        assert receiver.runs == 0
+        receiver.log.forget(ID)
+    await receiver.clock.run_for(12 * LOOK_S)
+    assert (receiver.runs, await receiver.tokens()) == (1, [1000, 1001])
+    running.cancel()
+
+
 async def test_batch_of_mirrored_records_with_deeply_nested_fields_is_refused_as_invalid(receiver):
     nested = b"\x91" * 30_000 + b"\xc0"
     body = b"\x84\xa6origin\xa1x\xa5sizes\x80\xa5parts\x90\xa4more" + nested
