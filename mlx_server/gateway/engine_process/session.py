@@ -51,6 +51,7 @@ class EngineSession:
         self._on_ready = on_ready
         self._became_ready = asyncio.Event()
         self._open = True
+        self._logged_faults: set[tuple[str, str]] = set()
 
     @property
     def ready(self) -> bool:
@@ -120,16 +121,20 @@ class EngineSession:
     # --- from the engine ---
 
     def _on_event(self, event: protocol.Event) -> None:
-        """Handle an event of the engine. An exception is logged and goes no further, because the link would
-        close, and every request would lose its engine.
+        """Handle an event of the engine. An exception goes no further, because the link would close, and
+        every request would lose its engine. It is logged at the first event of this kind that it is raised
+        for: an engine sends thousands of events, whose tracebacks would fill the disk.
         """
         if not self._open:
             return
         self.liveness.on_event(event, self._clock.now())
         try:
             self._handle(event)
-        except Exception:
-            log.exception("An event of the engine could not be handled (%s)", type(event).__name__)
+        except Exception as error:
+            fault = (type(event).__name__, type(error).__name__)
+            if fault not in self._logged_faults:
+                self._logged_faults.add(fault)
+                log.exception("Events of the engine (%s) cannot be handled", type(event).__name__)
 
     def _handle(self, event: protocol.Event) -> None:
         match event:

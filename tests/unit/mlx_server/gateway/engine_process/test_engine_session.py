@@ -182,3 +182,22 @@ def test_exception_while_an_event_of_the_engine_is_handled_does_not_close_its_li
     session.link.connection_made(FakeTransport())
     engines.receive(session, protocol.Ready(()))
     assert session.ready and not session.link.lost.is_set()
+
+
+def test_exception_at_each_event_of_a_kind_is_logged_once_and_at_another_kind_again(
+    engines, monkeypatch, caplog
+):
+    """A traceback for each token of each answer would have filled the disk."""
+
+    def fail(event: protocol.Event) -> None:
+        raise KeyError("ordered by the test")
+
+    session, _ = engines.launch()
+    monkeypatch.setattr(engines.dispatcher, "on_event", fail)
+    for number in range(5):
+        engines.receive(session, protocol.Token("1", number, "x", number))
+    engines.receive(session, protocol.Alive(0, False, 0))
+    assert [record.getMessage() for record in caplog.records if record.exc_info] == [
+        "Events of the engine (Token) cannot be handled",
+        "Events of the engine (Alive) cannot be handled",
+    ]
