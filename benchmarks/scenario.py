@@ -45,17 +45,19 @@ class Subjects:
 
 @dataclass(frozen=True)
 class Scenario:
-    """A measurement of Vestal and the peers with which it is compared. They are its subjects, and take turns
-    in each round. A quick run gives the scenario `quick_s` seconds and `quick_rounds` rounds, a full run
-    `full_s` and `full_rounds`. With `quick_s` 0 it is not part of a quick run.
+    """A measurement of several subjects: of Vestal, and of the peers with which Vestal is compared. The
+    subjects take turns in each round. `about` says in a few words what is measured. A quick run gives the
+    scenario `quick_s` seconds and `quick_rounds` rounds, a full run `full_s` and `full_rounds`. With
+    `quick_s` 0 it is not part of a quick run.
 
     `run` is called with a function that logs a figure, the subjects to measure, and the number of rounds. It
     logs each figure as soon as it has one, with rounds that count from 1, and reports progress on stderr. If
     a KeyboardInterrupt interrupts it, it stops what it started.
 
     If a stored run of benchmarks is continued, `run` is called with only the number of rounds that are not
-    complete yet. A scenario that `resumes_itself` is instead called with all rounds, and leaves out those
-    whose figures are in `subjects.have`.
+    complete yet. It still counts from 1; the function that logs a figure adds the number of complete rounds.
+    A scenario that `resumes_itself` is instead called with all rounds, and leaves out those whose figures are
+    in `subjects.have`.
     """
 
     name: str

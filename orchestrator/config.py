@@ -24,9 +24,11 @@ class Config:
     the workers. The knowledge of the agents is in the folders in `knowledge_dir`, each with its agent's name,
     and in `knowledge_folders`, which maps agents to folders elsewhere.
 
-    `cycle_interval_s` is the pause between two cycles, `monitor_interval_s` that between two health checks of
-    the monitor while all backends are healthy. `nightly_hour` is the hour, in local time, at which the
-    nightly work begins.
+    The orchestrator works in cycles: periodic rounds that check the backends and embed changed files of the
+    agents' knowledge. `cycle_interval_s` is the pause between two cycles. `monitor_interval_s` is the pause
+    between two health checks of the monitor, which runs independently of the cycles, while all backends are
+    healthy. `nightly_hour` is the hour, in local time, at which the nightly work begins: it reads all
+    knowledge files again, writes a summary of each agent's knowledge, and deletes old data.
     """
 
     home: Path  # the folder of the SQLite files
@@ -57,7 +59,9 @@ class Config:
 
     @property
     def database(self) -> Path:
-        """Return the path of the SQLite file for knowledge and cycles."""
+        """Return the path of the SQLite file for the agents' knowledge and the records of the cycles, the
+        orchestrator's periodic rounds of checks and work. With Postgres, this file is not used.
+        """
         return self.home / "orchestrator.db"
 
     @property

@@ -102,7 +102,8 @@ NAMED = {"User-Agent": "vestal-orchestrator"}
 @asynccontextmanager
 async def open_container(config: Config) -> AsyncIterator[Container]:
     """Create the objects of this process, which share one HTTP session, and yield the `Container` that holds
-    them. When the `async with` block ends, close the session, the tracer and the lock on the worker's name.
+    them. When the `async with` block ends, close the session and the tracer. If this process has joined the
+    workers (`Membership.join`), also release the lock that reserves its worker name for it.
 
     Raises ConfigError if a setting, the agents file or the home folder cannot be used, and DatabaseFailed if
     Postgres does not answer.

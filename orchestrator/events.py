@@ -19,8 +19,8 @@ def set_component(name: str) -> None:
 
 
 def emit(event: str, cause: str = "", **fields: Any) -> None:
-    """Write one event. `event` is its name in the past tense, `cause` says in words why it happened, if that
-    is known.
+    """Write one event to stdout as a line of JSON. `event` is its name in the past tense, and `cause` says in
+    words why it happened, if that is known. `fields` are further facts, each written under its own name.
     """
     _writer.emit(event, cause, **fields)
 

@@ -17,5 +17,5 @@ def is_valid_unicode(text: str) -> bool:
 
 
 def replace_invalid_unicode(text: str) -> str:
-    """Return the text with U+FFFD in place of each invalid character."""
+    """Return the text with U+FFFD in place of each NUL and each lone surrogate."""
     return _INVALID.sub("\N{REPLACEMENT CHARACTER}", text)

@@ -53,7 +53,7 @@ def plan(kills: int, victims: Sequence[str], upgrades: int, seed: int) -> list[D
 
 
 def is_due(number: int, of: int, finished: int, requests: int) -> bool:
-    """Return whether disturbance `number` (from 0) of `of` is due after `finished` requests, if they are
-    spread evenly over all `requests`.
+    """Return whether disturbance `number` (counted from 0) is due once `finished` requests are finished. The
+    `of` disturbances of a run are spread evenly over its `requests` requests.
     """
     return finished >= requests * (number + 0.5) / (of + 1)

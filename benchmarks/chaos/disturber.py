@@ -62,9 +62,10 @@ class Disturber:
     async def run(self) -> None:
         """Carry out the disturbances of the plan that the tally has not counted yet.
 
-        If the stack does not serve within REPLACED_S seconds before a disturbance, the disturbance is left
-        out. In that case, and if the stack does not serve in time after a kill, print a line, count the
-        disturbance as one without effect, and continue with the next one.
+        Before each disturbance, wait up to REPLACED_S seconds until the stack serves and requests are
+        running. If this does not happen, leave the disturbance out. In that case, and if the stack does not
+        serve in time after a kill, print a line, count the disturbance as one without effect, and continue
+        with the next one.
         """
         for number in range(self._tally.done, len(self._plan)):
             while not self._is_due(number):  # noqa: ASYNC110 - it depends on the load

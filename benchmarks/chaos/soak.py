@@ -82,8 +82,12 @@ class Soak:
         self._date = time.strftime("%Y-%m-%d %H:%M")
 
     async def run(self) -> None:
-        """Send all requests while the stack is disturbed. Raises StateError if the state file cannot be used,
-        and TimeoutError if the run takes longer than the time limit.
+        """Send each different request once to the undisturbed stack, unless the state file has the answers.
+        Then send the same requests repeatedly while a `Disturber` kills and upgrades the stack. Stop when all
+        ordered requests, kills and upgrades are done, or when the minutes of `Options.minutes` are over.
+
+        Raises StateError if the state file cannot be used, SystemExit if an undisturbed request fails, and
+        TimeoutError if the run takes longer than the time limit.
         """
         options = self._options
         if options.state:
@@ -190,8 +194,9 @@ class Soak:
     # --- what is said afterwards ---
 
     def unfinished(self) -> Iterator[str]:
-        """Yield one sentence if requests have not been sent yet, and one if kills or upgrades have not been
-        done; none if the run ends after a set time instead.
+        """Yield a line with the number of ordered requests that have not been sent, and one with the number
+        of ordered kills and upgrades that have not been done; no line if the number is 0. Yield nothing if
+        `Options.minutes` is set, because such a run may end before all is done.
         """
         tally = self.state.tally
         if self._options.minutes is None:

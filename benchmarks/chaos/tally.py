@@ -19,10 +19,11 @@ SAMPLE_CHARS = 600
 class CauseTally:
     """The effects of one cause, such as an engine's SIGKILL or an upgrade.
 
-    `count` is how often it was done. `without_effect` counts kills after which the stack did not serve again
-    in time, and upgrades that replaced nothing. `refused` and `busy` count attempts of clients that ended
+    `count` is how often the kill or upgrade was due. `without_effect` counts the failures among these: kills
+    from which the stack did not recover in time, upgrades that replaced nothing, and kills and upgrades that
+    were left out because the stack did not serve. `refused` and `busy` count attempts of clients that ended
     with a refused connection or a 503 while this was the latest cause; each of these requests was sent again.
-    `pauses` has the seconds for which streams paused.
+    `pauses` counts the pauses of streams by their length in seconds.
     """
 
     count: int = 0

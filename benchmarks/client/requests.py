@@ -100,8 +100,9 @@ def _text(path: str) -> Callable[[int, random.Random], ClientRequest]:
 
 
 def _body(path: str, draw: random.Random, tokens: int) -> tuple[dict[str, Any], str]:
-    """Return a request body for the route `path`, with the model, the sampling and a limit of `tokens`
-    tokens, and a description of it, such as `stream greedy`.
+    """Return a request body for the route `path`, without a prompt, and a description of it, such as `stream
+    greedy`. The body names the model MODEL, and asks for at most `tokens` tokens. `draw` decides whether the
+    answer is streamed, and whether it is greedy or sampled with a seed (for `/v1/messages`, always greedy).
     """
     greedy, stream = draw.random() < 0.5, draw.random() < 0.7
     if path == "/v1/messages":  # it has no seed, so sampled answers would differ

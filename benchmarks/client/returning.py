@@ -51,8 +51,8 @@ def _ignore() -> None:
 
 @dataclass
 class Watcher:
-    """Observes the clients of a load: `comebacks` counts cut-off answers, `refused` is called after a refused
-    connection, and `busy` after a 503.
+    """Observes the clients of a load. `comebacks` counts how often an answer was cut off, and how often a
+    client came back to one. `refused` is called after a refused connection, and `busy` after a 503.
     """
 
     comebacks: Comebacks

@@ -179,11 +179,11 @@ def shortest_outage_s(before: Sequence[float]) -> float:
 
 def actors(entries: Sequence[Entry], default_actor: str, had_help: bool) -> tuple[str, ...]:
     """Return the names of those who healed the fault, such as `gateway` or `watchdog`, each once, in the
-    order in which the journal's `entries` show their actions. If no entry shows an action, name
-    `default_actor` instead.
+    order in which the journal's `entries` show their actions. If no entry shows an action, return only
+    `default_actor`, which may be NOBODY.
 
     `had_help` means that the stack did not serve again until a person's command was run. A_PERSON is then
-    named last, and NOBODY is left out.
+    added as the last name, and a `default_actor` that is NOBODY is left out.
     """
     found = dict.fromkeys(
         actor

@@ -62,7 +62,9 @@ class Prober:
         self._thread.start()
 
     def answered_since(self, stream: str, at: float) -> bool:
-        """Return whether a probe of `stream` that was sent after the time `at` is answered."""
+        """Return whether a probe that was sent at the time `at` or later has been answered. `stream` names
+        the service that was probed; `at` is a Unix time in seconds.
+        """
         return any(
             each.stream == stream and each.is_probe and each.answered and each.began_at >= at
             for each in list(self._requests)

@@ -146,8 +146,9 @@ class Container:
         return found
 
     def first_cycle(self, timeout_s: float = 60) -> dict[str, Any]:
-        """Wait for the orchestrator's first cycle on this volume, and return what GET /cycles reports of that
-        cycle, such as its duration. Raises SystemExit if there is none within `timeout_s` seconds.
+        """Wait until the orchestrator has completed a cycle since the container's volume, which holds its
+        data, was created. Return what GET /cycles reports of the first such cycle, such as its duration.
+        Raises SystemExit if there is none within `timeout_s` seconds.
         """
         cycles = self.until(lambda: self.ask("/cycles?limit=500")["cycles"], "a first cycle", timeout_s)
         first: dict[str, Any] = cycles[-1]

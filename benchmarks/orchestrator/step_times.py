@@ -54,8 +54,8 @@ class IdleSteps:
         return {"text": "An answer.", "sources_used": 0}
 
     def take(self) -> list[float]:
-        """Return when each step since the last call of this method started, in seconds of
-        `time.perf_counter`.
+        """Return the start times of all steps since the last call of this method, in seconds of
+        `time.perf_counter`, and clear the event `answered`.
         """
         taken, self.began = self.began, []
         self.answered.clear()

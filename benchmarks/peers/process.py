@@ -143,7 +143,7 @@ class RunningProcess:
 
 
 def read_end(log: Path) -> str:
-    """Return the end of a log; "" if there is no log."""
+    """Return the last READ_BYTES bytes of a log as text; "" if the log cannot be read."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - READ_BYTES))

@@ -41,13 +41,15 @@ def installed_models() -> Path:
 
 
 class GatewayProcess:
-    """A gateway process with a new home folder, which is deleted when the `with` block ends. `env` holds
-    additional environment variables, such as Vestal's settings; the process inherits no variable that begins
-    with VESTAL_ or MLX_.
+    """A gateway process with a new home folder. The process is started when a `with` block begins. When the
+    block ends, the process is stopped and the folder is deleted.
 
-    `program` holds the arguments of Python; by default they start the gateway with its own engine. `folder`,
-    which may be set before the start, is the checkout whose code runs, and the working directory; None means
-    the present working directory.
+    The constructor's `program` holds the command-line arguments of the Python interpreter; by default, they
+    start the gateway with its real engine. Its `env` holds additional environment variables, such as Vestal's
+    settings; the process inherits no variable that begins with VESTAL_ or MLX_.
+
+    The attribute `folder` may be set before the `with` block. It is the checkout whose code runs, and the
+    working directory of the process; None means the present working directory.
     """
 
     folder: Path | None = None

@@ -32,9 +32,9 @@ def run_markdown(
     """Return a run's report in Markdown: a description of the machine, and a section with a table for each
     scenario.
 
-    `about` maps the name of a scenario to what it measures. `reasons` say why Vestal is worse than a peer in
-    some rows. `own_tables` maps the name of a scenario that needs special columns to the function that makes
-    its table.
+    `about` maps the name of a scenario to what it measures. `reasons` say why, in some rows of the tables,
+    Vestal is worse than a peer, which is a program that Vestal is compared with. `own_tables` maps the name
+    of a scenario that needs special columns to the function that makes its table.
     """
     parts = [_machine(run)]
     for scenario in dict.fromkeys(figure.scenario for figure in run.figures):
@@ -122,7 +122,10 @@ def _against(row: Row, comparison: Comparison | None) -> str:
 
 
 def _failures(rows: Sequence[Row]) -> list[str]:
-    """Return a line for each different failure of a subject, with the rows in which it occurs."""
+    """Return an item of a Markdown list for each different failure of each subject (Vestal, a variant of it,
+    or a peer). An item names the subject and the first row in which the failure occurs, and says in how many
+    more rows it occurs.
+    """
     found: dict[tuple[str, str], list[str]] = {}
     for row in rows:
         for subject, cell in row.cells.items():

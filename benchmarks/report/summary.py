@@ -61,7 +61,8 @@ class Comparison:
 
 def rows_of(figures: Iterable[Figure]) -> list[Row]:
     """Return the figures as table rows, in order of appearance. Figures with the same row name form one row,
-    with a cell for each subject. Of several values for the same row, subject and round, the last one counts.
+    with a cell for each subject (Vestal, a variant of it, or a peer). A cell holds the subject's value of
+    each round, and its failures. Of several values for the same row, subject and round, the last one counts.
     """
     rows: dict[str, Row] = {}
     for figure in figures:

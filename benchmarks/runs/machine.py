@@ -64,7 +64,9 @@ def _processor() -> str:
 
 
 def _accelerator() -> str:
-    """Return what MLX computes on: `Metal`, the name of the graphics processor, or `none`."""
+    """Return `Metal` on macOS. Elsewhere, return the names of the machine's NVIDIA GPUs, one a line, or
+    `none` if `nvidia-smi` reports no GPU.
+    """
     if sys.platform == "darwin":
         return "Metal"
     return _output("nvidia-smi", "--query-gpu=name", "--format=csv,noheader") or "none"

@@ -28,7 +28,10 @@ MODULES: tuple[str, ...] = (
 
 @dataclass(frozen=True)
 class Single:
-    """A measurement that is not part of a run, because it compares Vestal with itself, or has no peers."""
+    """A measurement that is not part of a run. A run compares Vestal with peers, which are other programs;
+    this measurement has no peers: it measures Vestal alone, or compares Vestal with itself. `module` is the
+    Python module that measures, and `about` says what it measures.
+    """
 
     module: str
     about: str

@@ -43,14 +43,16 @@ class RunFolder:
         return read(self.figures_file)
 
     def machine(self) -> dict[str, Any]:
-        """Return the description of machine and versions; empty if there is none."""
+        """Return the stored description of the machine, and of the run's versions of Vestal, of Python
+        packages and of the peers with which Vestal is compared; empty if none is stored.
+        """
         try:
             return dict(json.loads(self._machine_file.read_text(encoding="utf-8")))
         except FileNotFoundError:
             return {}
 
     def write_machine(self, machine: dict[str, Any]) -> None:
-        """Store the description of machine and versions."""
+        """Store the description that `machine` returns."""
         self.path.mkdir(parents=True, exist_ok=True)
         _replace(self._machine_file, json.dumps(machine, indent=2, ensure_ascii=False, sort_keys=True) + "\n")
 

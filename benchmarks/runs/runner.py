@@ -34,9 +34,10 @@ class Order:
         return self.rounds or (scenario.quick_rounds if self.mode == QUICK else scenario.full_rounds)
 
     def budget_s(self, scenario: Scenario, since_begin_s: float) -> float:
-        """Return how many seconds a scenario may take. `since_begin_s` is how many seconds ago the run began.
-        In a quick run, a scenario gets at most the rest of the QUICK_RUN_S seconds that the whole run has,
-        less END_S seconds for its interruption; this may be 0 or negative.
+        """Return how many seconds a scenario may take: in a full run its `full_s`, in a quick run its
+        `quick_s` or, if that is less, the time that is left. This is what remains of the QUICK_RUN_S seconds
+        of the whole run, less END_S seconds for the scenario's interruption; it may be 0 or negative.
+        `since_begin_s` is how many seconds ago the run began.
         """
         if self.mode == FULL:
             return scenario.full_s
@@ -90,8 +91,11 @@ def perform(
 
 
 def start_scenario(arguments: list[str]) -> subprocess.Popen[bytes]:
-    """Start the process of a scenario in a new session, so that the terminal's Ctrl-C reaches only the
-    runner, which passes the interruption on.
+    """Start the process of a scenario and return it. It gets a new session, so that the terminal's Ctrl-C
+    reaches only the runner, which passes the interruption on.
+
+    `arguments` are those of `benchmarks.runs.scenario_process`: the run's folder, the scenario's name, the
+    number of rounds, the number of the first round, and the subjects to measure (none: all).
     """
     command = [sys.executable, "-m", "benchmarks.runs.scenario_process", *arguments]
     return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)

@@ -3,8 +3,10 @@ interrupt it.
 
     python -m benchmarks.runs.scenario_process FOLDER SCENARIO ROUNDS FIRST [SUBJECT …]
 
-FIRST is the number of the first round. The process ends itself when its standard input ends, because then the
-runner is dead. Its exit code is 0, 1 after a failure, or 130 after an interruption.
+FOLDER is the folder of the run that stores the figures. ROUNDS is how many rounds are made, and FIRST the
+number of the first one. SUBJECT is `vestal` or a peer, which is a program that Vestal is compared with; by
+default, all are measured. The process ends itself when its standard input ends, because then the runner is
+dead. Its exit code is 0, 1 after a failure, or 130 after an interruption.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Simulate, and write figures, plots and tables. The package's docstring describes the arguments."""
+"""Simulate machines that share their load and workers that share one Postgres, and write figures, plots and
+tables. The docstring of the package `benchmarks.scale` describes the arguments.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ def _say(line: str) -> None:
 
 
 def main() -> None:
-    """Simulate, or only write the plots and tables again, as the arguments say."""
+    """Run the simulation and write its results, or only write the plots and tables again, as the command
+    line says.
+    """
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scale")
     parser.add_argument("what", nargs="?", choices=("run", "render"), default="run")
     parser.add_argument("--parameters", type=Path, help="print the tables for these, and write nothing")

@@ -70,11 +70,14 @@ class Served:
 
 @dataclass(frozen=True)
 class Survived:
-    """The effects of deaths of engines and machines on the answers of a fleet.
+    """The effects of deaths of engines and machines on the answers of a fleet. `requests` is the number of
+    all requests of the simulation.
 
     `cut_off` answers lost their engine or machine. Of these, `continued` went on elsewhere or with a new
     engine, `waited` went on when their machine was back, and `began_again` were generated anew.
-    `most_taken_over` is the largest number of answers that one machine took over.
+    `pause_p50_s` and `pause_p95_s` are the median and the 95th percentile of the seconds from a death until
+    an answer that it cut off went on or began again. `most_taken_over` is the largest number of answers that
+    one machine took over.
     """
 
     machines: int
@@ -91,7 +94,8 @@ class Survived:
 
 @dataclass(frozen=True)
 class Worked:
-    """How workers that die now and then served tasks on one Postgres server.
+    """The figures of workers that share one Postgres server as the queue of their tasks. The workers die from
+    time to time.
 
     `repeated_calls_share` is how many model calls were made again after a death, divided by how many calls
     the tasks need. `taken_over` is how many tasks lost their worker by its death and were continued by a
@@ -143,9 +147,14 @@ def survived(
     """Simulate 100 machine-hours in which engines and machines die. Return how many answers the deaths cut
     off, and how these answers were completed.
 
-    With `take_over`, turns are placed by Vestal's rule, and living machines continue the answers of dead
-    ones. Without it, a balancer assigns turns to the machines round robin. With `rotated`, each machine's
-    list of peers begins with the machine after it; without it, the lists of all machines have the same order.
+    With `take_over`, each request goes to the machine that Vestal's rule chooses (`Placement` in
+    `routing.py`). If a machine dies, another machine continues its answers. Without `take_over`, a balancer
+    assigns requests to the machines round robin, and clients of a dead machine send their requests again.
+
+    The machine that continues an answer is the one that passed the request on to the dead machine. If no
+    machine had passed it on, it is the first living machine in the dead machine's list of peers. If none can
+    continue the answer, it waits for the dead machine's return. With `rotated`, each machine's list of peers
+    begins with the machine after it; without it, all lists have the same order.
     """
     settings = FleetSettings(
         machines, FAILURE_LOAD, FAILURE_MACHINE_S / machines, seed, has_failures=True, rotated=rotated

@@ -33,8 +33,9 @@ CHOICES = 300
 
 
 async def health_cpu_s() -> tuple[float, float]:
-    """Return the CPU seconds of one /health request at the gateway that answers it, and at the one
-    that asks.
+    """Send /health requests from this process to a gateway, with the class `Peer`, with which gateways ask
+    each other. Return the CPU seconds that one request takes in the gateway, which answers, and in this
+    process, which asks. Raises SystemExit if a request is not answered.
     """
     with GatewayProcess(str(FAKE_ENGINE), VESTAL_MLX__WARM_SPARE="false") as gateway:
         gateway.until_ok()

@@ -66,8 +66,8 @@ class LoadParameters:
 
     `turns` is the mean number of turns, `answer_tokens` the mean length of an answer, `think_s` the mean
     pause before the next turn. `bytes_per_token` is the length of a token's text, because gateways measure
-    prompts in bytes. `unevenness` says how unevenly conversations are spread over the machines; with 0 they
-    are spread evenly.
+    prompts in bytes. `unevenness` says how unevenly the clients' conversations are spread over the machines:
+    on average, the n-th machine has n^-unevenness times as many as the first, so 0 spreads them evenly.
     """
 
     beginnings: int

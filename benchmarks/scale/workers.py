@@ -3,7 +3,9 @@ take-overs.
 
 The interval at which workers poll the queue, the number of active tasks, and the silence after which tasks
 are taken over are the orchestrator's own constants. Postgres is one core that works on one transaction after
-the other. Its work for workers at rest makes every transaction slower in proportion.
+the other. A share of its time goes to transactions that workers make even without tasks, such as polls of the
+queue. All other transactions become slower accordingly: if that share is 0.2, they take 1 / 0.8 times as
+long.
 """
 
 from __future__ import annotations
@@ -41,9 +43,9 @@ class Task:
 
 @dataclass(eq=False)
 class Worker:
-    """A worker with its active tasks in order. `waiting` has those of them that wait because the worker
-    already makes as many model calls as it may, `calling` is the number of its calls, and `life` counts its
-    deaths.
+    """A simulated worker. The keys of `active` are its unfinished tasks, in the order in which it took them
+    from the queue. `waiting` has those of them whose next call of a model waits, because the worker already
+    makes as many calls as it may. `calling` is how many calls it makes now, and `life` counts its deaths.
     """
 
     active: dict[Task, None] = field(default_factory=dict)

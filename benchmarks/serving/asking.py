@@ -92,11 +92,13 @@ def answers(server: Server, requests: Sequence[dict[str, Any]]) -> tuple[list[An
 def tokens_per_s(
     server: Server, requests: Sequence[dict[str, Any]], *, from_first_text: bool = False
 ) -> float:
-    """Return the total tokens per second of simultaneous requests, from the first byte sent to the last
-    received.
+    """Send the requests at the same time. Return the number of tokens in all answers together, divided by the
+    seconds from sending the requests to the end of the last answer. Raises RuntimeError if a request fails or
+    an answer has no text.
 
-    With `from_first_text`, the prompts do not count: the time begins with the first text of any request. If a
-    server reports no number of tokens, as llama-cpp-python does not, the tokens of its text are counted.
+    With `from_first_text`, the seconds begin with the first text of any answer instead, to leave out the time
+    that the server computes the prompts. If a server reports no number of tokens, as llama-cpp-python does
+    not, the tokens of its text are counted.
     """
     found, began, ended = answers(server, requests)
     if from_first_text:

@@ -61,7 +61,9 @@ def batches(server: Server, number: int) -> dict[str, float]:
 
 
 def embed(server: Server, seed: int) -> None:
-    """Embed one batch. Raises RuntimeError if there is not one vector for each text."""
+    """Let the server embed one batch of TEXTS random texts, which depend only on `seed`. Raises RuntimeError
+    if the server does not return one vector for each text.
+    """
     body = json.dumps({"model": MODEL, "input": short_texts(seed)}).encode()
     headers = {"Content-Type": "application/json"}
     request = urllib.request.Request(f"{server.url}/v1/embeddings", body, headers)

@@ -40,8 +40,13 @@ def measure(log: Log, subjects: Subjects, rounds: int) -> None:
 
 
 async def kill_under_load(server: Server) -> dict[str, float]:
-    """Kill the server while it streams. Return how many requests were lost, and the seconds until text
-    arrived again.
+    """Kill the server while it streams, and wait until it serves again. Return two figures by name: LOST, the
+    number of requests that were lost, and SILENCE, the seconds from the kill until text arrived again. If any
+    request was lost, that is the first text of a new request; otherwise, SILENCE is the median over the
+    streams.
+
+    Raises RuntimeError if a stream ends before the kill, or if the server cannot be killed or started again,
+    and TimeoutError if text or the server does not come back in time.
     """
     streams = [Answer() for _ in range(STREAMS)]
     async with aiohttp.ClientSession() as session:
@@ -64,7 +69,10 @@ async def kill_under_load(server: Server) -> dict[str, float]:
 
 
 def _next_parts_at(streams: list[Answer], killed_at: float) -> float:
-    """Return the median of the times at which the streams continued after the kill, in monotonic seconds."""
+    """Return the median of the times at which the streams received their first part after `killed_at`, the
+    time of the kill, in monotonic seconds. A stream that received none, because it already had all its text,
+    counts with `killed_at`.
+    """
     after = [next((at for at in answer.pieces_at if at > killed_at), killed_at) for answer in streams]
     return statistics.median(after)
 

@@ -82,11 +82,12 @@ async def pauses(server: Server) -> dict[str, float]:
 
 
 def split(pieces_at: Sequence[float], arrived_at: float, first_at: float) -> tuple[list[float], list[float]]:
-    """Return two lists of a stream's pauses in seconds: those that ended before the long prompt was sent, and
-    those that overlap with its prefill.
+    """Return two lists of the pauses of a stream, in seconds: those that ended before a second request was
+    sent, and those that overlap with the prefill of the second request's long prompt.
 
-    `pieces_at` are the times of the stream's parts, `arrived_at` is when the prompt was sent, and `first_at`
-    when its answer's first token came. The silence from the stream's last part to `first_at` is a pause too.
+    `pieces_at` are the times at which the stream's parts arrived. The second request was sent at
+    `arrived_at`, and the first token of its answer came at `first_at`. If the stream's very last part came
+    before `first_at`, the time from that part to `first_at` is a pause too.
     """
     gaps = list(pairwise(pieces_at))
     alone = [end - begin for begin, end in gaps if end <= arrived_at]

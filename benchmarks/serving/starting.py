@@ -129,11 +129,14 @@ def measure_in_rounds(
     measure: Callable[[Server, int], Values],
     peers: Sequence[str] | None = None,
 ) -> None:
-    """Start the servers that `subjects` wants, call `warm_up` with each, and let them take turns at
-    `measure`, which also gets the number of the round. Log each value or failure.
+    """Start Vestal and its peers, the servers that it is compared with, as far as `subjects` wants them. Call
+    `warm_up` with each server, let the servers take turns at `measure` in each round, and stop them at the
+    end. Log each value or failure.
 
-    `units` maps the name of each figure to its unit and to whether higher or lower values are better. `peers`
-    has the names of the peers that may take part; None means all.
+    A server that fails a measurement takes part in the next round too; if its process has ended, it is
+    started again before. `measure` gets the server and the number of the round. `units` maps the name of each
+    figure to its unit and to whether higher or lower values are better. `peers` has the names of the peers
+    that may take part; None means all.
     """
     with running(log, subjects, list(units), peers=peers) as servers:
         contest = Contest(log, servers)

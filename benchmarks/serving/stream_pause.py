@@ -3,8 +3,8 @@
     python -m benchmarks.serving.stream_pause [KILLS]
 
 KILLS is how many kills are measured with a standby engine, and how many without (8 by default). One stream of
-the small model runs at a time. The pause is measured at the client: it is the longest time between two
-successive parts of the text, from the last part before the kill to the end of the stream.
+the model `smollm2:135m` runs at a time. The pause is measured at the client: it is the longest time between
+two successive parts of the text, from the last part before the kill to the end of the stream.
 """
 
 from __future__ import annotations

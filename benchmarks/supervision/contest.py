@@ -22,10 +22,12 @@ LOOP_S = 6.0
 
 @dataclass(frozen=True)
 class Disturbance:
-    """Something that is done to a supervisor or its child, to measure the reaction. `observe` does it and
-    returns the figures; `units` has the unit of each figure. Lower figures are always better.
+    """Something that is done to a supervisor or its child, to measure the reaction. `about` says in words
+    what is done. `observe` does it and returns the figures by name; `units` maps the name of each figure to
+    its unit. Lower figures are always better.
 
-    All supervisors are disturbed at the same time, because they mostly wait.
+    All supervisors are disturbed at the same time, because most of an observation consists of waiting. Only
+    restart times are measured for one supervisor at a time.
     """
 
     about: str

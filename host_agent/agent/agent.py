@@ -161,8 +161,9 @@ async def _leave_children(components: Components, loops: BackgroundLoops, journa
 async def _stop(components: Components, loops: BackgroundLoops, journal: Journal) -> None:
     """Stop all work of the agent and all child processes.
 
-    The watchdog, the loops, the recovery pass and what a person asked for end first, so that none of them
-    restarts a child that is stopped later. The listener still answers, but starts nothing any more.
+    First, end the watchdog and all work that could start a child process again: an upgrade, the background
+    loops, the recovery pass, and what a person has requested, such as the restart of a service. Then stop the
+    child processes. The agent's HTTP server still answers meanwhile, but starts nothing any more.
     """
     journal.record("agent", "agent_stopping")
     await _stop_supervised(components.watchdog.stop, journal)

@@ -22,8 +22,9 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 class HandedOver:
     """What an agent that replaces itself passes to the new program; empty after an ordinary start.
 
-    `listening` are the sockets of the listener and of the gateway. `lock` is the file descriptor that holds
-    the lock on the home folder. `report` is the report of the upgrade that is under way.
+    `listening` are the listening sockets of the agent's own HTTP server and those of the gateway. `lock` is
+    the file descriptor that holds the lock on the home folder. `report` is the report of the upgrade that is
+    under way.
     """
 
     listening: list[socket.socket] = field(default_factory=list)

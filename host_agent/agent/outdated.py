@@ -22,8 +22,9 @@ def parts(config: Config) -> dict[str, str]:
 
 
 def parts_with_older_code(config: Config) -> list[str]:
-    """Return the names of the running parts whose code differs from the installed code. Settings are
-    ignored.
+    """Return the names of Vestal's running processes, such as `agent` or `mlx_server`, whose code differs
+    from the installed code. A process that was started without a digest counts as different. A process whose
+    settings alone differ is not returned.
     """
     wanted = installed.of_parts(config)
     running = {part: digest for part, digest in _running(config.home).items() if part in wanted}

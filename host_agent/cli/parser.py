@@ -16,7 +16,9 @@ GROUPS = (run, inspect, models, models_in_use, orchestrator, install)
 
 
 class HelpFormatter(argparse.HelpFormatter):
-    """Wraps texts as argparse does, except for examples, which keep their lines."""
+    """Wraps texts as argparse does. Only a text that begins with EXAMPLES, as that of `_examples` does, is
+    laid out as a list of examples, in which each example begins on a new line.
+    """
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         if text.startswith(EXAMPLES):

@@ -29,10 +29,11 @@ class Span:
         return self.step_s < COARSE_STEP_S
 
     def with_steps_of(self, least_s: float) -> Span:
-        """Return this span with longer steps if its steps are shorter than `least_s` seconds.
+        """Return this span if its steps are at least `least_s` seconds long, else a span of the same length
+        with longer steps.
 
-        The new steps are multiples of `step_s`, and at most as long as the span, so that a plot has at least
-        one.
+        The new step is the shortest multiple of `step_s` that is longer than `least_s`. If that is longer
+        than the whole span, the span becomes one step.
         """
         if least_s <= self.step_s:
             return self

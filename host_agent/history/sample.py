@@ -61,7 +61,12 @@ def unpack(time: int, packed: bytes) -> Sample:
 
 
 def join(time: int, samples: Iterable[Sample]) -> Sample:
-    """Combine samples into one sample for the span that begins at `time`: take means, maxima and sums."""
+    """Combine samples into one sample for the span that begins at `time`. Take the mean of each figure in
+    MEANS, the maximum of each in PEAKS, and the sum of each in SUMS.
+
+    Samples in which a figure is unknown do not count for that figure. A figure that no sample knows is
+    unknown in the result, too; without samples, all are.
+    """
     known: dict[str, list[float]] = {}
     for sample in samples:
         for name, value in sample.figures.items():

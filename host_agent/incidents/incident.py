@@ -87,7 +87,10 @@ class Requests:
         self.most_parked = max(self.most_parked, count)
 
     def resume(self, request_id: str) -> None:
-        """Add a request that has continued, on this machine or another."""
+        """Record in `resumed` that a request continued, on this machine or another. If the request was
+        recorded in `dropped` as failed, remove it from there. A request in `parked` stays there, because it
+        did wait.
+        """
         if len(self.resumed) < MAX_IDS:
             self.resumed.add(request_id)
         if self.dropped:

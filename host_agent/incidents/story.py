@@ -72,7 +72,10 @@ def sentence(incident: Incident, clock: Clock) -> str:
 
 
 def causes(incident: Incident) -> list[str]:
-    """Return a sentence for each different failure, and the causes that the journal's events name."""
+    """Return the causes of the incident as a list of different sentences. First come the failures: one
+    sentence for each service and each verb, such as "was killed", that says how the service failed. Then come
+    the sentences in `incident.causes`.
+    """
     sentences = [
         f"{subject(part.service)} {_failure_text(*form)}."
         for part in _parts(incident)

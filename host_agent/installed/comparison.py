@@ -1,5 +1,6 @@
-"""Compare the digests of running processes with the installed digests, and say what to replace and why.
-Pure.
+"""Compare two digests of code and settings for each process of Vestal: the digest that the running process
+was started with, and the one that it would get if it were started now. Say which processes to replace, and
+why. Pure.
 """
 
 from collections.abc import Mapping

@@ -96,7 +96,9 @@ class JournalDatabase:
         newest KEPT_COPIES damaged files are kept.
 
         `damaged` identifies the damaged file. If it is None, or if another file is at the path by now, do
-        nothing. `damage` describes the damage, for the attribute `replaced`.
+        nothing. `damage` describes the damage in words. Set the attribute `replaced` to a text with this
+        description and the new name of the file. Raises OSError if the file cannot be renamed; `replaced` is
+        then not changed.
         """
         if damaged is None or damaged != self.file_at_path():
             return
@@ -117,7 +119,10 @@ class JournalDatabase:
         return int(rows[0][0]) if rows else 0
 
     def insert(self, entries: Iterable[dict[str, Any]], delete_up_to: int) -> None:
-        """Write `entries` and delete the events with numbers up to `delete_up_to`, all in one transaction."""
+        """Write events, and delete all events with numbers up to `delete_up_to`, in one transaction. Each of
+        `entries` is an event as a dict whose `seq` is its number; it replaces a stored event of the same
+        number.
+        """
         rows = [row_of(entry) for entry in entries]
         connection = self._opened()
         with connection:

@@ -96,8 +96,11 @@ class Api:
         }
 
     async def service(self, request: web.Request) -> web.Response:
-        """Begin to restart, stop or start the service that the path names, and answer 202 without waiting for
-        the result, which the journal records.
+        """Begin the action that the path names (`restart`, `stop` or `start`) for the service that the path
+        names. Answer 202 without waiting for the result, which the journal records.
+
+        Raises UnknownService if there is no such service, NotPossible if the service does not allow the
+        action, or HttpError with status 503 if the agent is stopping.
         """
         name, action = request.match_info["name"], request.match_info["action"]
         self._context.service_control.request(name, action)

@@ -16,7 +16,9 @@ MAX_SEQ_DIGITS = 18  # SQLite's integers are of 64 bits
 
 
 class EventStreams:
-    """Handles GET /events, for at most MAX_STREAMS clients at once."""
+    """Handles GET /events. If MAX_STREAMS clients follow the events already, a further one gets an error with
+    status 429.
+    """
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal

@@ -21,8 +21,11 @@ class IncidentRoutes:
         return [web.get("/incidents", self.newest), web.get("/incidents/{id}", self.one)]
 
     async def newest(self, request: web.Request) -> web.Response:
-        """Return the newest incidents, at most `?limit=`, of those that were open at `?since=` (seconds since
-        1970) or later.
+        """Return the newest incidents, newest first, without those that ended before `?since=` (seconds since
+        1970; by default 0, which leaves out none).
+
+        At most `?limit=` incidents are returned, by default DEFAULT_LIMIT, and never more than MAX_LIMIT.
+        Raises HttpError with status 400 if `?limit=` is not a whole number or `?since=` is not a number.
         """
         limit = min(sequence_number(request.query.get("limit", str(DEFAULT_LIMIT)), "limit"), MAX_LIMIT)
         since = _seconds(request.query.get("since", "0"))

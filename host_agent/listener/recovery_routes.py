@@ -48,8 +48,12 @@ class RecoveryRoutes:
         ]
 
     async def begin(self, request: web.Request) -> web.Response:
-        """Begin a recovery pass, or join the running one. Only a pass that begins counts against the rate
-        limit.
+        """Begin a recovery pass, or join the running one. Respond with status 202, without waiting for the
+        pass. The body has the pass's `run_id`, with which the client can get the report, and the retry advice
+        for the client: when to ask again, and why a server will not be started now.
+
+        Raises HttpError with status 400 if the request is invalid, 429 if too many passes were begun lately
+        (a pass can be joined at any time), or 503 if the agent is stopping.
         """
         body = await read_object(request)
         check_request(body)
@@ -96,10 +100,12 @@ class RecoveryRoutes:
         return web.json_response(report.as_json())
 
     def _record(self, run_id: str, remote: str, body: dict[str, Any], begun: bool) -> None:
-        """Record in the journal that the client at the address `remote` asked for the pass `run_id`, once for
-        each pass and address, with the fields `ollama`, `mlx` and `ts` of the request's `body`.
+        """Record in the journal, once for each recovery pass and client, that the client at the address
+        `remote` asked for the recovery pass with the id `run_id`. `begun` is True if the request began this
+        pass, and False if it joined it.
 
-        `begun` is True if the request began the pass, and False if it joined the pass.
+        The record quotes three fields of the request's `body`, if present: `ollama` and `mlx` are False if
+        the client found that server down, and `ts` is the client's time.
         """
         if begun:
             self._recorded.clear()

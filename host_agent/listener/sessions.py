@@ -56,7 +56,11 @@ class Sessions:
         return f"{content}.{signature}"
 
     def _find_link(self, key: str, now: float) -> str | None:
-        """Drop the expired links. Return the link that equals `key`, or None."""
+        """Delete the expired login links. Return the stored key that equals `key`, or None if there is none.
+
+        The keys are compared in constant time, because the duration of a lookup in the dictionary could
+        reveal a part of a stored key.
+        """
         match = None
         for link in list(self._links):
             if self._links[link] <= now:

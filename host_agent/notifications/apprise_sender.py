@@ -25,7 +25,9 @@ def main() -> int:
 
 
 def send(message: dict[str, Any]) -> list[str]:
-    """Send the message, and return a phrase about each URL that failed. No phrase quotes a URL, because URLs
+    """Send `message`, which has the keys `title`, `body`, `type` (Apprise's type of notification) and `urls`,
+    to each of these URLs. Return a phrase about each URL that did not accept it; [] if all did. If Apprise is
+    not installed, send nothing, and return one phrase that says so. No phrase quotes a URL, because URLs
     contain secrets.
     """
     try:

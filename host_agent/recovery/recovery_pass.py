@@ -52,10 +52,11 @@ class RecoveryPass:
         to the report.
 
         `joined`, which is clear when this method is called, is set when another caller joins the pass. Such a
-        caller needs a check that begins after it joined. So once `joined` is set, stop repeating the check:
-        the next call of this method, or else a new pass, makes the check for that caller. `is_last` says that
-        this call is the last, so that only a new pass can do so. Then stop early only if a service also needs
-        a remedy, which only a new pass can still apply.
+        caller needs a check that begins after it joined. So once `joined` is set, stop repeating the check,
+        because a later check is made for that caller: by the next call of this method, or by a new pass.
+
+        `is_last` says that no further call follows in this pass. Then go on repeating the check although
+        `joined` is set, unless a service needs a remedy, because only a new pass can apply it.
         """
         began_at = time.monotonic()
         facts = await self._checks.gather()
@@ -102,9 +103,10 @@ class RecoveryPass:
         """Repeat the check until no service is expected to recover any more, by itself or by its remedy, but
         not for longer than `settle_s` seconds. Return the facts of the last check.
 
-        Stop early if `joined` is set: another caller has joined the pass and needs a check that begins later,
-        which the next call of `look` or else a new pass makes. `is_last` says that there is no next call of
-        `look`. Then stop early only if a service also needs a remedy, which only a new pass can still apply.
+        Stop early once `joined` is set: another caller has joined the pass, and a later check is made for
+        it, by the next call of `look` or by a new pass. `is_last` says that no call of `look` follows in this
+        pass. Then go on repeating the check although `joined` is set, unless a service needs a remedy,
+        because only a new pass can apply it.
         """
         facts = await self._checks.gather()
         remedied = {issue.service for issue in self._applied}

@@ -17,8 +17,9 @@ class JobSettings:
     """The values from which the files of all jobs are rendered.
 
     `environment` holds the environment variables of the jobs, PATH included, and no secret. `stop_within_s`
-    is how many seconds the service manager gives the agent or the server to stop before it sends SIGKILL; a
-    graceful stop takes less. `recover_each_s` is the interval between recovery passes, in seconds.
+    is how many seconds the service manager gives the agent, or the MLX server if that is installed without
+    the agent, to stop before it sends SIGKILL; a graceful stop takes less. `recover_each_s` is the interval
+    between recovery passes, in seconds.
     """
 
     environment: Mapping[str, str]

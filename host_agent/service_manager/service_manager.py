@@ -45,7 +45,9 @@ class ServiceManager(Protocol):
         """Return the files of these jobs, with their text, without writing them."""
 
     def paths(self, job: str) -> list[Path]:
-        """Return the paths of a job's files."""
+        """Return the paths of the files that define a job, whether they exist or not: its property list
+        (launchd), or its service file and, for the job of the recovery passes, also its timer file (systemd).
+        """
 
     def installed_jobs(self) -> list[str]:
         """Return the jobs whose files exist."""

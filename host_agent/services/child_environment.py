@@ -73,7 +73,10 @@ def container_traces(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def native_orchestrator(config: Config) -> Mapping[str, str]:
-    """Return the whole environment of the orchestrator and of nightly as children of the agent."""
+    """Return the settings of the orchestrator and of `nightly`, the process for long knowledge work at night,
+    as environment variables. Both get the same ones when they run as children of the agent, in addition to
+    the agent's own environment.
+    """
     own = {
         "VESTAL_TOKEN_FILE": str(config.home.token),
         "VESTAL_ORCHESTRATOR_PORT": str(config.orchestrator.port),

@@ -32,7 +32,9 @@ def foreign_holders(config: Config) -> Iterator[tuple[str, ports.PortHolder]]:
 
 
 def _named_pids(config: Config) -> set[int]:
-    """Return the PIDs in the PID files of this home."""
+    """Return the PIDs of the processes that still run and that a PID file in the Vestal home of `config`
+    names.
+    """
     identities = map(read_pid_file, config.home.run.glob("*.json"))
     return {identity.pid for identity in identities if identity is not None and identity.alive()}
 

@@ -77,7 +77,9 @@ class ServiceStatus:
 
     @property
     def healthy(self) -> bool:
-        """Return whether the service needs no recovery: it works, is absent, or is not expected."""
+        """Return True if the service needs no recovery: its state is READY or BUSY, it is ABSENT (nothing is
+        installed that could run), or the configuration of this machine does not use it (`expected`).
+        """
         return self.state in HEALTHY_STATES or self.state is State.ABSENT or not self.expected
 
     @property

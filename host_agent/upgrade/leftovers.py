@@ -7,8 +7,8 @@ from vestal.supervision.processes.process_group import reap
 
 
 async def stop_unwanted(config: Config, supervisor: Supervisor) -> list[str]:
-    """Stop the native processes of the orchestrator and nightly if the agent no longer supervises these
-    services, and the agent's Ollama if the settings switch it off.
+    """Stop the native processes of the services `orchestrator` and `nightly`, unless they are children of
+    `supervisor`, and the agent's Ollama server if the settings switch Ollama off.
 
     Return a line about each process that was stopped.
     """

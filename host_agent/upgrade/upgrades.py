@@ -57,8 +57,8 @@ class Upgrades:
     def report(self) -> dict[str, Any]:
         """Return the report of the upgrade that runs or ran last. Its `state` is "idle" (there was none),
         "checking", "replacing_agent", "replacing_services", "done", or "refused", which also means that a
-        step has failed. `why` is the reason for "refused", else "". Each of its `steps` has the name of a
-        `part` of Vestal, such as "mlx_server", and a `text` that says what is done with that part.
+        step has failed. `why` is the reason for "refused", else "". `steps` is a list of dictionaries: `part`
+        names a part of Vestal, such as "mlx_server", and `text` says what is done with that part.
         """
         return dict(self._report)
 
@@ -87,9 +87,11 @@ class Upgrades:
         return True
 
     def go_on(self) -> None:
-        """Finish the upgrade in which this agent replaced an earlier one. If this agent is instead the one
-        that was to be replaced, because the new program could not be executed, only record that failure in
-        the journal, which was closed when it happened. Do nothing if there was no upgrade.
+        """Finish the upgrade in which this agent replaced an earlier one. Do nothing if there was none.
+
+        If the new program could not be executed, the agent that it was to replace runs again and calls this
+        method. Then only record the failure in the journal. The agent had closed its journal before it tried
+        to execute the program, so the failure could not be recorded at once.
         """
         if self._report["state"] == "replacing_agent":
             self._note(AGENT, "replaced", event="agent_replaced")

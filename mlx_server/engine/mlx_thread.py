@@ -1,5 +1,5 @@
-"""The main function of the MLX thread, which imports MLX, serves, and goes through the six stages of a
-shutdown.
+"""The main function of the MLX thread. It imports MLX, serves, and finally goes through the stages of a
+shutdown, which `mlx_server.engine.shutdown` defines.
 """
 
 from __future__ import annotations

@@ -17,11 +17,13 @@ def router(events: EngineEventBuffer) -> APIRouter:
 
     @routes.get("/events", responses={400: {}})
     async def follow(since: str = "0", instance: str = "", wait_s: str = "0") -> Response:
-        """Return the events whose number is above `since`. If there are none, wait for one, up to `wait_s`
-        seconds.
+        """Return the engine's events whose number is above `since`. If there are none, wait for one, up to
+        `wait_s` seconds, but at most 30; return an empty list if none comes.
 
-        `since` counts only together with the `instance` that the client read it from, because each gateway
-        numbers its events from 1. If `instance` names another gateway, all events are returned.
+        Each gateway numbers its events from 1, so a client should send, with `since`, the `instance` that
+        came with the events that it has. If `instance` names another gateway, all events are returned; if it
+        is missing, `since` counts as a number of this gateway. Raises BadRequest if `since` or `wait_s` is
+        not a number from 0 on, and Unavailable if too many requests wait already.
         """
         seq, wait = int(_number(since, "since")), min(_number(wait_s, "wait_s"), MAX_WAIT_S)
         found = await events.after(seq if instance in ("", events.instance) else 0, wait)

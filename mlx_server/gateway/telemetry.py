@@ -140,8 +140,11 @@ class Telemetry:
         self.first_token_s.observe(seconds)
 
     def totals(self) -> dict[str, int | float]:
-        """Return the sums since the start of this gateway that GET /health and GET /requests show. `requests`
-        and `failed` do not include the gateway's own requests.
+        """Return the totals since the start of this gateway that GET /health and GET /requests show: tokens,
+        requests, failed requests, hits and misses of the prompt cache, and draft tokens. `first_token_s` is
+        the sum of the seconds that `first_tokens` answers took until their first token. `requests` and
+        `failed` do not include the requests that the gateway itself makes to have models loaded again after a
+        crash.
         """
         of_clients = {key: count for key, count in self.requests.items() if key[0] != GATEWAY_ITSELF}
         return {

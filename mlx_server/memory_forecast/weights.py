@@ -130,8 +130,9 @@ def _packed_floats(config: Mapping[str, Any]) -> bool:
 
 
 def _number_bytes(headers: Headers) -> int:
-    """Return how many bytes a number takes in computations. A norm in float32 makes everything after it
-    float32.
+    """Return how many bytes each number of the activations and of the KV cache takes: as many as a weight of
+    the widest norm, because a norm in float32 makes everything computed after it float32. If `headers` has no
+    norm, return the width of the widest floats in it; 2 if it has no floats.
     """
     floats = {name: str(e["dtype"]) for name, e in headers.items() if e["dtype"] in _NUMBER_BYTES}
     norms = [dtype for name, dtype in floats.items() if "norm" in name]

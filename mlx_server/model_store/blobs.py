@@ -90,9 +90,10 @@ class Blobs:
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def _write_errors_explained(self, name: str) -> contextlib.AbstractContextManager[None]:
-        """Return a context manager that raises ModelStoreError in place of the OSErrors of writing to the
-        store. The `disk_full` error says that `name`, a model or a file, needs disk space; if `name` is
-        empty, it says so of the folder for models.
+        """Return a context manager that raises ModelStoreError (`disk_full` or `store_unwritable`) in place
+        of an OSError of writing to the store, unless it comes from a lack of descriptors or memory. The
+        `disk_full` error says that the model or file `name` needs disk space. If `name` is empty, it says
+        that the folder for models needs disk space.
         """
         return disk.write_errors_explained(name, disk.MARGIN_BYTES, self._folder.parent)
 

@@ -103,10 +103,14 @@ def forecast_of_files(
     step_tokens: int = PREFILL_STEP_TOKENS,
     kv: KvQuantization | None = None,
 ) -> Forecast:
-    """Return the memory forecast of a model from its `files`, without an adapter or a draft model. `kind` is
-    the model's task: `generate`, `embed` or `rerank`.
+    """Return the memory forecast of a model, without an adapter or a draft model, from `files`: the content
+    of its config.json, the headers of its weight files, and the size of its tokenizer.json.
 
-    If the files lack a value that the forecast needs, it counts only `weights_bytes`.
+    `arithmetic` says how MLX computes, which decides whether weights become float32 in memory. `kind` is the
+    model's task: `generate`, `embed` or `rerank`. `step_tokens` is the number of prompt tokens in a prefill
+    step, `kv` the quantization of the KV cache (None: not quantized).
+
+    If `files` lacks a value that the forecast needs, the forecast counts only `weights_bytes`.
     """
     try:
         return forecast(

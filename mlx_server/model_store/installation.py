@@ -116,8 +116,11 @@ def _is_current(config: Config, name: str, settings: ModelSource) -> bool:
 
 
 def _fetch_once(config: Config, name: str, settings: ModelSource, step: ReportStep) -> None:
-    """Wait for the store's lock for fetches, and fetch the model unless another process has installed it
-    meanwhile.
+    """Fetch the model `name` from the source in `settings` and install it, while holding the store's lock for
+    fetches. Do nothing if another process has installed the model while this one waited for the lock.
+
+    `step` is called once if the lock is not free, and then with the progress of the fetch. Raises
+    ModelStoreError if the model cannot be fetched or installed.
     """
 
     def report_wait() -> None:

@@ -166,7 +166,10 @@ def _acquire(lock: IO[str], on_wait: Callable[[], None]) -> None:
 
 @contextlib.contextmanager
 def _locked(store: Path) -> Iterator[None]:
-    """Hold the lock on the store's folder itself, which is the lock for changes."""
+    """Hold the lock for changes, which a process needs to add or remove a model's folder, until the `with`
+    block ends. Wait as long as another process holds it. The lock is on the store's folder itself; fetches
+    have another one, on the file `.lock` in it.
+    """
     descriptor = os.open(store, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

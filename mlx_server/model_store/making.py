@@ -203,6 +203,9 @@ def _in_models_folder(config: Config, name: str) -> bool:
 def link_files(name: str, source: Path, target: Path) -> None:
     """Link the files of the model in the folder `source`, without its manifest and adapter, into the folder
     `target`. Files are copied if the file system does not support hard links.
+
+    `name` is the new model, which an error names. Raises ModelStoreError (`disk_full`) if there is no space
+    for a copy, and OSError if a file can be neither linked nor copied.
     """
     for path in sorted(source.rglob("*")):
         copy = target / path.relative_to(source)

@@ -48,8 +48,8 @@ class Preset:
         return not (self.system or self.template or self.parameters or self.messages)
 
     def digest(self, of_files: str) -> str:
-        """Return the sha256 (hex) that identifies the model with this preset; `of_files` is the digest of its
-        files, which is returned if the preset is empty.
+        """Return the sha256 (hex) that identifies the model with this preset. `of_files` is the digest of the
+        model's files. It is returned unchanged if all fields except `parent` are empty.
         """
         if self.changes_nothing and not self.licenses:
             return of_files

@@ -43,7 +43,8 @@ class Suggestion:
 
     def forecast(self, arithmetic: Arithmetic, step_tokens: int = METAL_STEP_TOKENS) -> Forecast:
         """Return the model's memory forecast, computed by the same code as the engine's forecast of an
-        installed model.
+        installed model. `arithmetic` says how MLX computes on the machine, such as whether weights become
+        float32 in memory. `step_tokens` is the number of prompt tokens in a prefill step.
         """
         dense = arithmetic.dense_float32
         stored, number = self.weights_bytes, _NUMBER_BYTES.get(self.quantization, 2)

@@ -1,4 +1,6 @@
-"""Store the record of each cycle."""
+"""Store what each of the orchestrator's cycles did. A cycle is a periodic round that checks the backends,
+counts the unfinished tasks, and embeds changed files of the agents' knowledge.
+"""
 
 from __future__ import annotations
 

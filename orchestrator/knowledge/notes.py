@@ -41,7 +41,9 @@ class NotesReport:
 
 
 class NoteStore:
-    """The notes in the database. Its methods block."""
+    """The notes in the database: at most one for each agent, which a model wrote as a summary of the agent's
+    knowledge. Its methods block.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database

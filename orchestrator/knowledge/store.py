@@ -145,11 +145,13 @@ def _replace_file(db: Connection, agent: str, path: str, known: Known, chunks: l
 
 
 def _increase_generation(db: Connection) -> None:
-    """Increase the stored generation by one. If none is stored yet, store the time in nanoseconds since 1970.
+    """Increase the generation in the database by one. It is a number by which a search index detects that the
+    chunks have changed since the index was built. If no generation is stored yet, store the time in
+    nanoseconds since 1970.
 
-    A new database does not begin with 1, because a process may still have a search index of an earlier
-    database, which the new one replaced. If the new database reached the same generation, the index would not
-    be rebuilt, although its chunk ids belong to other chunks now.
+    A new database does not begin with 1, because a process may still have a search index that was built from
+    an earlier database in the same place. If the new database reached the generation of that index, the index
+    would not be rebuilt, although its chunk ids belong to other chunks now.
     """
     db.execute(
         "INSERT INTO meta (key, value) VALUES ('knowledge_generation', ?) ON CONFLICT (key)"

@@ -1,4 +1,4 @@
-"""Read the JSON body of a server's reply, whatever the server has sent."""
+"""Read the JSON body of a server's reply. A body that is not JSON is read as None."""
 
 from __future__ import annotations
 

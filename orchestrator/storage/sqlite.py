@@ -1,5 +1,5 @@
-"""Implement the database as the SQLite file orchestrator.db, in WAL mode, shared by the orchestrator and
-nightly of one machine.
+"""Implement the database as the SQLite file orchestrator.db, in WAL mode. Two services of one machine share
+it: the orchestrator's API service, and the nightly service, which works on the agents' knowledge each night.
 
 Each operation opens a connection. This takes 0.2 ms, avoids sharing connections between threads, and finds
 the new file if the other service has moved a corrupt one aside.
@@ -194,10 +194,11 @@ def move_aside_if_corrupt(
     quick_check: Callable[[sqlite3.Connection], str] = _quick_check,
 ) -> str:
     """Rename a SQLite file if it is corrupt, or rebuild its full-text index if only that is. Return a
-    sentence about what was done; "" if the file is intact or missing.
+    sentence about what was done; "" if nothing was done, because the file is intact, missing, or not usable
+    now. Raises OSError or sqlite3.Error if the file cannot be opened, locked or renamed.
 
-    In files larger than `check_up_to_bytes`, only the schema is read, which takes less time. `quick_check`
-    checks the other ones.
+    `quick_check` returns "ok", or what is wrong with the file. It is called if the file has at most
+    `check_up_to_bytes`. In larger files, only the schema is read, which takes less time.
     """
     if not path.exists():
         return ""

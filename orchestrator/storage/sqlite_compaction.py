@@ -1,4 +1,6 @@
-"""Keep orchestrator.db small: merge the full-text index, and rewrite a file with much free space."""
+"""Keep the SQLite file orchestrator.db small: merge the segments of its full-text index, and rewrite the
+file (VACUUM) if much of it is unused.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""Make DBOS wait for a database that a full or read-only disk has stopped, instead of failing its tasks, and
-convert the errors that clients get.
+"""Make DBOS wait while a full, read-only or broken disk makes the database unusable, instead of failing its
+tasks. Convert the database errors that the orchestrator's calls of DBOS raise to DatabaseFailed, which the
+API answers with status 503.
 
 DBOS repeats an operation whose connection was lost, but takes any other error for the task's own failure: a
 step that cannot be recorded would end its task. SQLAlchemy calls this module's handler for each error of the

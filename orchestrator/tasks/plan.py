@@ -33,7 +33,8 @@ class SubTask:
 
 def read(text: str, names: Collection[str]) -> tuple[SubTask, ...]:
     """Return the subtasks that `text`, the lead's answer, gives to the agents `names`; () if there are none.
-    The answer has lines of the form `agent: part`, or is JSON.
+    The answer says each agent's part of the work: on a line such as `reader: read the notes`, or in JSON such
+    as `{"reader": "read the notes"}` or `[{"agent": "reader", "part": "read the notes"}]`.
 
     Several parts for one agent become one subtask, and parts for unknown agents are ignored. At most
     MAX_SUBTASKS are returned.

@@ -1,4 +1,5 @@
-"""Delete old finished tasks with their steps and answers, as the nightly service does.
+"""Delete old finished tasks with their steps and answers. The nightly service, which also works on the
+agents' knowledge, does this each night.
 
 The deletion uses DBOS's client, which runs no task. Queued and running tasks are never deleted, however old
 they are. The `idempotency_key` of a task is deleted with it.
@@ -20,10 +21,10 @@ AT_ONCE = 100  # tasks per transaction, so that the orchestrator never waits lon
 
 
 def drop_old_tasks(database: TaskDatabase, now: float, kept: int = KEPT, kept_s: float = KEPT_S) -> int:
-    """Delete the tasks that finished more than `kept_s` seconds before `now`, except for the newest `kept` of
-    them. Return how many were deleted.
+    """Delete the tasks that finished more than `kept_s` seconds before `now`, except for the `kept` of these
+    that were created last. Return how many were deleted. `now` is in seconds since 1970.
 
-    If the database cannot be read, that is logged, and the tasks are left for the next night.
+    If the database fails, log that and return 0. The tasks that were not deleted are left for the next night.
     """
     try:
         if not database.has_tasks():

@@ -244,6 +244,8 @@ class Steps:
 
 
 def _note_of(agent: Agent, notes: Mapping[str, Mapping[str, object]]) -> str:
-    """Return the joined notes on the folders that the agent may search; "" if there are none."""
+    """Return the texts of the notes on the folders that the agent may search, joined by spaces; "" if there
+    are none. `notes` maps each folder's name to its note, a mapping whose key "text" has the text.
+    """
     folders = () if not agent.searches else notes if agent.folders is None else agent.folders
     return " ".join(str(notes[folder].get("text") or "") for folder in folders if folder in notes).strip()

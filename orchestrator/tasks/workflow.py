@@ -30,8 +30,11 @@ async def work(task: dict[str, Any], steps: Steps, reserve: Reserve, max_paralle
     such as that an agent could not answer. Raises TaskFailed if no agent could answer.
 
     `task` has a "goal" and "agents", a list of names; if it is empty, the plan step chooses the agents.
-    `reserve` reserves the next position in the task for the step with the given name, and returns a function
-    that runs the step. At most `max_parallel` agents work at the same time.
+    `steps` has a method for each step. At most `max_parallel` agents work at the same time.
+
+    `reserve` takes a step's name, and reserves the next number in the order of the task's steps: DBOS stores
+    the step's result under this number. It returns a function that takes a method of `steps` and arguments.
+    This function returns the step's stored result if there is one, and otherwise calls the method.
     """
     goal: str = task["goal"]
     parts, notes = await _parts(task, steps, reserve)

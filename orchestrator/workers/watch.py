@@ -31,9 +31,10 @@ NO_HEARTBEAT = Heartbeat("", 0)
 class HeartbeatWatch:
     """What this process has observed of the workers' heartbeats.
 
-    `since` maps each worker to its last heartbeat, and to the time when that heartbeat was first seen in the
-    present continuous observation. `looked_at` is the time of the last observation. Both times are in
-    seconds, by this process's clock.
+    `looked_at` is the time of the last observation. `since` maps each worker to the heartbeat seen then, and
+    to the time when that heartbeat was first seen. If more than MAX_GAP_S seconds pass between two
+    observations, the earlier times are forgotten: each heartbeat counts as first seen at the later
+    observation. Times are in seconds, by this process's clock.
     """
 
     since: Mapping[str, tuple[Heartbeat, float]] = field(default_factory=dict)

@@ -13,8 +13,11 @@ from vestal.config.yaml_file import KeyPath, YamlFile
 
 
 def sentences(error: ValidationError, file: YamlFile | None, variables: Mapping[KeyPath, str]) -> list[str]:
-    """Return one sentence for each mistake. `variables` has the names of the environment variables from which
-    settings came, by key path.
+    """Return one sentence for each mistake that `error` lists. The sentence begins with the origin of the
+    wrong setting: the name of an environment variable, or else the path and the line of `file`.
+
+    `variables` maps the key path of each setting that came from the environment to its variable's name.
+    `file` is None if there is no configuration file.
     """
     return [_sentence(detail, file, variables) for detail in error.errors()]
 

@@ -54,12 +54,12 @@ def _open(path: Path) -> int:
 
 @contextlib.asynccontextmanager
 async def hold_lock(path: Path, timeout_s: float) -> AsyncIterator[None]:
-    """Hold the lock in the `async with` block. Raises LockHeld if another process still has the lock after
-    `timeout_s` seconds.
+    """Hold the lock on the file `path` during the `async with` block. Raises LockHeld if another process
+    still has the lock after `timeout_s` seconds.
 
     If the file cannot be created, as on a full disk, or its file system has no locks, the block runs without
-    the lock. Such blocks recover, start or stop services or the agent: if two processes do so at the same
-    time, that does less harm than if none can.
+    the lock. The lock guards the recovery, start and stop of services and of the host agent. It does less
+    harm if two processes do these at the same time than if no process can do them at all.
     """
     deadline = time.monotonic() + timeout_s
     while (descriptor := _try_lock_or_go_on(path)) is None:

@@ -29,7 +29,7 @@ class Headroom:
 
     @property
     def remedy(self) -> str:
-        """Return what a person can do about the shortage; empty if there is none."""
+        """Return what a person can do about the shortage; "" if there is no shortage."""
         if self.needs_reboot:
             return "only a reboot frees it: save your work and restart the machine"
         return "close programs, or load smaller or fewer models" if self.shortage else ""
@@ -42,8 +42,10 @@ class Headroom:
 
 def may_be_stranded(memory: Memory) -> bool:
     """Return whether more than WIRED_LIMIT of the machine's memory is wired, so that dead processes may have
-    leaked some of it. If so, pass `headroom` the memory that the running model servers hold: only wired
-    memory beyond that counts as leaked. If not, the result of `headroom` does not depend on that argument.
+    leaked some of it.
+
+    If so, the caller must give the function `headroom` its argument `model_server_bytes`, because only wired
+    memory beyond that counts as leaked. If not, `headroom` returns the same with and without this argument.
     """
     return memory.wired_fraction is not None and memory.wired_fraction > WIRED_LIMIT
 

@@ -40,7 +40,11 @@ class EventStream:
         self._seq = 0
 
     def emit(self, component: str, event: str, cause: str = "", **fields: Any) -> Event:
-        """Pass a new event to the sink, and return it."""
+        """Pass a new event to the sink, and return it. An exception of the sink is not caught.
+
+        `component` is the name of what the event happened to, such as a child. `event` is the kind of event,
+        such as `child_exited`. `cause` says in words why it happened, and `fields` are details for programs.
+        """
         self._seq += 1
         emitted = Event(self._wall(), self._seq, component, event, cause, fields)
         self._sink(emitted)

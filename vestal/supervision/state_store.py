@@ -21,8 +21,8 @@ class StateStore(Protocol):
     def save(self, name: str, record: Mapping[str, Any]) -> OSError | None:
         """Replace the record of the child `name`. Return None, or the error if it cannot be written now.
 
-        The store remembers a record that it could not write, and the next call of `keep` tries again to write
-        it.
+        The store remembers a record that it could not write. The method `keep`, which the supervisor calls
+        once a second, tries again to write it.
         """
 
     def keep(self) -> None:

@@ -160,9 +160,10 @@ class Supervisor:
     async def start_child(self, name: str, cause: str = "asked to start", *, reset: bool = False) -> None:
         """Start a child for the reason `cause`, even if it was stopped by hand. Wait for its launch to end.
 
-        A child in BACKOFF, or with an open circuit breaker, starts when its delay is over. `reset`, which
-        only a person may ask for, closes the breaker and ends the delay. A failed launch raises no exception.
-        Raises StopTimeout if the last process does not end, SupervisorStopped after `stop` or `detach`.
+        If the child is in BACKOFF, or its circuit breaker is open, return at once: it starts when its delay
+        is over. `reset`, which only a person may ask for, ends the delay and closes the breaker. A failed
+        launch raises no exception. Raises StopTimeout if a process of the child that is being stopped does
+        not end, and SupervisorStopped after `stop` or `detach`.
         """
         child = self._child_to_start(name)
         child.send(Start(cause, reset))
@@ -183,9 +184,8 @@ class Supervisor:
         """Restart a child for the reason `cause`, and wait until its launch has succeeded or failed.
 
         This restart counts neither for the backoff delay nor for the limit on restarts. A child in BACKOFF,
-        or with an open circuit breaker, starts no earlier than without this request, unless `reset` ends the
-        delay and closes the breaker. Raises StoppedByHand if a person stopped the child, and the exceptions
-        of `start_child`.
+        or with an open circuit breaker, starts no earlier than otherwise, unless `reset` ends the delay and
+        closes the breaker. Raises StoppedByHand if a person stopped the child, and what `start_child` raises.
         """
         child = self._child_to_start(name)
         if child.lifecycle.stopped_by_hand:

@@ -130,8 +130,8 @@ async def read_object(request: web.Request) -> dict[str, Any]:
 
 
 def error_response(error: HttpError) -> web.Response:
-    """Return the response with the error's status and headers, and with its code, message and fields as JSON:
-    `{"error": {"code": …, "message": …}}`.
+    """Return the response with the error's status and headers. Its body is the error as JSON:
+    `{"error": {"code": …, "message": …}}`, with the error's `fields` as further keys beside "code".
 
     The connection is closed after the response if the request's body may be unread (the codes `too_large` and
     `request_timeout`), or if the error's headers ask for that.

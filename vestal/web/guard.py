@@ -162,13 +162,14 @@ def _check_origin(head: RequestHead, policy: Policy) -> HttpError | None:
 
 
 def _check_fetch_site(head: RequestHead, policy: Policy) -> HttpError | None:
-    """Return the refusal of a request that a browser sends on behalf of another site's page; None if the
-    request may pass. The request has no `Origin` header, as when a page loads an image.
+    """Return the refusal of a request that a browser sends on behalf of a foreign page; None if the request
+    may pass. This function is for requests without an `Origin` header, as when a page loads an image.
 
-    The browser says in `Sec-Fetch-Site` that the page is of another site. Programs other than browsers do not
-    send this header, so their requests pass. If a user follows a link on a page of another site, the request
-    passes too, because the browser shows the response to the user alone. Such a request is a GET or HEAD with
-    `Sec-Fetch-Mode: navigate` and `Sec-Fetch-Dest: document`.
+    The browser's header `Sec-Fetch-Site` says where the page is from. A `cross-site` page is foreign. So is
+    a `same-site` page (such as one of the same host but another port) if `policy.origins` is None. Programs
+    other than browsers do not send this header, so their requests pass. If a user follows a link on a foreign
+    page, the request passes too, because the browser shows the response to the user alone. Such a request is
+    a GET or HEAD with `Sec-Fetch-Mode: navigate` and `Sec-Fetch-Dest: document`.
     """
     sites = [site.lower() for site in head.values(b"sec-fetch-site")]
     foreign = {b"cross-site"} if policy.origins is not None else {b"cross-site", b"same-site"}

@@ -142,9 +142,11 @@ def _answer_once(gateway: GatewayClient, model: str, prompt: str) -> int:
 
 
 def _stream(gateway: GatewayClient, body: dict[str, object], view: AnswerView) -> Shown:
-    """Send the request `body`, print the answer with `view`, and return what was shown.
+    """Send the request `body`, print the answer with `view`, and return what was shown. If the answer fails,
+    no exception is raised: `failure` of the returned object says why.
 
-    An interruption, such as Ctrl-C, cancels the answer in the gateway.
+    If an exception such as KeyboardInterrupt (Ctrl-C) interrupts this function, cancel the answer in the
+    gateway and raise the exception again.
     """
     stream = AnswerStream(gateway, body)
     stream.start()

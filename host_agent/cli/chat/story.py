@@ -80,7 +80,12 @@ class Story:
         return self._killed_at is not None and any(engine.pid == self._pid for engine in self.shown.died)
 
     def result(self, undisturbed: Shown) -> demo_report.Killed:
-        """Return the data for the report. `undisturbed` is the story of the run without a kill."""
+        """Return the data for the report of `vestal demo` about this story. The story must be complete, and
+        its engine must have been killed.
+
+        `undisturbed` is what arrived of the same story in a second run, without a kill. The report compares
+        the texts of the two runs.
+        """
         assert self._killed_at is not None and self.shown.finished is not None
         started = [engine.pid for engine in self.shown.started if engine.pid != self._pid]
         return demo_report.Killed(

@@ -107,7 +107,7 @@ def _show_one(options: argparse.Namespace, incident: dict[str, Any]) -> None:
 
 def _state(incident: dict[str, Any]) -> Cell:
     """Return a table cell in the color of the incident's state: `open` and the duration so far; `notice` for
-    an ended incident that is only a notice; else the duration.
+    an ended incident in which no service stopped working; for any other ended incident, the duration.
     """
     if incident["open"]:
         return f"open {duration(incident['duration_s'])}", "bold red"

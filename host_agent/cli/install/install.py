@@ -105,8 +105,12 @@ def _install(
     config: Config,
     commands: Commands,
 ) -> None:
-    """Write the job files that have changed, and load every job. Raises NotInstalled if a job cannot be
-    loaded.
+    """Replace an agent that was started by hand, write the job files that have changed, and load every job.
+
+    `config` names the home folder whose agent is replaced. If `commands` is for a dry run, no agent is
+    replaced and no file is written; `manager`, which runs its tools with the same `commands`, then only
+    prints the commands that would change something. Raises NotInstalled if a job cannot be loaded, or if an
+    agent runs although `jobs` has none.
     """
     changed = {file.job for file in files if not unit_files.is_current(file)}
     if not commands.dry_run:

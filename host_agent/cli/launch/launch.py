@@ -124,7 +124,11 @@ def _as_json(name: str, model: InstalledModel, planned: Plan, path: str | None) 
 
 
 def _print_plan(program: Program, model: InstalledModel, planned: Plan) -> None:
-    """Print shell lines that do what `vestal launch` does, and how to make these settings permanent."""
+    """Print shell lines that do what `vestal launch` does: set the environment variables of `planned`, and
+    start the program. If `planned` has a text for the program's own configuration file, also print this text
+    and the file's name, as shell comments. In that file, the text connects the program to the model
+    permanently.
+    """
     print(f"# {program.title} with {model.name} ({model.context_tokens:,} tokens of context)")
     for name, value in planned.environment.items():
         print(f"export {name}={shlex.quote(value)}")

@@ -56,10 +56,9 @@ class TerminalFormatter:
 
 
 def _wrapped(text: str, width: int, indent: int) -> list[str]:
-    """Wrap `text` for a terminal of `width` columns, and return the lines without their indentation.
-
-    The first line is shorter, because the time and the component precede it; the caller indents the others by
-    `indent` columns.
+    """Wrap `text` for a terminal of `width` columns, and return the lines without what the caller puts before
+    them. The first line leaves room for the HEAD_COLUMNS columns of the time and the component, and each
+    other line for an indentation of `indent` columns.
     """
     if HEAD_COLUMNS + len(text) <= width and text.isprintable():
         return [text]

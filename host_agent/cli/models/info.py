@@ -21,10 +21,11 @@ from vestal.config.units import format_size
 
 
 def run(options: argparse.Namespace, config: Config) -> int:
-    """Print what is known about the model.
+    """Print what is known about the model `options.name`, as a table or, with `options.json`, as JSON, and
+    return 0.
 
-    Raises ModelStoreError if the installed model is broken, or if the model is neither installed nor on the
-    hub.
+    Raises ModelStoreError if the installed model is broken, or if the model is not installed and no
+    information about it can be read from the Hugging Face hub.
     """
     entry = find(config, options.name)
     broken = None if entry else find_named(options.name, survey(config)[1], lambda each: each.name)

@@ -41,9 +41,11 @@ class AgentStart(StrEnum):
 def ensure_running(config: Config, hung_after_s: float = HUNG_AFTER_S) -> AgentStart:
     """Make sure that an agent runs and answers, and return what was done for that.
 
-    An agent that SIGSTOP has stopped is continued. An agent that hangs for `hung_after_s` is replaced; one
-    that is only busy is waited for. A missing agent is started, by the service manager if that is installed
-    to restart it. Raises AgentUnreachable, with the reason, if no agent answers in the end.
+    An agent that SIGSTOP has stopped is continued. An agent that hangs for `hung_after_s` seconds is killed
+    and replaced; one that is only busy is waited for. A missing agent is started: by launchd or systemd if
+    `vestal install` has installed a job for it, else as a background process. A background process is also
+    started if the job's agent does not answer within START_TIMEOUT_S. Raises AgentUnreachable, with the
+    reason, if no agent answers in the end.
     """
     config.home.prepare()
     try:

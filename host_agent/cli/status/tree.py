@@ -168,11 +168,11 @@ def _row(node: Node, service: Service, age_s: float) -> list[Segment]:
 
 
 def _head(node: Node, row: Sequence[Segment], widths: Sequence[int]) -> Line:
-    """Return the first line of a service in the tree: the cells of `row`, each padded to the width of its
-    column in `widths`. A column of width 0 is left out.
+    """Return the first line of a service in the tree: the branch and the name of `node`, then the cells of
+    `row` from the second on. Each column is padded to its width in `widths`; a column of width 0 is left out.
 
-    The first cell holds the branch and the name of `node`. Both are taken from `node` instead, because they
-    have different styles.
+    The first cell of `row` has the branch and the name as one text in one style. Only its length is used,
+    because the line shows the two in different styles.
     """
     (name, _), *cells = row
     segments: list[Segment] = [(node.branch, "dim"), (node.name, "bold"), (" " * (widths[0] - len(name)), "")]

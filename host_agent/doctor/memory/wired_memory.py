@@ -42,8 +42,8 @@ def assess_memory(now: Memory, free_fraction: float | None = None, model_server_
     server, or if `free_fraction` is below MIN_FREE_FRACTION; else return `ok`.
 
     `free_fraction` is the free share of memory that `memory_pressure` reports, or None if unknown.
-    `model_server_bytes` is the memory that running model servers hold. Only wired memory beyond this amount
-    can be leaked.
+    `model_server_bytes` is the memory that running model servers hold. Wired memory beyond this amount counts
+    as leaked by dead processes, and too much leaked memory is one reason for a fault.
     """
     room = headroom(now, model_server_bytes)
     if not room.shortage and free_fraction is not None and free_fraction < MIN_FREE_FRACTION:

@@ -89,7 +89,11 @@ def assess_missing(config: Config, model: RequestedModel, installed: Set[str]) -
 
 
 def _source_or_fault(config: Config, model: RequestedModel, installed: Set[str]) -> Source | Finding:
-    """Return the source from which a model can be fetched, or a fault that says why it cannot be fetched."""
+    """Return the source from which a model can be fetched, or a fault that says why it cannot be fetched.
+
+    `installed` has the names of the installed models. If no source is known for the model, the fault lists
+    them among the models that could be named instead.
+    """
     evidence = f"asked for by {model.settings}"
     settings = source_of(config, model.name)
     if settings is None:

@@ -19,8 +19,11 @@ ENDED_WITH_VESTAL = "Vestal was stopped"
 
 
 class AgentEvents:
-    """Applies the journal's events about the agent, its disk and its notices to the incidents. Each public
-    method handles the event of the same name.
+    """Applies the journal's events about the agent, its disk and its notices to the incidents in `ledger`.
+    Each public method handles the event of the same name.
+
+    `known` has facts from earlier events that are needed to interpret later ones, such as whether an agent
+    runs. The methods update it.
     """
 
     def __init__(self, ledger: Ledger, known: Known) -> None:

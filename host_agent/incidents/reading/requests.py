@@ -9,8 +9,9 @@ from host_agent.incidents.ledger import Ledger
 
 
 class RequestEvents:
-    """Counts the requests that incidents affect. Each public method handles the journal's event of the same
-    name.
+    """Counts the requests that a failure of the MLX engine or its gateway affected. The counts go into the
+    newest incident of these two services in `ledger`, if it is open or has just ended. Each public method
+    handles the journal's event of the same name.
     """
 
     def __init__(self, ledger: Ledger) -> None:

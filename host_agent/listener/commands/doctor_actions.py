@@ -18,7 +18,9 @@ CLOSES_BREAKERS = "`vestal recover --reset`"
 def action_for(finding: Mapping[str, Any], services: tuple[str, ...]) -> Action | None:
     """Return the HTTP request that repairs what `finding` reports, or None if no safe request repairs it.
 
-    `finding` is one finding that `vestal doctor --json` prints. `services` are the names of the services.
+    `finding` is one finding that `vestal doctor --json` prints. `services` are the names of all services of
+    Vestal. If the finding's sentence says that one of them was stopped by hand, the request starts that
+    service.
     """
     name, sentence, remedy = (str(finding.get(field, "")) for field in ("name", "sentence", "remedy"))
     if finding.get("level") not in ("note", "fault"):

@@ -53,7 +53,10 @@ class LiveRoutes:
         return [web.get("/live", self.live, allow_head=False)]
 
     async def live(self, request: web.Request) -> web.StreamResponse:
-        """Send events until the client leaves or the agent stops."""
+        """Send the client the data of the status page as server-sent events, until the client leaves or the
+        agent stops: first the newest data, then newer data whenever it comes. Raises HttpError with status
+        429 if MAX_FOLLOWERS clients are connected already.
+        """
         if self._hub.followers >= MAX_FOLLOWERS:
             message = f"{MAX_FOLLOWERS} pages are open already; close one of them."
             raise HttpError("too_many_requests", message, retry_after_s=COMMENT_EACH_S)

@@ -78,8 +78,9 @@ class ProxyRoutes:
         return await until_client_leaves(request, exchange)
 
     def close(self) -> None:
-        """Cancel the requests that have no time limit. The gateway can still give a client the rest of a
-        generated answer that this interrupts.
+        """Cancel the requests that have no time limit, such as those for generated answers; the gateway can
+        still give a client the rest of an answer that this interrupts. The other requests are left alone, and
+        end within ANSWER_WITHIN_S. New requests are not refused.
         """
         for exchange in list(self._lasting):
             exchange.cancel()

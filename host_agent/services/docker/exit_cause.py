@@ -1,7 +1,8 @@
 """Explain from evidence why a container ended. Pure.
 
-Exit code 137 says SIGKILL and no more, and the record's OOMKilled flag alone is unreliable: an `oom` event of
-the engine shortly before the end, or a stop that the agent asked for, says more.
+Exit code 137 says SIGKILL and no more, and the flag OOMKilled in the container's `docker inspect` record is
+unreliable. An `oom` event of the Docker engine about the time of the end, or a stop that the agent asked for,
+says more.
 """
 
 from dataclasses import dataclass
@@ -29,8 +30,16 @@ class ExitCause(StrEnum):
 
 @dataclass(frozen=True)
 class ContainerExitEvidence:
-    """The evidence on one end of a container. An age is the time in seconds from an event to the end,
-    negative if the event came later; None if there was no such event.
+    """The evidence on one end of a container.
+
+    `oom_flag` is the flag OOMKilled of the container's `docker inspect` record, and `limit_bytes` the
+    container's memory limit, 0 if it has none. `stopped_by` names who asked the agent to stop the container,
+    such as "a person"; it is "" if the agent did not stop it.
+
+    The other fields are ages of events: of the Docker engine's `oom` event, and of requests to the Docker
+    engine. A kill request sends SIGKILL, and a stop request sends a signal that asks the program to end. An
+    age is the time in seconds from an event to the container's end, negative if the event came later; None if
+    no such event is known.
     """
 
     exit_code: int

@@ -36,8 +36,9 @@ class EngineEvents:
         journal: Journal,
         on_event: Callable[[Event], None] = lambda event: None,
     ) -> None:
-        """Prepare to copy the events. `follow` calls `on_event` with each, even if the journal has it
-        already.
+        """Prepare to copy the MLX engine's events into `journal`. They come from the gateway, which listens
+        at the local `port`. `follow` calls `on_event` with each event that the gateway sends, also with one
+        that is in the journal already.
         """
         self._session, self._journal, self._on_event = session, journal, on_event
         self._url = f"http://127.0.0.1:{port}/events"

@@ -46,8 +46,11 @@ class ControlPlan:
 
 
 def make_plan(owner: Owner, action: str, tools: Tools) -> ControlPlan:
-    """Return the plan to `start`, `stop` or `restart` Ollama; a plan with a `refusal` if the
-    agent may not.
+    """Return the plan to `start`, `stop` or `restart` Ollama, as `action` says. `owner` is who starts and
+    restarts Ollama, such as Homebrew, and `tools` is what Vestal can use to control it.
+
+    If Vestal only watches Ollama, root is needed, or the owner is one that Vestal cannot control, the plan is
+    to do nothing: its `refusal` says why, and what a person can do.
     """
     plan = _plan(owner, action, tools)
     if plan.refusal or tools.may_act:
@@ -116,7 +119,10 @@ def _menu_bar_app(owner: Owner, action: str) -> ControlPlan:
 
 
 def _without_owner(owner: Owner, action: str) -> ControlPlan:
-    """Return the plan for a server that has no owner. A start or restart makes the server the agent's own."""
+    """Return the plan that carries out `action` if no other program or person starts and restarts Ollama. A
+    stop or restart terminates the server that runs, whose PID is `owner.pid`, None if none runs. A start or
+    restart starts the agent's own server.
+    """
     if action == "stop":
         return ControlPlan(terminate_pid=owner.pid)
     return ControlPlan(terminate_pid=owner.pid if action == "restart" else None, start_own=True)

@@ -1,4 +1,6 @@
-"""Start, stop and restart Ollama: the agent's own server under a supervisor, any other through its owner."""
+"""Start, stop and restart Ollama. A server that the agent itself starts is run by a supervisor in the agent.
+Any other is controlled through its owner: the program that starts and restarts it, such as Homebrew.
+"""
 
 import asyncio
 import contextlib
@@ -40,6 +42,10 @@ class OllamaController:
     """Starts, stops and restarts Ollama, and has the supervisor of the agent's own `ollama serve`. A stop by
     hand lasts until a start by hand. `owner` says which program or person, such as Homebrew, was last found
     to start and restart Ollama; before the first search, its kind is NOBODY.
+
+    `discovery` finds this owner. `store` keeps, also after the agent's end, the supervisor's state and the
+    stops by hand. `on_event` gets the supervisor's events. `ready` and `health` probe the agent's own server,
+    and `headroom` says before each launch of this server whether the machine has the memory for it.
     """
 
     def __init__(
@@ -71,7 +77,7 @@ class OllamaController:
 
     @property
     def pid(self) -> int | None:
-        """Return the PID of the agent's own server, or None."""
+        """Return the PID of the `ollama serve` that the agent started or adopted; None if none runs."""
         return self.status().process_pid
 
     @property
@@ -90,8 +96,9 @@ class OllamaController:
         return control_plan.make_plan(owner, action, tools)
 
     def instructions(self, owner: Owner) -> str:
-        """Return instructions for people: how to start Ollama, or to restart it if it runs, through `owner`,
-        the program or person that starts and restarts it; or that the next recovery pass starts it.
+        """Return instructions for people: how to start Ollama, or how to restart it if it runs. They depend
+        on `owner`, the program or person that starts and restarts Ollama. If there is none, no server runs,
+        and Vestal may start one, return instead that the next recovery pass starts it.
         """
         plan = self.control_plan(owner, "restart" if owner.runs else "start")
         if plan.start_own and not owner.runs:
@@ -145,10 +152,8 @@ class OllamaController:
             await self._supervisor.detach()
 
     async def stop(self) -> None:
-        """Stop the agent's own server, and leave any other server alone.
-
-        A supervisor that was never started is not stopped, because it would save a state that it has not
-        loaded.
+        """Stop the agent's own server, and leave any other server alone. A supervisor that was never started
+        is not stopped, because it would save a state that it has not loaded.
         """
         if self._supervisor_started:
             await self._supervisor.stop()
@@ -159,9 +164,7 @@ class OllamaController:
             self._supervisor.machine_woke(slept_s)
 
     async def yield_to_other_server(self) -> bool:
-        """Stop the supervisor if its own server is dead and another Ollama server runs. Return True if the
-        supervisor was stopped.
-        """
+        """Stop the supervisor and return True if its server is dead and another runs. Else return False."""
         if not self.has_child or self.pid is not None:
             return False
         owner = await self._discovery.owner(None)
@@ -198,7 +201,10 @@ class OllamaController:
     # --- for a recovery pass --------------------------------------------------------------------------------
 
     async def start(self, cause: str) -> None:
-        """Start the agent's own server, because of `cause`, as soon as its breaker and backoff allow."""
+        """Start `ollama serve` as the agent's child, for the reason `cause`, as soon as the child's breaker
+        and backoff allow. Wait neither for that nor until the server is ready. If the launch fails, nothing
+        is raised.
+        """
         await self._start_child(cause)
 
     async def control_through_owner(self, action: str, cause: str) -> None:
@@ -210,8 +216,6 @@ class OllamaController:
         owner = await self._discovery.owner(self.pid, fresh=True)
         if owner.kind is not OwnerKind.OURS and not (action == "start" and owner.runs):
             await self._carry_out(owner, action, cause)
-
-    # --- doing it -------------------------------------------------------------------------------------------
 
     async def _carry_out(self, owner: Owner, action: str, cause: str, *, reset: bool = False) -> None:
         """Carry out `action` (`start`, `stop` or `restart`) as is right for `owner`, who starts and restarts
@@ -269,9 +273,7 @@ class OllamaController:
             self._store.save(RECORD, {"stopped_by_hand": stopped, "kind": kind, "name": owner.name})
 
     async def _guard_launch(self) -> None:
-        """Raise LaunchError if the server must not be launched, because another server runs or is about to
-        run, memory is short, or Ollama is not installed.
-        """
+        """Raise LaunchError if another server runs or will run, memory is short, or Ollama is missing."""
         if obstacle := await self._launch_obstacle():
             raise LaunchError(obstacle, child=OLLAMA)
 
@@ -290,9 +292,7 @@ class OllamaController:
 
 
 async def _run(command: tuple[str, ...]) -> None:
-    """Run a command that controls Ollama, such as `brew services stop ollama`. Raises NotPossible, with the
-    last line of the command's output, if it fails.
-    """
+    """Run a command that controls Ollama. Raises NotPossible, with its last line of output, if it fails."""
     done = await run_async(*command, timeout_s=COMMAND_TIMEOUT_S)
     if done.exit_code != 0:
         lines = done.text.strip().splitlines()

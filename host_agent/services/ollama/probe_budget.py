@@ -51,7 +51,9 @@ class ProbeBudget:
         return now - self.asked_at if self.asked_at is not None else 0.0
 
     def silent_s(self, now: float) -> float:
-        """Return for how many seconds no probe has been answered; 0 if no probe is unanswered."""
+        """Return how many seconds before `now` the first probe since the last answer was sent; 0 if no probe
+        has been sent since that answer.
+        """
         return now - self.silent_since if self.silent_since is not None else 0.0
 
     def answered(self, verdict: ModelProbeResult, now: float) -> "ProbeBudget":

@@ -86,9 +86,13 @@ def read_log(lines: Iterable[tuple[int, str]]) -> Reading:
     """Return what a runner does, from `lines`, the last lines of Ollama's log, each with its offset in the
     file. If no line reports progress, return SHOWS_NOTHING.
 
-    The activity is WORKING if the newest line about progress says that a prompt is read only in part, and
-    only lines about GET requests, such as this agent's checks, follow it; else HIDDEN. The end or
-    cancellation of the prompt's own request would be logged as another line.
+    Otherwise the newest line about progress decides. The activity is WORKING if this line says that a prompt
+    has been read only in part, and if all lines after it are about GET requests, such as this agent's checks.
+    Any other line after it may say that the prompt's request has ended or was cancelled; the activity is then
+    HIDDEN. It is also HIDDEN if the prompt has been read completely, or an answer is being written.
+
+    The field `mark`, which changes whenever the runner makes progress, is the newest line about progress with
+    its offset.
     """
     last: tuple[int, str] | None = None
     is_newest = False

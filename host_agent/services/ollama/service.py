@@ -272,7 +272,9 @@ class OllamaService:
         return log_of(self._observation.owner, self._config.home.logs / "ollama.log")
 
     def _record_judgement(self, judgement: RunnerJudgement | None) -> None:
-        """Record whether a model that does not answer is judged busy or hung, and on what evidence."""
+        """Record in the journal whether a model that does not answer a probe is judged busy or hung, and on
+        what evidence. If `judgement` is None, record that the model answers again.
+        """
         if judgement is None:
             self._events.emit(OLLAMA, "silence_ended", "the model answers again")
         else:

@@ -37,7 +37,10 @@ class Observation:
 
     @property
     def is_down(self) -> bool:
-        """Return whether a server runs and at least FAILURES_UNTIL_DOWN checks in a row have failed."""
+        """Return True if at least FAILURES_UNTIL_DOWN checks in a row have failed although something listens
+        on Ollama's port (which is assumed of another machine). If nothing listens there, Ollama is stopped,
+        not down.
+        """
         return self.owner.runs and not self.verdict.ok and self.failures >= FAILURES_UNTIL_DOWN
 
 

@@ -17,8 +17,9 @@ FILE = "knowledge.compose.json"  # JSON is YAML, too
 
 
 def environment(config: Config) -> dict[str, str]:
-    """Return the variables with which docker-compose.yml mounts the first knowledge folder: the name of the
-    agent that has this folder, and its path.
+    """Return the variables with which docker-compose.yml mounts the first knowledge folder in the settings:
+    the name of the agent that has this folder, and its path. The settings have at least one folder; `write`
+    writes a compose file for the others.
     """
     name, path = next(iter(knowledge_folders(config).items()))
     return {"VESTAL_KNOWLEDGE_NAME": name, "VESTAL_KNOWLEDGE_PATH": str(path)}

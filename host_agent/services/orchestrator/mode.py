@@ -12,15 +12,15 @@ from vestal.config import Config
 
 
 class DockerEngine(Protocol):
-    """The methods of the Docker engine that are needed to decide where the orchestrator runs. Both raise
-    DockerUnavailable if the engine does not answer.
-    """
+    """The methods of the Docker engine that are needed to decide where the orchestrator runs."""
 
     async def version(self) -> str:
-        """Return the engine's version."""
+        """Return the version of the Docker engine. Raises DockerUnavailable if it does not answer."""
 
     async def has_image(self, name: str) -> bool:
-        """Return whether the engine has an image of this name."""
+        """Return whether the Docker engine has an image of this name. Raises DockerUnavailable if the engine
+        does not answer.
+        """
 
 
 class ComposeCommand(Protocol):

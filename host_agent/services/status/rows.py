@@ -66,7 +66,9 @@ class Look:
 
 
 def rows(look: Look) -> dict[str, ServiceStatus]:
-    """Return the status of every service by its name, in the order of NAMES."""
+    """Return the status of every service by its name, in the order of NAMES. The statuses follow from `look`,
+    the results of one observation of this machine.
+    """
     found = {
         AGENT: look.agent,
         MLX_SERVER: _gateway(look),

@@ -143,10 +143,13 @@ def load_encoder(folder: Path, context_tokens: int) -> Encoder:
 
 
 def _projections(folder: Path, steps: SentenceSteps, others: Mapping[str, mx.array]) -> dict[str, mx.array]:
-    """Return the weights of all projections, dense and in float32, under the names that `project` expects.
+    """Return the weights of all projections of `steps`, the linear layers through which a text's vector goes
+    after the pooling. The weights are dequantized if necessary, in float32, and named as `project` expects:
+    `i.weight` and `i.bias` for projection i.
 
-    Usually, each projection's weights are in a file of their own. In models converted to MLX, they are in
-    `others`, the tensors in the encoder's files that do not belong to the encoder.
+    Usually, each projection's weights are in a file of their own, below the model's `folder`. In models
+    converted to MLX, they are in `others`, the tensors in the encoder's files that do not belong to the
+    encoder. Raises KeyError if weights are missing, and ValueError if their shape is wrong.
     """
     found: dict[str, mx.array] = {}
     for i, dense in enumerate(steps.projections):

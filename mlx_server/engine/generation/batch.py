@@ -224,10 +224,10 @@ class Batch:
             self._threads.rest()
 
     def step(self) -> Iterator[Prefilled | Sampled]:
-        """Generate the next token of each request whose prompt has been processed completely, or several
-        tokens if drafted ones are accepted. Unless the batch is full of answers, also process a slice of the
-        other prompts, or, while answers run, perhaps only a part of one. A slice is the next tokens of one or
-        more prompts. Yield the new tokens, and the progress of the prompts.
+        """Generate the next token of each running answer, one whose prompt has been processed completely, or
+        several tokens if drafted ones are accepted. Unless the batch is full of running answers, also process
+        a slice: the next tokens of one or more other prompts. A slice that delays the answers may be paused,
+        and the next step continues it. Yield the new tokens, and the progress of the prompts.
         """
         prompts, tokens = self._next()
         for prompt in prompts:

@@ -102,7 +102,12 @@ class HarmonyParser:
         self._had_message = not self.is_in_header
 
     def push(self, text: str) -> OutputPiece:
-        """Append ordinary text to the answer, and return the part of the answer that can be released."""
+        """Append `text` to the answer, and return what can be sent to the client now. `text` is the text of
+        ordinary tokens; special tokens (`control_tokens`) are passed to `push_control` instead.
+
+        Nothing is returned of a message's header. A message that may be a tool call is withheld until it has
+        ended, and is then returned by `push_control` or `flush`.
+        """
         if not text:
             return OutputPiece()
         if self._section is _Section.HEADER:

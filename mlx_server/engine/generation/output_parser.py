@@ -81,8 +81,8 @@ class AnswerParser(Protocol):
     """The interface of a parser of one answer.
 
     `push` takes the answer's text, and `push_control` takes each token that is one of `control_tokens`, in
-    the order in which they occur in the answer. `flush` ends the answer. Each method returns the part of the
-    answer that can be released.
+    the order in which they occur in the answer. `flush` ends the answer. Each method returns what can be sent
+    to the client now. `has_tool_calls` is True once a method has returned a tool call.
     """
 
     control_tokens: frozenset[int]

@@ -35,8 +35,8 @@ class PromptBatch(PromptProcessingBatch):
         """Compute the last tokens of the requests' prompts, sample the first token of each answer, and return
         the GenerationBatch that generates the further tokens.
 
-        `tokens` has a list for each request: the tokens of its prompt that are still to be computed, or a
-        single tuple that holds them (see `short_rest`).
+        `tokens` has a list for each request: the last tokens of its prompt, which are still to be computed.
+        If `short_rest` has packed these tokens into a tuple, the tuple is the only element of the list.
         """
         rests = [list(part[0]) if isinstance(part[0], tuple) else part for part in tokens]
         width = len(rests[0])

@@ -1,4 +1,7 @@
-"""Process prompts in slices. While answers run, each of their steps processes a part of a slice."""
+"""Process prompts in slices. A slice is the next tokens of one or more prompts. While answers are generated,
+a slice may be spread over several steps: each step computes the answers' next tokens, and then processes a
+part of the slice.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +15,16 @@ from mlx_server.engine.pausable_call import PausableCall
 
 
 class PromptSlices:
-    """Processes the prompts of a BatchGenerator in slices. A slice has the next tokens of each prompt. While
-    answers run, a slice is paused when they are due for their next tokens, and continued after that step. At
-    most one slice is paused at any time.
+    """Processes the prompts of a BatchGenerator in slices. A slice is the next tokens of one or more prompts.
+    While answers run, the caller first computes their next tokens in each step, and then calls `go_on`, which
+    processes a slice for a limited time and pauses it if it has not ended. At most one slice is paused at any
+    time.
 
-    BatchGenerator makes a step of the answers and processes a slice in one call. So that the answers can go
-    on while that call is paused, this class replaces them by an empty batch for the call, which then
-    processes only prompts. Requests whose prompts are complete gather in that batch, and join the running
-    answers once the slice has ended.
+    BatchGenerator's method `next` does two things in one call: it computes the next tokens of its batch of
+    running answers, and processes a slice. `go_on` makes this call only for the slice, and the running
+    answers must be able to continue while the call is paused. So while the call runs, the generator has
+    another batch in place of the running answers, which is empty at first. The generator adds requests whose
+    prompts are complete to this batch. They join the running answers once the slice has ended.
 
     `pace` decides how many tokens a slice has, and `threads` how many threads compute its matrix products.
     """
@@ -40,26 +45,29 @@ class PromptSlices:
     @property
     def caches(self) -> list[Any]:
         """Return the key-value caches, one for each layer, of the requests whose prompts the paused slice has
-        completed; [] if there are none. These requests join the running answers once the slice has ended.
+        completed; [] if there are none. A slice can complete some prompts, and then be paused while it
+        processes others. The completed requests join the running answers once the slice has ended.
         """
         return list(self._joining.prompt_cache)
 
     def has(self, uid: int) -> bool:
-        """Return True if a slice is paused and processes request `uid`, whose keys and values are therefore
-        incomplete.
+        """Return True if the paused slice includes request `uid`, which must be one of the generator's
+        requests. Its keys and values cannot be used until the slice has ended. Return False if no slice is
+        paused.
 
-        A slice processes all requests of the generator, except those whose answers run and those whose
-        prompts have not been begun. The result is derived from these exceptions, because the generator's
-        batches do not contain every request of a slice: if a request's first token is being sampled when the
-        slice is paused, the request is in no batch.
+        A slice includes all requests of the generator, except those whose answers run and those whose prompts
+        have not been begun. The result is derived from these exceptions, because the generator's batches do
+        not contain every request of a slice: if a request's first token is being sampled when the slice is
+        paused, the request is in no batch.
         """
         generator = self._generator
         arrived = (waiting[0] for waiting in generator._unprocessed_sequences)
         return self.is_paused and uid not in (*generator._generation_batch.uids, *arrived)
 
     def process_alone(self) -> tuple[list[Any], list[Any]]:
-        """Process a slice of the largest size while no answer runs. Return BatchGenerator's responses for
-        prompts and for answers.
+        """Process a slice of the largest size. The caller must make sure that no answer runs, because such a
+        slice would delay the answers' tokens. Return the two lists that BatchGenerator's `next` returns: its
+        progress responses for the prompts, and its responses for running answers, which is empty here.
         """
         generator = self._generator
         generator.prefill_step_size = self._pace.slice_tokens(0)

@@ -70,7 +70,9 @@ class CounterSampler:
         return mx.argmax(logits + mx.random.gumbel(logits.shape, key=key), axis=-1)
 
     def rewind(self, calls: int) -> None:
-        """Undo the last `calls` calls, so that the following calls draw the same positions again."""
+        """Go back by `calls` tokens. The next calls then draw the tokens at the same positions of the answer
+        again, with the same random numbers.
+        """
         self._position -= calls
 
 

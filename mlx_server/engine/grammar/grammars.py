@@ -204,7 +204,9 @@ def _vocabulary(tokenizer: Any, end_tokens: list[int]) -> Any:
 
 class GrammarProcessor:
     """A logits processor that excludes every token that the grammar of one answer does not allow next.
-    BatchGenerator calls it once for each next token, in order.
+    `constraint` has the grammar and its state. The grammar allows `end_tokens`, which end the answer,
+    wherever the answer may end; once it must end, or after an error, only they are allowed. BatchGenerator
+    calls the processor once for each next token, in order.
     """
 
     def __init__(self, constraint: Constraint, end_tokens: frozenset[int]) -> None:

@@ -123,9 +123,10 @@ class SchemaAdapter:
 
     def _translate_property_names(self, schema: dict[str, Any]) -> None:
         """Replace `propertyNames` by `properties` if it lists names, or by `patternProperties` if it has a
-        pattern.
+        pattern. This changes `schema` in place.
 
-        Libraries write a mapping whose keys are an enumeration with `propertyNames`.
+        Libraries such as pydantic and zod use `propertyNames` to describe a mapping whose keys are the
+        members of an enumeration.
         """
         names = schema.get("propertyNames")
         reference = names.get("$ref") if isinstance(names, dict) else None

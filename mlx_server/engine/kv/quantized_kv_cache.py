@@ -188,8 +188,10 @@ class QuantizedBatchKV(BatchKV):
 
     def _grow(self, like: tuple[Triple, Triple], used_tokens: int, more_tokens: int) -> None:
         """Replace the arrays by larger ones, which hold the first `used_tokens` tokens and have room for
-        `more_tokens` more. `like` has arrays of the same shapes and types, for a batch that has no arrays
-        yet.
+        `more_tokens` more. If the batch has no arrays yet, create arrays for `more_tokens` tokens.
+
+        `like` has the keys and values of some tokens. The added room takes its types and, except for the
+        number of tokens, its shapes from them.
         """
         zeros = tree_map(lambda x: mx.zeros((*x.shape[:2], more_tokens, x.shape[3]), x.dtype), like)
         if self.keys is None:

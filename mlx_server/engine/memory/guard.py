@@ -43,10 +43,10 @@ ImageShapes = Sequence[Sequence[int]]
 @dataclass(frozen=True)
 class Tenant:
     """A loaded model. `entry` is its entry in the catalog, `bytes` the size of its weights and of the image
-    features that it caches, and `requests` the ids of its requests.
-
-    `awaited` is True if the next request to start needs the model. `shared` is the id of the weights that it
-    shares with other models ("" if it shares none), and `shared_bytes` is the part of `bytes` that is shared.
+    features that it caches, and `requests` the ids of its requests. `last_used_s` is when it was last used,
+    in seconds on the scheduler's clock. `awaited` is True if the next request to start needs the model.
+    `shared` is the id of the weights that it shares with other models ("" if it shares none), and
+    `shared_bytes` is the part of `bytes` that is shared.
     """
 
     entry: ModelEntry

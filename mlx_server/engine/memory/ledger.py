@@ -161,12 +161,12 @@ class Ledger:
 
     @property
     def idle_caches_bytes(self) -> int:
-        """Return how many more bytes can be reserved if the prompt cache is dropped, and the free memory that
-        MLX holds for reuse.
+        """Return how many more bytes could be reserved if both idle caches were dropped: the prompt cache,
+        and the free memory that MLX holds for reuse.
 
         The result is at most what the engine holds beyond `reserved_total_bytes`. Memory up to that total is
-        reserved for models and requests, even where caches fill it at this time, so dropping these caches
-        would not let more be reserved.
+        already reserved for models and requests. Even where caches fill this memory at this time, dropping
+        them would not let more be reserved.
         """
         caches = self.reading.cached_bytes + self.reading.prompt_cache_bytes
         return min(caches, max(self.reading.own_bytes - self.reserved_total_bytes, 0))

@@ -56,7 +56,9 @@ class Reservation:
         return True
 
     def extend(self, tokens: int) -> None:
-        """Increase the reservation to `tokens` tokens."""
+        """Set the reservation to `tokens` tokens in all. Whether memory has room for them is not checked
+        here: the caller must have checked it.
+        """
         self.tokens, self.next_try_tokens = tokens, 0
 
 
@@ -70,7 +72,9 @@ class Reservations:
         self._by_model.setdefault(model, {})[request] = reservation
 
     def get(self, model: str, request: str | None) -> Reservation | None:
-        """Return the reservation of a request; None if it has none."""
+        """Return the reservation of `request`, a request of `model`. Return None if it has no reservation, or
+        if `request` is None, which stands for a new request.
+        """
         return self._by_model.get(model, {}).get(request) if request is not None else None
 
     def retain(self, model: str, requests: Collection[str]) -> None:

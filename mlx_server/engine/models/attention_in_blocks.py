@@ -94,9 +94,11 @@ def _attend_in_blocks(
 
     The queries `q` (rows, heads, queries, width) are already scaled. The heads form groups, each of which
     shares keys `k` and values `v` (rows, groups, keys, width). `sinks` has the score of each head's attention
-    sink; None if there are none. `visible` says which keys each query may see. A block has at most
-    SCORES_IN_BLOCK scores, unless one query in one group has more. Several groups are computed at once if all
-    their scores fit into one block.
+    sink; None if there are none. `visible` says which keys each query may see.
+
+    The scores are computed in blocks. A block has the queries of consecutive tokens of one row, in the heads
+    of one group, or of several groups if all their scores for the row fit into one block. A block has at most
+    SCORES_IN_BLOCK scores, unless those of a single token in one group are more.
     """
     rows, heads, queries, width = q.shape
     groups, of_group = k.shape[1], heads // k.shape[1]

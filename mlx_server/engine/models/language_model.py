@@ -42,11 +42,12 @@ class LanguageModel:
     """A model that generates text, its tokenizer (mlx-lm's wrapper), and what is derived from both.
 
     `prompts` renders and tokenizes chats, `decode` returns the text of token ids, and `markers` are the texts
-    around the model's thinking and tool calls. `identity` identifies everything that determines the model's
-    keys and values: its files, and the types of its weights. Cached prompts are only used under the same
-    identity. `shared` has the weights that this model may share with other models, and `adapter_bytes` is the
-    size of its adapter, which it does not share. `vision` computes with images; None if the model cannot.
-    `draft` is the smaller model that drafts tokens for this one; None if there is none.
+    around the model's thinking and tool calls. `grammars` compiles JSON schemas to grammars that restrict the
+    tokens of an answer. `identity` identifies everything that determines the model's keys and values: its
+    files, and the types of its weights. Cached prompts are only used under the same identity. `shared` has
+    the weights that this model may share with other models, and `adapter_bytes` is the size of its adapter,
+    which it does not share. `vision` computes with images; None if the model cannot. `draft` is the smaller
+    model that drafts tokens for this one; None if there is none.
     """
 
     model: Any

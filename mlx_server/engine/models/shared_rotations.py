@@ -32,8 +32,12 @@ def share_rotations(model: nn.Module) -> None:
 
 @dataclass(frozen=True)
 class _Angles:
-    """The cosines and signed sines for a step's positions, and the parameters with which they were
-    computed.
+    """The cosines and sines of the angles by which queries and keys are rotated at a step's positions. The
+    sines for the first half of a head are negated (see `_computed`).
+
+    `offset` and `key` are the arguments of `_computed` that gave these numbers: `offset` is the position of
+    the first token (one number, or an array with one for each row), and `key` is (number of tokens,
+    dimensions of a head, RoPE's base, RoPE's scale).
     """
 
     offset: int | mx.array
@@ -82,8 +86,9 @@ class SharedRotation(nn.RoPE):
 
 
 def _computed(offset: int | mx.array, key: tuple[int, int, float, float]) -> _Angles:
-    """Compute the cosines and signed sines of the rotary positions, with the same operations as
-    `mx.fast.rope` on a CPU, in the same order and with the same precision.
+    """Compute the cosines and sines of the rotary positions, with the same operations as `mx.fast.rope` on a
+    CPU, in the same order and with the same precision. The sines for the first half of a head are negated, so
+    that the rotated `x` is `x * cos + swapped * sin`. In `swapped`, the two halves of `x` are exchanged.
 
     `offset` is the position of the first token: one number for all rows, or an array with one for each row.
     `key` holds the number of tokens, the dimensions of a head, and RoPE's base and scale.

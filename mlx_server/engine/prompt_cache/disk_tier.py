@@ -110,9 +110,8 @@ class DiskTier:
         return self._folder.read(key)
 
     def was_cleared(self) -> bool:
-        """Return True if the folder was deleted since it was opened.
-
-        In that case, empty the index and open the folder again.
+        """If the folder of the blocks was deleted since it was opened, empty the index, open the folder
+        again, and return True. Otherwise, return False.
         """
         self._collect_results()
         if self._folder is None or self._folder_id is None or self._folder.identity() == self._folder_id:

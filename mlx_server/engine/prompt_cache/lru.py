@@ -65,7 +65,9 @@ class Lru:
         return self._sizes[key]
 
     def group(self, name: str) -> list[str]:
-        """Return the keys of the group `name`, the most recently added first."""
+        """Return the keys for which `group_of` returns `name`, the most recently added first; [] if there are
+        none.
+        """
         return list(reversed(self._groups.get(name, {})))
 
     def use(self, chain: Iterable[str]) -> None:

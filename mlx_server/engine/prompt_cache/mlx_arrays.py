@@ -43,8 +43,9 @@ def can_be_cut(caches: Sequence[Any]) -> bool:
 
 
 def cut(caches: Sequence[Any], row: int, tokens: Sequence[int], start: int, size: int) -> list[Block]:
-    """Return the keys and values of `tokens`, which begin at position `start` in row `row` of a batch, as
-    blocks of `size` tokens.
+    """Copy the keys and values of `tokens` from a batch into blocks of `size` tokens, and return the blocks.
+    The last block is shorter if the number of tokens is not a multiple of `size`. `caches` are the batch's
+    caches, one for each layer. `tokens` begin at position `start` of the sequence in row `row`.
 
     The data is copied only once, from MLX's memory to the blocks.
     """

@@ -67,8 +67,10 @@ class HitCounts:
 
 @dataclass
 class RestoreProgress:
-    """The state of one call of `BlockStore.restore`. `used`, `missing` and `broken` have the same meaning as
-    in `RestoredPrefix`.
+    """The state of one call of `BlockStore.restore`, which restores what `match` lists. The other fields
+    collect keys of blocks and snapshots, as in `RestoredPrefix`: `used` of those that are used, `missing` of
+    those whose file does not exist, and `broken` of those whose file is unreadable, damaged or of other
+    tokens.
     """
 
     match: PrefixMatch

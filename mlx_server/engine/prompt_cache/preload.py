@@ -25,9 +25,12 @@ MOST_BLOCKS = 4096
 
 
 def newest_of(prefixes: PrefixKeys, newest: Iterable[str]) -> list[str]:
-    """Return the keys that belong to one model among the first MOST_BLOCKS of `newest`, in the same order.
+    """Return those of the first MOST_BLOCKS keys in `newest` that belong to one model, in the same order.
+    `newest` has the keys of the blocks and snapshots of all models, the most recently used first. `prefixes`
+    computes the keys of the one model.
 
-    A block is left out if the block before it is not among them, since it cannot be used then.
+    A block is left out if the block before it in its prompt is not among the MOST_BLOCKS keys, since it
+    cannot be used then.
     """
     keys = list(islice(newest, MOST_BLOCKS))
     following: dict[str, list[str]] = {}

@@ -54,9 +54,11 @@ class BlockStore:
     # --- find and restore ---
 
     def find(self, prefixes: PrefixKeys, tokens: Sequence[int], tags: Tags) -> PrefixMatch | None:
-        """Return which blocks and snapshots in RAM or on disk hold the beginning of the prompt `tokens`, and
-        which blocks may hold some of the tokens after it. If there are none, count the prompt's blocks as
-        misses and return None.
+        """Return what RAM and disk hold for the beginning of the prompt `tokens`: the longest run of blocks
+        from the first token on, the snapshots (a snapshot is a model's whole state after some tokens), and a
+        few blocks that followed the end of this run in other prompts. The first tokens of such a block may
+        equal the prompt's next tokens. If there is nothing, count the prompt's blocks as misses and return
+        None.
 
         `prefixes` computes the keys under which the blocks and snapshots of the model are stored. `tags` has
         the model's identity: `restore` counts a file that does not contain it as damaged.
@@ -162,7 +164,9 @@ class BlockStore:
 
     @property
     def has_preloads(self) -> bool:
-        """Return True if values are queued for `preload_job`."""
+        """Return True if `preload` has queued blocks or snapshots that `preload_job` may still have to read
+        from disk.
+        """
         return bool(self._preloads)
 
     def preload_job(self, available_bytes: int) -> Callable[[], None] | None:

@@ -111,8 +111,10 @@ class JudgePrompt:
 
 
 def _judged(before: list[int], head_tokens: int, text: list[int], after: list[int]) -> Pair:
-    """Return the pair with the token ids of `before`, `text` and `after`. `text` has the tokens of the
-    instruction and the query (`head_tokens` tokens together), then those of the document.
+    """Return the pair with the token ids `before`, `text` and `after`, in this order. `text` consists of the
+    instruction, the query and the document; `before` and `after` are the parts of the prompt around them.
+    `head_tokens` is how many tokens the instruction and the query have: the document begins after these
+    tokens of `text`.
     """
     ids, end = before + text + after, len(before) + len(text)
     return Pair(ids, [0] * len(ids), min(len(before) + head_tokens, end), end)

@@ -23,10 +23,10 @@ _CUT = "shorten it: documents are cut to fit, the query never is"
 class RerankJob:
     """The documents of one `Rerank` operation, which are first tokenized in slices, then scored in batches.
 
-    The constructor raises RequestError if there are no documents (`empty_prompt`), or if the query is too
-    long for any context (`context_exceeded`). `now` is the current time, in seconds on the caller's clock.
-    `load_s` is how many seconds the model took to load for this request, which the answer reports; 0 if it
-    was loaded already.
+    The constructor raises RequestError if there are no documents (`empty_prompt`), or if the query has more
+    than MAX_READ_CHARS characters (`context_exceeded`). `now` is the current time, in seconds on the caller's
+    clock. `load_s` is how many seconds the model took to load for this request, which the answer reports; 0
+    if it was loaded already.
     """
 
     def __init__(self, op: Rerank, reranker: Reranker, now: float, load_s: float) -> None:

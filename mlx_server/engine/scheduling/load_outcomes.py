@@ -38,7 +38,12 @@ class LoadOutcomes:
         self._send, self._clock = send, clock
 
     def advance(self) -> None:
-        """Advance the load by one step, and act on the outcomes."""
+        """Advance the load in progress by one turn, or begin to load the next model that requests wait for.
+        Do nothing if there is no such model, or if the next attempt to find room for one is not due yet.
+
+        Act on the outcomes: send the load's progress, unload the models that must make room, start the
+        requests whose model has been loaded, and fail those whose model cannot be loaded.
+        """
         for outcome in self._loads.step(self._clock):
             match outcome:
                 case LoadAdvanced(name, fraction):

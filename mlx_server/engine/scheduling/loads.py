@@ -43,7 +43,9 @@ class Evict:
 
 @dataclass(frozen=True)
 class LoadCompleted:
-    """A model has been loaded within `load_s` seconds. The requests that wait for it can start."""
+    """A model has been loaded, which took `load_s` seconds. `entry` is the model's entry in the catalog, and
+    `weights` is the model in memory. The requests that wait for the model can start.
+    """
 
     entry: ModelEntry
     weights: Weights

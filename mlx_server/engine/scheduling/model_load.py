@@ -24,10 +24,11 @@ class ModelLoad:
         self._loader, self._started_s = loader, now
 
     def advance(self, clock: Callable[[], float]) -> bool:
-        """Read slices for TURN_S seconds on `clock`. Return False if nothing was read, because the loader
-        waits for background work.
+        """Continue to load the model, step by step, for TURN_S seconds on `clock`. Stop earlier after a step
+        that does not change `fraction`, for example because the loader waits for background work. If the load
+        is complete, set `weights`.
 
-        If the load is complete, set `weights`. Raises EngineError if the model cannot be loaded.
+        Return whether `fraction` has changed. Raises EngineError if the model cannot be loaded.
         """
         before, until_s = self.fraction, clock() + TURN_S
         try:

@@ -77,7 +77,12 @@ class MemoryWait:
 @dataclass(frozen=True)
 class BackgroundJobs:
     """The jobs that must be done for one request before it can run. A job that the request does not need is
-    None. `prefix` is the job that restores `prefix_match` from the prompt cache.
+    None.
+
+    Background workers compile the answer's grammar (`grammar`) and restore the cached beginning of the prompt
+    (`prefix`). The MLX thread computes the log-probabilities of the prompt's tokens (`scorer`), or processes
+    the prompt up to its last image (`images`). `prefix_match` is not a job: it lists the blocks and snapshots
+    in the prompt cache that `prefix` restores.
     """
 
     grammar: Future[GrammarProcessor | None] | None = None

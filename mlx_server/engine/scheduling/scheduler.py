@@ -65,8 +65,9 @@ long again."""
 class Scheduler:
     """Owns the requests and the models. It is the only interface of this package.
 
-    `run` serves until a shutdown is requested. Then the stages of the shutdown are called, in this order:
-    `hand_back_waiting`, `drain`, `persist_caches`, `hand_back_running`, `unload_models`.
+    `run` serves until a shutdown is requested, then returns. Its caller then calls the stages of the
+    shutdown, in this order: `hand_back_waiting`, `drain`, `persist_caches`, `hand_back_running`,
+    `unload_models`.
     """
 
     def __init__(
@@ -347,5 +348,7 @@ class Scheduler:
         self._publish()
 
     def unload_models(self) -> None:
-        """Unload all models and free their memory."""
+        """Unload all models and free their memory. This is the last stage of a shutdown: the earlier stages
+        have ended all requests and the load in progress.
+        """
         self._unloader.unload_all()

@@ -72,17 +72,17 @@ class Starter:
         return bool(jobs)
 
     def start_tokenized(self) -> None:
-        """Pass on the requests whose tokenization has ended: generations to the queue for memory (or to
-        FINISHED if the whole answer is known), other requests to RUNNING. Then start the generations in that
-        queue, in order, up to the first one for which memory has no room.
+        """Advance each request whose tokenization has ended. A generation begins to wait for memory, and an
+        `Embed` or `Rerank` begins to run. A generation that needs no further tokens is answered and finished
+        instead: it only counts tokens, or an earlier engine has sent its whole answer. Then start the
+        generations that wait for memory, in order, up to the first one for which memory has no room.
         """
         self._take_tokens()
         self._start_waiting()
 
     def _take_tokens(self) -> None:
-        """Advance the requests whose tokenization has ended, first come, first served, whatever their model:
-        generations to the queue for memory (or to FINISHED if the whole answer is known), other requests to
-        RUNNING.
+        """Advance each request whose tokenization has ended, as `start_tokenized` describes, first come,
+        first served, whatever their model.
         """
         for request in self._requests.select(RequestStatus.TOKENIZING):
             model = self._models.get(request.model)

@@ -1,8 +1,9 @@
 """The positions of a prompt's tokens, some of which represent images, in models with M-RoPE. Pure.
 
 Each token has three positions: in time, height and width. For a text token, all three equal the number after
-the largest position before it. For a token of an image, they are that number plus the time, row and column of
-its place in the image.
+the largest position of the tokens before it. For a token of an image, they are the time, row and column of
+the token's place in the image, each plus the number after the largest position of the tokens before the
+image.
 """
 
 from __future__ import annotations

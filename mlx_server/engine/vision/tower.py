@@ -61,10 +61,11 @@ class VisionTower:
         return self.features.get(picture.key)
 
     def begin(self, picture: Picture, inputs: Mapping[str, Any]) -> TowerRun:
-        """Prepare the computation of an image's features. Nothing is computed before the returned TowerRun is
-        advanced.
+        """Prepare the computation of the features of `picture`. Nothing is computed before the returned
+        TowerRun is advanced.
 
-        Any exception may be raised if `inputs` do not match the tower.
+        `inputs` are the arrays, by name, that the model's image processor has made from the image's pixels.
+        Any exception may be raised if they are not what the vision tower expects.
         """
         self.calls += 1
         ids = mx.array([picture.ids])

@@ -68,7 +68,9 @@ class AnswerFolder:
             self._lock = None
 
     def files(self) -> list[FoundFile]:
-        """Return the answers' files in the order of their acceptance. Other files are ignored."""
+        """Return the answers' files, in the order in which the answers' requests were accepted. Other files
+        in the folder are ignored.
+        """
         found: list[FoundFile] = []
         with os.scandir(self.path) as entries:
             for entry in entries:

@@ -31,8 +31,9 @@ Chunk = bytes | LateBytes
 
 
 def packed(accepted: Accepted, body: Sequence[bytes]) -> Chunk:
-    """Return the packed record of a request with this body, or a LateBytes that packs it later if the body is
-    large. Raises ValueError if the record cannot be packed, as `pack_record` does.
+    """Return the record of a request as bytes: `accepted`, with the joined parts in `body` as its body unless
+    there are none. If the parts are large together, return a LateBytes, whose bytes are made later. In both
+    cases, this call raises ValueError if the record cannot be packed, as `pack_record` does.
     """
     size_bytes = sum(map(len, body))
 
@@ -45,5 +46,5 @@ def packed(accepted: Accepted, body: Sequence[bytes]) -> Chunk:
 
 
 def made(chunks: Sequence[Chunk]) -> list[bytes]:
-    """Return all chunks as bytes. A LateBytes is packed by this call."""
+    """Return all chunks as bytes, in order. The bytes of each LateBytes are made by this call."""
     return [chunk.make() if isinstance(chunk, LateBytes) else chunk for chunk in chunks]

@@ -263,9 +263,10 @@ class AnswerLog:
         self._expired_ids_changed = True
 
     def _adopt(self, found: earlier_files.Found, keep_s: float) -> None:
-        """Add to the index the answers that earlier gateways left, and emit the events about their files.
-        Delete the answers that have expired or exceed the log's limits. `keep_s` is how long an ended answer
-        is kept.
+        """Add to the index the answers that earlier gateways left, which are in `found`. Emit the events in
+        `found` about files that were skipped or lost records, and report an error of the folder. Delete the
+        answers that have expired or exceed the log's limits. `keep_s` is how long an ended or suspended
+        answer is kept.
         """
         now, wall = self._clock.now(), self._clock.wall()
         for event, cause, fields in found.notes:

@@ -61,7 +61,9 @@ class Event(msgspec.Struct, frozen=True):
 
 
 class Silence(_Stored, frozen=True):
-    """The client received a keep-alive at this point, because no event had come for a while."""
+    """The client received a keep-alive at this point, because no event had come for a while. `answer` is the
+    number of one of the request's answers that had not ended then.
+    """
 
     answer: int
 
@@ -75,7 +77,9 @@ class TakenUp(_Stored, frozen=True):
 
 
 class Ended(_Stored, frozen=True):
-    """The request has ended with all its answers: the last record of a finished file."""
+    """All answers of the request have ended, and each has its last event in the file. This is the last record
+    of a finished file. (The file of a request that fails or is cancelled is deleted instead.)
+    """
 
 
 class _StoredEvent(_Stored, frozen=True, tag="event"):

@@ -109,8 +109,9 @@ class Writer:
         return True
 
     def end(self, number: int) -> None:
-        """Rename the file with this number, to mark its answer as ended, once all its bytes are written. If
-        its answer was lost, do nothing.
+        """Have the thread rename the file with this number, to mark its answer as ended, once it has written
+        all bytes queued for the file. Return at once. Do nothing if the answer was lost, because the file
+        could not be written and was deleted.
         """
         with self._lock:
             if (pending := self._files.get(number)) is not None:
@@ -312,10 +313,11 @@ class Writer:
             future.set_result(data)
 
     def _finish_closing(self, future: Future[None]) -> None:
-        """Close the files and complete `future`. The thread ends after the job that calls this.
+        """Accept no further jobs, and run those that are still queued, since somebody may wait for them. Then
+        close the files and complete `future`. The thread ends afterwards.
 
-        This is a job and no flag, so that the thread cannot end before it has completed the future. Jobs that
-        were queued meanwhile are carried out, too, because somebody may wait for them.
+        `close` queues this method as a job. If it set a flag instead, the thread could end before it has
+        completed `future`.
         """
         with self._lock:
             self._is_closed = True

@@ -34,14 +34,17 @@ httpx, on which the clients in Python are built, gives up after 5 s by default, 
 class Answers:
     """The answer to one HTTP request, or several answers if OpenAI's `n` or a list of prompts asks for them.
 
-    Items of all answers are read in the order in which they arrived; answers are numbered from 0. A stream
-    waits for its first event until about `begin_after_s` seconds after this object was created, and then
-    begins without one (see `wait_left_s`). `earlier` are pairs (number of the answer, item): the items that a
-    client received before the request was resumed. They are read again before any new item, so that the
-    stream repeats the frames that the client got. `record` is called with the number of the answer and the
-    item for each new item, when it arrives. Keep-alives are sent only while `needs_keep_alives` returns True.
-    Every method that waits raises GatewayError if a request failed, and ClientDisconnected if the client is
-    gone.
+    Each of `tickets` is one request to the engine, and delivers the events of one answer. Answers are
+    numbered from 0, in the order of `tickets`. The items (events, keep-alives, and the error that ends a
+    request) of all answers are read in the order in which they arrived.
+
+    A stream waits for its first event until about `begin_after_s` seconds after this object was created, and
+    then begins without one (see `wait_left_s`). `earlier` are pairs (number of the answer, item): the items
+    that a client received before the request was resumed. They are read again before any new item, so that
+    the stream repeats the frames that the client got. `record` is called with the number of the answer and
+    the item for each new item, when it arrives. Keep-alives are sent only while `needs_keep_alives` returns
+    True. Every method that waits raises GatewayError if a request failed, and ClientDisconnected if the
+    client is gone.
     """
 
     def __init__(
@@ -146,10 +149,11 @@ class Answers:
             self._put(0, Silence(0))
 
     async def _parts(self) -> AsyncIterator[tuple[int, AnswerPart | None]]:
-        """Yield (number of its answer, part) for the parts of all answers, in the order in which they
-        arrived, until all answers have ended. A part without content is left out unless it ends its answer.
-        Where the queue holds a `Silence`, which stands for a keep-alive, None is yielded in place of a part.
-        Raises the error of a request that failed.
+        """Yield the parts of all answers, in the order in which they arrived, until all answers have ended.
+        Each part is yielded as a pair: the number of the part's answer, and the part. A part without content
+        is left out unless it ends its answer. For a `Silence` among the arrived items, which stands for a
+        keep-alive, None is yielded in place of a part. Raises the error of a request that failed, and
+        ClientDisconnected if the client is gone.
         """
         assemblers = [AnswerAssembler(ticket.public_id) for ticket in self.tickets]
         unfinished = len(self.tickets)

@@ -84,9 +84,10 @@ async def _next_part(http: Request, pace: _Pace, size_bytes: int) -> tuple[bytes
 
 
 def _has_arrived(http: Request) -> bool:
-    """Return whether the client has sent the whole body or has disconnected. `http.receive` may still wait
-    then, because it delivers the body's last part only once it is decided whether another machine serves the
-    request. Return False for a request whose answer is not stored: no part of its body is held back.
+    """Return True if a waiting `http.receive` does not wait for the client, because the client has sent the
+    whole body or has disconnected. `http.receive` holds back the last part of a body until it is decided
+    whether another machine serves the request. It does so only if the request's answer is stored. For any
+    other request, return False: `http.receive` waits only for the client.
     """
     kept = kept_answer_of(http.scope)
     return kept is not None and kept.body.is_whole.is_set()

@@ -34,8 +34,9 @@ class StandbyEngine:
         return not self._exit.done()
 
     def take(self) -> bool:
-        """Leave `process` and `our_end` to the caller, who must then wait for the exit of the process, and
-        return True. If the process is dead, close `our_end` and return False.
+        """Pass the process and `our_end`, the gateway's end of its socketpair, on to the caller, and return
+        True. From then on, the caller must close `our_end`, and must reap the process when it exits. If the
+        process is dead already, close `our_end` and return False.
         """
         if not self.alive:
             self.our_end.close()

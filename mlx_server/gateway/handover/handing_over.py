@@ -1,9 +1,13 @@
-"""The steps of a gateway whose agent asks it to hand over (with SIGUSR1), in order.
+"""The steps of a gateway that its host agent asks (with SIGUSR1) to hand over to its successor. The successor
+is a new gateway process, which already runs, and waits for the lock of the answer log before it accepts
+connections.
 
 1. The gateway accepts no more connections. The sockets stay open in the agent and in the successor.
-2. It forwards new requests on its connections. It finishes the running requests that the answer log lacks.
-3. It stops its engine and releases the lock of the answer log, for which the successor waits. Its clients
-   read the rest of their answers from the successor, through this gateway.
+2. It forwards new requests on its open connections to the successor, where they wait until step 3. Meanwhile,
+   it finishes the running requests that are not in the answer log.
+3. It stops its engine and releases the lock of the answer log. The successor continues the unfinished
+   requests in the log. The gateway's clients read the rest of their answers from the successor, through this
+   gateway.
 4. It runs until its clients have gone.
 """
 
@@ -28,8 +32,8 @@ async def hand_over(
     lists, and wait until no connection is open, but at most MAX_STAY_S. The caller stops the gateway
     afterwards, even if connections are still open.
 
-    `keeper` holds this gateway's stored answers. `state.successor` is set, so that the middleware
-    ForwardToSuccessor forwards new requests to the successor. The call may be cancelled at any point; what
+    `keeper` holds this gateway's stored answers. This call sets `state.successor`, from which the middleware
+    ForwardToSuccessor learns that it must forward new requests. The call may be cancelled at any point; what
     was handed over until then is not taken back.
     """
     clock, dispatcher, listeners = parts.clock, parts.dispatcher, parts.listeners

@@ -143,7 +143,9 @@ class Successor:
             await _copy(answer, send, has_started=False)
 
     async def close(self) -> None:
-        """Close all connections to the other gateway. Later requests fail with BrokenOff."""
+        """Close all connections to the gateway at `base_url`. Later calls that send requests to it raise
+        BrokenOff.
+        """
         self._is_closed = True
         if self._session is not None:
             await self._session.close()

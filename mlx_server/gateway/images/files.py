@@ -39,7 +39,9 @@ def refused(field: str, reason: str, code: str = "invalid_request") -> BadReques
 
 
 def too_many(field: str, max_images: int) -> BadRequest:
-    """Return the error for a request with more than `max_images` images."""
+    """Return the error for a request with more than `max_images` images. `field` is the path in the body of
+    one image beyond this limit, which the error names.
+    """
     most = f"{max_images} images (mlx.max_images), those of earlier turns included"
     return BadRequest("invalid_request", f"{field}: a request may hold {most}; send fewer", field=field)
 

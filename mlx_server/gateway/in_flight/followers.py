@@ -49,9 +49,9 @@ class Followers:
         self._closing.set()
 
     def response(self) -> StreamingResponse:
-        """Return a response that streams the events of `frames` (the list of the requests in flight) to a new
-        client, until the client leaves or `close` is called. Raises Unavailable if MAX_FOLLOWERS clients
-        receive such a stream already, or after `close`.
+        """Return a response that streams the list of the requests in flight to a new client, as the
+        server-sent events that the method `frames` yields, until the client leaves or `close` is called.
+        Raises Unavailable if MAX_FOLLOWERS clients receive such a stream already, or after `close`.
         """
         if self._closing.is_set():
             raise Unavailable("draining", CLOSED, retry_after_s=1)

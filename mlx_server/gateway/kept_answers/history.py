@@ -19,5 +19,7 @@ answer."""
 
 
 def events_of(history: History, number: int) -> list[protocol.Token | protocol.Done]:
-    """Return the engine's events for answer number `number`, without keep-alives."""
+    """Return the engine's events, without keep-alives, of one of the answers to a request. `number` is the
+    number of this answer, from 0: a request has several answers with OpenAI's `n` or with a list of prompts.
+    """
     return [item for answer, item in history if answer == number and not isinstance(item, Silence)]

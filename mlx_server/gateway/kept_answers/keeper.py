@@ -29,8 +29,8 @@ SECRET_HEADERS = frozenset({b"authorization", b"x-api-key", b"cookie", b"idempot
 
 
 class MirroredElsewhere(Protocol):
-    """Answers that other machines generate and whose records are copied to this machine. Each method continues
-    such an answer here and returns it; None if there is no copy of its records."""
+    """Answers that other machines generate and whose records are copied to this machine. Each method
+    continues such an answer here and returns it; None if there is no copy of its records."""
 
     async def find(self, answer_id: str) -> KeptAnswer | None: ...
     async def find_by_key(self, key_digest: str) -> KeptAnswer | None: ...
@@ -286,7 +286,7 @@ class AnswerKeeper:
             self.log.sweep()
 
     async def close(self) -> None:
-        """End all runs and close the log. Unfinished answers stay unfinished there."""
+        """Stop all running requests and close the log, from which the next gateway can resume them."""
         self.detach()
         tasks = [answer.task for answer in self.running if answer.task is not None]
         tasks += self.offers.tasks

@@ -105,8 +105,9 @@ class KeptAnswer:
     # --- the route, through `GatewayContext` ---
 
     def resumed(self, number: int) -> ResumedRequest:
-        """Return the state with which the dispatcher starts or resumes an answer. Answer numbers begin at 0.
-        A resumed answer gets a new request id, because the engine may still be cancelling the earlier one.
+        """Return the state with which the dispatcher starts or resumes one of the answers to this request:
+        number `number`, from 0. In a resumed request, each answer gets a new id, because the engine may still
+        be cancelling the answer under the earlier id.
         """
         public_id = self.id if number == 0 else f"{self.id}-{number}"
         request_id = f"{public_id}.{secrets.token_hex(4)}" if self._was_accepted else public_id
@@ -147,11 +148,10 @@ class KeptAnswer:
         return msgspec.structs.replace(self.head, body=self.body.peek(), body_digest=self.body.digest)
 
     def record(self, number: int, item: TicketItem | Silence) -> None:
-        """Write to the log an item that clients are about to receive as part of answer number `number` (from
-        0): an event or, as a `Silence`, a keep-alive. A GatewayError means that the whole request has failed,
-        and a ClientDisconnected that it was cancelled. The request's file is then deleted, unless another
-        machine is being asked to continue the request or, after a ClientDisconnected, the request is only
-        suspended.
+        """Write `item` to the request's file in the log, before clients receive it in answer number `number`
+        (from 0): an event, or a `Silence` for a keep-alive. If `item` is an error, delete the file instead:
+        the request has failed (GatewayError) or was cancelled (ClientDisconnected). Keep the file while
+        another machine is asked to continue the request, or if a ClientDisconnected only suspends it.
         """
         if self.is_detached:
             return
@@ -222,11 +222,11 @@ class KeptAnswer:
 
     @property
     def needs_keep_alives(self) -> bool:
-        """Return whether to make keep-alives: if a client reads the stream, or `outlives_client` is True.
+        """Return whether to make keep-alives now: a client reads the stream, or `outlives_client` is True.
 
-        A keep-alive takes the next frame number. A client may have frames that the earlier gateway had not
-        yet written to the log when it died. No keep-alive is made until this gateway has made those frames
-        again: it would shift their numbers, and the client would get some text twice.
+        Return False, however, while a client has frames that this gateway must still make again: an earlier
+        gateway may have died before it wrote them to the log. A keep-alive takes the next frame number, and
+        would shift the numbers of those frames, so that the client would get some text twice.
         """
         is_missing_frames = len(self.rendering.frames) < max(self.first_frames, default=0)
         if self._was_accepted and is_missing_frames:

@@ -75,12 +75,13 @@ class KeepAnswers:
             await self._respond(error, scope["path"])(scope, receive, send)
 
     async def _answer(self, scope: Scope, receive: Receive) -> KeptAnswer:
-        """Return the answer to the earlier request that had the same Idempotency-Key. If there is none, start
-        this request and return its answer, which is stored while it is generated.
+        """Return the stored answer to the earlier request that had the same Idempotency-Key. If this request
+        has no such key, or no answer is stored for it (the key is new, or the earlier answer was deleted),
+        start this request and return its answer, which is stored while it is generated.
 
-        Raises HttpError if the Idempotency-Key is too long or was used for another path or body, if the
-        earlier answer can no longer be read or is not kept, or if the repeated body is too large or
-        arrives too slowly.
+        Raises HttpError if the key is too long or was used for another path or body, if the stored answer
+        cannot be read or is deleted while the body of this request arrives, or if the body of a repeated
+        request is too large or arrives too slowly.
         """
         key = _key_digest(scope)
         earlier = await self._keeper.find_by_key(key) if key else None

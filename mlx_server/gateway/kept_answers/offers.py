@@ -29,9 +29,10 @@ class OtherMachines(Protocol):
 
     async def place(self, head: Accepted) -> CopyElsewhere | None:
         """Ask another machine to serve a new request, if that machine is less busy than this one, or has
-        computed much more of the conversation.
+        computed much more of the conversation. `head` is the whole request, as the first record of its answer
+        in the answer log.
 
-        Return a function that reads the answer there; None if the request runs here.
+        Return a function that reads the answer from that machine; None if the request runs here.
         """
 
     async def holding(self, head: Accepted) -> CopyElsewhere | None:

@@ -68,7 +68,9 @@ class Rendering:
         return self._start["status"] if self._start else None
 
     async def take(self, message: Message) -> None:
-        """Add an ASGI message of the route. The route gets this method as its `send`."""
+        """Add an ASGI message to this response. The route that writes the response gets this method as its
+        ASGI `send` function.
+        """
         self._take(message)
 
     def _take(self, message: Message) -> None:

@@ -38,7 +38,10 @@ def router(keeper: AnswerKeeper) -> APIRouter:
 
 
 class Followed(Response):
-    """A response with the rest of a stored answer, and with the answer's own status and headers."""
+    """A response with the frames of a stored answer from number `first_frame` (from 0) to the end of the
+    answer, and with the answer's own status and headers. If the answer is still running, the response
+    continues until the answer ends. A frame is one part of the body, such as a server-sent event.
+    """
 
     def __init__(self, answer: KeptAnswer, first_frame: int) -> None:
         self.status_code = 200

@@ -103,8 +103,9 @@ def receiving(
 
 
 def replaying(body: bytes, answer: KeptAnswer) -> Receive:
-    """Return the ASGI `receive` for a later run of a request. It delivers `body`, which was received in the
-    first run, and, once the last client has left, the disconnection.
+    """Return the ASGI `receive` function with which a request is run again from its records in the answer
+    log. The function delivers `body`, the request's body from these records. After that, it waits until the
+    last client that reads `answer` has left, and delivers `http.disconnect`.
     """
     messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 

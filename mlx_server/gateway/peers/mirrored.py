@@ -34,8 +34,9 @@ class MirrorBatch(msgspec.Struct):
 
 
 class MirrorReply(msgspec.Struct):
-    """The reply to a `MirrorBatch`: by answer id, the offset in bytes from which on the records are
-    wanted.
+    """The reply to a `MirrorBatch` by the machine that stores the copies. For each answer of which this
+    machine wants more records, `want` maps the answer's id to the offset in bytes, in all records of the
+    answer, of the first byte that the machine lacks.
     """
 
     want: dict[str, int]

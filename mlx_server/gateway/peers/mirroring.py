@@ -64,8 +64,9 @@ async def _mirror_to(target: Peer, keeper: AnswerKeeper, origin: str, sizes: dic
 
 def _sizes(keeper: AnswerKeeper) -> dict[str, int]:
     """Return, by answer id, the size in bytes of an answer's records in this gateway's answer log, for each
-    unfinished answer that this gateway computes for a client of its own. Answers that another gateway has
-    passed on to this one or continues are left out, and so are those whose client has left.
+    unfinished answer that this gateway computes for a client of its own. Left out are answers that another
+    gateway has passed on to this one, answers that another gateway continues, and answers whose client has
+    left.
     """
     return {
         answer.id: keeper.log.size_bytes(answer.id)

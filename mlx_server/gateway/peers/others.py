@@ -224,8 +224,9 @@ class Peers:
 
     @_none_on_error
     async def holding(self, head: Accepted) -> CopyElsewhere | None:
-        """Return a function that reads the answer to the request `head` from the peer that has this answer;
-        None if no peer has it, or if the request itself came from another machine.
+        """Ask all living peers whether they have the answer to the request `head`, which is the first record
+        of this answer in the answer log. Return a function that reads the answer from the peer that has it.
+        Return None if no peer has it, or if another machine has passed the request on to this one.
         """
         if is_passed_on(head):
             return None
@@ -258,12 +259,13 @@ class Peers:
     def _passed_to(
         self, url: str, head: Accepted, asked: Asked, event: str, size_bytes: int
     ) -> CopyElsewhere:
-        """Record that the peer at `url` continues the answer to `head`, emit `event`, and start to copy the
-        peer's records of the answer into this gateway's log. Return a function that sends the answer from the
-        peer to a client.
+        """Record that the peer at `url` continues the answer to the request `head`, write an event with the
+        name `event`, and start to copy the peer's records of the answer into this gateway's log. Return a
+        function that sends the answer from the peer to a client.
 
-        The peer is remembered as a machine that has computed the conversation `asked`. `size_bytes` is the
-        size of the records that the peer was sent.
+        `head` is the first record of the answer in the log. The peer is remembered as a machine that has
+        computed the conversation `asked`. `size_bytes` is the size of the records that the peer was sent; the
+        copy begins after them.
         """
         self._emit(event, "a peer serves it", id=head.id, peer=url)
         self._states[url].sent += 1

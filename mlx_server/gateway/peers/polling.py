@@ -32,7 +32,10 @@ class _Requests(msgspec.Struct):
 
 
 class _Health(msgspec.Struct):
-    """What a gateway's /health says that other gateways read; all its other fields are ignored."""
+    """The fields of a gateway's /health that other gateways read; all its other fields are ignored.
+    `instance` identifies the gateway process. `requests` says how many requests the gateway has in each
+    state, and how many it can run at once (`slots`).
+    """
 
     status: str
     instance: str = ""
@@ -136,6 +139,8 @@ async def poll(peer: Peer, state: PeerState, heard: Heard, clock: Clock) -> None
 
 
 async def wait_until_dead(state: PeerState, clock: Clock, after_s: float) -> None:
-    """Wait until the peer is dead and has not answered for `after_s` seconds."""
+    """Wait until the peer counts as dead in `state`, because it has missed several polls in a row, and until
+    at least `after_s` seconds have passed since the last poll that it answered.
+    """
     while not state.is_dead or clock.now() - state.seen_at < after_s:
         await clock.sleep(POLL_S)

@@ -37,10 +37,11 @@ EVENTS_BYTES = 64 * 1024 * 1024
 def router(
     context: GatewayContext, keeper: AnswerKeeper, mirrored: MirroredAnswers, paths: Container[str]
 ) -> APIRouter:
-    """Return the routes that gateways on other machines call. A gateway can hand over an answer, which
-    `keeper` then continues here, cancel such an answer, and read its records. It can also send copies of the
-    answers that run on its own machine; `mirrored` stores them in case that machine dies. `paths` are the
-    paths of the HTTP API whose answers can be handed over.
+    """Return the routes that gateways on other machines call. Such a gateway can hand over an answer, which
+    `keeper` then continues here. It can cancel this answer, and read the records (the request and the events
+    so far) that this gateway's answer log holds of it. It can also send copies of the records of answers that
+    run on its own machine; `mirrored` stores these copies in case that machine dies. `paths` are the paths of
+    the HTTP API whose answers can be handed over.
     """
     routes = APIRouter(prefix="/v1/streams", include_in_schema=False)  # the API document is for clients
     mlx = context.config.mlx
@@ -122,8 +123,9 @@ async def _check_model(context: GatewayContext, records: Sequence[Record], diges
 
 
 async def _begin(keeper: AnswerKeeper, records: Sequence[Record]) -> None:
-    """Continue the answer with these records here, and wait up to NEWS_S seconds for its first new event. If
-    the answer fails in that time, delete it and raise its error.
+    """Continue on this machine an answer that another machine has passed on, and wait up to NEWS_S seconds
+    for its first new event. `records` are the answer's log records from that machine. If the answer fails in
+    this time, delete it and raise the error: the HttpError with which it failed, or Unavailable.
     """
     answer = await keeper.take_over(records)
     with contextlib.suppress(TimeoutError):

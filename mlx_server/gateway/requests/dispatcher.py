@@ -94,6 +94,11 @@ class Dispatcher:
         """Accept a request and return its ticket. Raises Unavailable if the queue is full, the gateway
         drains, or no engine will start in time.
 
+        `client` is any text that identifies the client; slots are shared fairly between clients. `dialect` is
+        the name of the API that the client uses, for metrics and traces, or GATEWAY_ITSELF for a request of
+        the gateway. `trace` names the request's trace span and the span that it belongs to; with None, no
+        span is recorded.
+
         `resumed` holds the request's ids and the events that its client has received before, after which the
         request continues; without it, the request gets a new id. If `resumed.was_accepted` is True, because a
         gateway has accepted the request before, the request is not refused for any of these reasons.

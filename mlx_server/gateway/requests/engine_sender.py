@@ -1,4 +1,6 @@
-"""Send requests, checks and cancellations to the current engine, once it accepts them."""
+"""Send messages to the current engine: requests, cancellations, and checks. A check asks the engine whether
+it can serve a request that still waits for its turn.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +20,12 @@ Send = Callable[[bytes], None]
 
 
 class EngineSender:
-    """Sends messages to the current engine. Without an engine, messages are dropped, because the request
-    table has them sent again to the next engine.
+    """Sends requests, cancellations and checks to the current engine. Without an engine, requests and
+    cancellations are dropped, because the request table has the unfinished requests sent again to the next
+    engine; checks wait for that engine.
+
+    `tickets` are the unfinished requests to the engine, by their ids. `loaded_models` knows which models the
+    engine has loaded: a check takes longer if the model of its request is not loaded.
     """
 
     def __init__(self, tickets: OpenTickets, loaded_models: LoadedModelTracker) -> None:
@@ -30,8 +36,8 @@ class EngineSender:
         self._send_check: Send | None = None  # set from the engine's first message on
 
     def engine_connected(self, send: Send) -> None:
-        """Send a new engine the checks of the waiting requests, which it can carry out before it is ready to
-        run requests.
+        """Ask a new engine, by one message for each request, whether it can serve the waiting requests. The
+        engine can answer before it is ready to run requests. `send` sends it one frame.
         """
         self._send_check = send
         self.send_checks()
@@ -65,7 +71,10 @@ class EngineSender:
     # --- checks ---
 
     def check(self, request_id: str) -> None:
-        """Have an engine check a waiting request: now, or as soon as an engine accepts checks."""
+        """Have an engine check whether it can serve a waiting request: now, or as soon as an engine is
+        connected and has answered earlier checks. If the engine answers that it cannot, the request fails at
+        once.
+        """
         self._checks.add(request_id)
         self.send_checks()
 

@@ -37,7 +37,8 @@ class DispatcherParts:
 
 class RequestActions:
     """Carries out what the request table decides: sends requests to the engine, cancels them there, and fails
-    them. It also ends the requests' tickets. Times are monotonic seconds.
+    them. It also ends tickets. A ticket is a submitted request as its handler sees it: the handler reads the
+    request's events from it. A ticket that has ended gets no more events, and is counted in the metrics.
     """
 
     def __init__(self, parts: DispatcherParts) -> None:

@@ -176,8 +176,9 @@ class Ticket:
 
 
 def _prompt_tokens(first: TicketEvent | Exception) -> int | None:
-    """Return the length of the prompt in tokens, which the first event of an answer contains; None for any
-    other event.
+    """Return the length of the prompt in tokens if `first`, the first event of a request, is a token of a
+    generation or its end (Done). Return None for any other event (such as an embedding), for an error, and
+    for a token that does not contain the length.
     """
     if isinstance(first, protocol.Done):
         return first.usage.prompt_tokens

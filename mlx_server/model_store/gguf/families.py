@@ -178,8 +178,9 @@ def place_tensors(
     """Return the tensors with their names in mlx-lm, in the order of the file, and the names of the tensors
     that are left out because they belong to an image encoder.
 
-    `layers` is the model's number of layers. Raises UnsupportedGguf if a tensor is missing, unknown or of a
-    wrong shape.
+    `sizes` are the lengths of the model's dimensions, such as its hidden size, from which the right shape of
+    each tensor follows. `layers` is the model's number of layers. Raises UnsupportedGguf if a tensor is
+    missing, unknown or of a wrong shape.
     """
     family = family_of(architecture)
     placed: list[Placed] = []

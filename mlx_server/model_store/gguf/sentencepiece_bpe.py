@@ -62,7 +62,8 @@ def model_parts(metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 def _merges(tokens: list[str], scores: list[float], types: list[int]) -> list[tuple[str, str]]:
     """Return the pairs of pieces that together form another piece. Pairs that form a piece with a higher
-    score come first.
+    score come first. Only tokens whose type in `types` (GGUF's `token_type`) is normal or user-defined count
+    as pieces.
 
     Pairs that form the same piece are ordered by the ids of their parts, so that frequent parts come first.
     """

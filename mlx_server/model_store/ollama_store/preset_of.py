@@ -17,10 +17,15 @@ PLAIN = "{{ .Prompt }}"
 
 
 def preset_of(model: OllamaModel, *, own_template: str) -> tuple[Preset, list[str]]:
-    """Return the model's preset, and sentences about what could not be taken over.
+    """Return the preset of a model in Ollama's store (chat template, system prompt, parameters, messages and
+    licenses), and sentences about what could not be converted: its template, or a renderer of prompts that is
+    built into Ollama.
 
-    `own_template` is the chat template in the file of the weights, or empty. Raises OSError if a file cannot
-    be read, and ValueError if one is too large or not JSON.
+    `own_template` is the chat template in the file of the weights, or empty. If it is not empty, it is used
+    instead of an Ollama template that only passes the prompt on or cannot be translated. The preset then has
+    no template.
+
+    Raises OSError if a file cannot be read, and ValueError if one is too large or not JSON.
     """
     notes: list[str] = []
     template = _text(model, "template")

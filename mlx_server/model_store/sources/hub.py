@@ -70,7 +70,9 @@ def fetch(name: str, source: HubSource, step: ReportStep) -> Path:
     the snapshot in that cache.
 
     For a source with a quantization, only its GGUF file is downloaded, and the path of that file is returned.
-    Raises ModelStoreError if the hub or the disk fails, or a file is damaged.
+    `step` is called with the progress: when the hub is asked for the list of files, twice a second during the
+    download, and before a file is checked. Raises ModelStoreError if the hub or the disk fails, or a file is
+    damaged.
     """
     prepare()
     import huggingface_hub

@@ -35,7 +35,10 @@ class Chunk:
 
 
 def chunks_of(text: str, markdown: bool, max_chars: int = MAX_CHARS) -> list[Chunk]:
-    """Return the chunks of a file's text, in order. Headings are recognized only if `markdown` is True."""
+    """Return the chunks of a file's text, in order; the text of each has at most `max_chars` characters. If
+    `markdown` is True, a heading begins a new chunk, and is stored in the `heading` of the chunks below it.
+    Otherwise, headings are ordinary text.
+    """
     sections = _sections(text) if markdown else [("", text)]
     return [Chunk(heading, body) for heading, section in sections for body in _packed(section, max_chars)]
 

@@ -64,7 +64,8 @@ class OrchestratorSection(Section):
 
     `mode`                        docker, native or off; auto: docker if a Docker engine answers, else native
     `mem_limit`                   the memory of each container, swap included
-    `cycle_interval_s`            how often a cycle runs: LLM health first, then its other phases
+    `cycle_interval_s`            the most seconds between two cycles; in each, the orchestrator checks the
+                                  LLM hosts, and then updates the agents' knowledge
     `health_monitor_interval_s`   how often the LLM hosts are checked between cycles
     `max_concurrent`              the most LLM calls at once
     `knowledge`                   a folder of text for each agent; a single folder is that of the agent `docs`
@@ -77,7 +78,8 @@ class OrchestratorSection(Section):
     `more_api_key`                the key that is sent to those servers
     `mlx_api_url`                 this machine's MLX server; None: worked out from its port
     `mac_llm_url`                 an older name for the MLX server's URL; None: the same as `mlx_api_url`
-    `recovery_webhook_url`        the agent's `POST /recover`; None: worked out from its port
+    `recovery_webhook_url`        the URL of the host agent's `POST /recover`; None: worked out from the host
+                                  agent's port
     `database_url`                a Postgres with pgvector; None: SQLite
     `workers`                     more containers that only work on tasks; they need `database_url`
     `tasks_at_once`               the most tasks that all workers together work on at once

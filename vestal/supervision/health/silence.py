@@ -79,8 +79,8 @@ class UnansweredQuestion:
 
     @property
     def window_s(self) -> float:
-        """Return the seconds from `since`, the time of `before`, to `given_up_at`, the time of `after`: the
-        time for which the change of activity is judged. It is at least 0.001.
+        """Return how many seconds lie between the two readings of the process's activity: `before`, read at
+        `since`, and `after`, read at `given_up_at`. The result is at least 0.001, so never zero.
         """
         return max(self.given_up_at - self.since, 1e-3)
 
@@ -115,9 +115,9 @@ class UnansweredQuestions:
         """Return these questions with one more, asked at `asked_at` and given up at `given_up_at` (monotonic
         seconds). `before` and `after` are the process's activity at these two times.
 
-        If there are earlier questions, the new one is judged from the end of the latest of them: the new
-        one's `since` and `before` are that question's `given_up_at` and `after`. Besides the new question,
-        only the first one and KEPT_QUESTIONS others are kept.
+        The new question's `since` is `asked_at`. But if there are earlier questions, its `since` and `before`
+        are the `given_up_at` and `after` of the latest of them, so that the time between the two questions
+        counts too. Of the earlier questions, the first one and the latest KEPT_QUESTIONS others are kept.
         """
         question = UnansweredQuestion(asked_at, given_up_at, before, after, since=asked_at)
         if not self.questions:
@@ -186,8 +186,9 @@ def evidence_of_work(question: UnansweredQuestion) -> str:
 
 
 def _turns(question: UnansweredQuestion) -> bool:
-    """Return whether the process woke up at least once, and at least TURNING_PER_S times per second, while it
-    left the question unanswered, as it does if its event loop turns. Return False if that is not known.
+    """Return whether the process's event loop seems to turn: during the question's `window_s`, the process
+    woke up at least once, and at least TURNING_PER_S times per second. Return False if the number of its
+    wake-ups is not known.
     """
     before, after = question.before.wakeups, question.after.wakeups
     if before is None or after is None:

@@ -42,7 +42,9 @@ class Kill:
 
 @dataclass(frozen=True)
 class Emit:
-    """Publish an event about the child."""
+    """Publish the event `event`, such as `child_ready`, about the child. `cause` says why it happened, in
+    words for people; `fields` hold details for programs.
+    """
 
     event: str
     cause: str = ""

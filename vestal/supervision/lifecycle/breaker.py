@@ -99,8 +99,8 @@ class Breaker:
         return counted
 
     def ran_stably(self) -> Breaker:
-        """Forget past openings, because the child ran for long enough. The next opening is a short one
-        again.
+        """Return the breaker without its failures and past openings, because the child ran for long enough.
+        Its next opening is a short one again. A breaker that is not closed is returned unchanged.
         """
         return replace(self, opens=0, failures=0) if self.state is BreakerState.CLOSED else self
 

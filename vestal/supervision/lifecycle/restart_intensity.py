@@ -1,4 +1,6 @@
-"""OTP's restart intensity, with weights: a limit on the restarts within a sliding window. Pure."""
+"""A limit on the restarts within a sliding window of time, like OTP's restart intensity. Unlike in OTP, a
+restart may count as less than one: each has a weight. Pure.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ class Intensity:
 
     @property
     def times(self) -> tuple[float, ...]:
-        """Return the times of the past restarts."""
+        """Return the times (monotonic seconds) of all restarts in `restarts`, oldest first. Those older than
+        the window are among them until the next `add` leaves them out.
+        """
         return tuple(at for at, _ in self.restarts)
 
     def add(self, now: float, weight: float = 1.0) -> Intensity:
@@ -44,5 +48,7 @@ class Intensity:
         return tuple(at for at, _ in self.recent_restarts(now))
 
     def recent_restarts(self, now: float) -> tuple[tuple[float, float], ...]:
-        """Return the time and weight of each restart that is within the window."""
+        """Return the time and the weight of each restart that is less than `window_s` seconds old at `now`.
+        The weight is what the restart counts toward `max_restarts`.
+        """
         return tuple((at, weight) for at, weight in self.restarts if now - at < self.window_s)

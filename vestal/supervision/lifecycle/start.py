@@ -1,4 +1,7 @@
-"""Start a child: the one check before every launch, the launch, and becoming ready. Pure."""
+"""Decide about the start of a child: whether it may be launched now, and which state it has when it is
+launched and when it is ready. Pure: the functions return new states and actions, such as the launch, which
+the caller carries out.
+"""
 
 from __future__ import annotations
 

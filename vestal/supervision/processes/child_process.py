@@ -114,8 +114,9 @@ class ChildProcess:
     async def launch_beside(
         self, spec: ChildSpec, more_env: Callable[[], Mapping[str, str]]
     ) -> ProcessHandle:
-        """Launch a process in addition to the child's, such as a successor, and return it. Raises LaunchError
-        with the reason, and nothing else, if anything fails.
+        """Launch a process as `spec` says, such as a successor, and return its handle. The child's present
+        process, if there is one, stays the child's process. Any failure is raised as a LaunchError with the
+        reason.
 
         `more_env` returns environment variables that are added to those of the spec. It is called once the
         spec's `before_launch` has returned.

@@ -2,8 +2,8 @@
 BSD.
 
 Both work for children and for other processes. Where the kernel has neither (Linux before 5.3, some
-sandboxes), the process is looked up 50 times a second. Without a free descriptor, the kernel's means are
-tried again as often. Nothing here reaps a process.
+sandboxes), the process is looked up 50 times a second. If no file descriptor is free for a pidfd or kqueue,
+opening one is tried again 50 times a second instead. Nothing here reaps a process.
 """
 
 from __future__ import annotations

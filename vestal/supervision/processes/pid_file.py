@@ -40,7 +40,9 @@ class KeptPidFile(KeptFile):
         super().__init__(path, "pid_file")
 
     def write_identity(self, identity: ProcessIdentity) -> OSError | None:
-        """Replace the file, and return the error if that is not possible now."""
+        """Replace the content of the file by `identity`. Return None, or the error if the file cannot be
+        written now: it then stays as it was, and the next call of `keep` tries again.
+        """
         return self.write(_text_of(identity))
 
     def remove_if_of(self, pid: int) -> None:

@@ -41,8 +41,8 @@ def has_ended(pid: int) -> bool:
 
 
 def _read_start_time(pid: int) -> float | None:
-    """Return the start time; None if there is no such process, or only a zombie. Raises OSError if nothing
-    can be read now.
+    """Return when the process started: in seconds since boot on Linux, and since 1970 elsewhere. Return None
+    if there is no such process, or only a zombie. Raises OSError if nothing can be read now.
     """
     if sys.platform == "linux":
         return _linux_start_time(pid)

@@ -31,10 +31,9 @@ class DraftBatch(GenerationBatch):
     request's own sampler draws at that position, after its own logits processors. So answers are the same as
     in a batch without drafts, as far as the arithmetic of a longer step is the same. While `may_guess` is
     False, steps are plain: no tokens are drafted or verified. `last_was_plain` tells whether the last step
-    was plain. The caller of `next` records in `costs` how long plain steps take. `counts`, `begin_step` and
-    `draft_model` are the arguments of `over`: the numbers of drafted and of accepted tokens, a function that
-    is called before each step, and the model that drafts if a request's own text and grammar suggest no
-    tokens.
+    was plain. The caller of `next` records in `costs` how long plain steps take. `counts` has the numbers of
+    drafted and of accepted tokens. `begin_step` is called before each step, with the number of tokens that
+    the step computes. `draft_model` drafts for a request if its own text and grammar suggest no tokens.
     """
 
     drafters: dict[int, Drafter]
@@ -172,12 +171,13 @@ class DraftBatch(GenerationBatch):
         return [part for part in self.logits_processors[row] or () if isinstance(part, DraftRules)]
 
     def _own_draft(self, row: int, drawn: int, length: int, by_model: int) -> Draft:
-        """Return a draft for the request in `row`, made without the draft model, to follow `drawn`, the token
-        that the request has drawn last. It has at most `length` tokens from the request's text and grammar.
+        """Return the draft that a request's own text and grammar suggest, without the draft model. It follows
+        `drawn`, the token that the request in `row` has drawn last, and is empty if they suggest nothing.
 
-        `by_model` is how many tokens the draft model may draft if this draft is empty. If `length` is 0, this
-        draft has at most `by_model` tokens: those that the grammar forces, and none from the text. Unless
-        both numbers are 0, the grammar advances by `drawn`, because it must also check the model's draft.
+        `length` is the most tokens of this draft, and `by_model` the most that the draft model may draft
+        afterward if this draft is empty. If `length` is 0, the text is not used, and this draft has at most
+        `by_model` tokens that the grammar forces. If both numbers are 0, the draft is empty. Otherwise, the
+        grammar advances by `drawn`, so that it can check what the draft model drafts after `drawn`.
         """
         if not (length or by_model):
             return Draft()

@@ -14,7 +14,7 @@ class Rewindable(Protocol):
     """A sampler or logits processor whose state advances with each call, and can be rewound."""
 
     def rewind(self, calls: int) -> None:
-        """Undo the last `calls` calls."""
+        """Restore the state that this sampler or logits processor had before its last `calls` calls."""
 
 
 @runtime_checkable
@@ -37,6 +37,6 @@ class DraftRules(Protocol):
         """
 
     def allowed(self, guessed: Sequence[int]) -> list[int]:
-        """Return the tokens at the start of `guessed` that this processor allows after the token with which
-        `draft_after` was last called. The processor does not advance.
+        """Return the longest beginning of `guessed` whose tokens this logits processor allows after the token
+        that was last passed to `draft_after`. The processor's state does not change.
         """

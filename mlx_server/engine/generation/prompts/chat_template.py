@@ -82,8 +82,9 @@ class ChatTemplate:
         pictures: Sequence[Picture],
         marker: str,
     ) -> str:
-        """Return the text of a chat, in which each image marker that the template has written is replaced by
-        the text of the image's tokens. `marker` is the text of an image marker.
+        """Return the text of a chat with images. `arguments` are options and variables for the template. The
+        template writes the text `marker` in the place of each image. Each marker is replaced by the text of
+        the tokens that represent the image; `pictures` are the images in the order of their markers.
 
         If the template does not understand content parts, the chat is rendered again with markers written
         into the messages. Raises RequestError if the number of markers is not the number of pictures, and

@@ -35,11 +35,12 @@ class PromptMaker:
     because it takes up to seconds.
 
     `templates` is the process that renders chat templates; None if the model's chats are not rendered by a
-    template. With `renders_to_tokens`, the tokenizer's class itself renders chats to token ids. `token_rows`
-    is how many tokens the model has weights for; None if unknown. `call_markers` are the texts that the model
-    writes before and after its calls. `needs` is what the model's template requires of a conversation, and
-    `needs_of_others` caches the needs of templates that requests brought with them. `images` reads the images
-    of requests; None if the model reads text only or its vision is not served, for the reason `no_images`.
+    template. With `renders_to_tokens`, the tokenizer's class itself renders chats to token ids.
+    `context_tokens` is the length of the model's context. `token_rows` is how many tokens the model has
+    weights for; None if unknown. `call_markers` are the texts that the model writes before and after its tool
+    calls. `needs` is what the model's template requires of a conversation, and `needs_of_others` caches the
+    needs of templates that requests brought with them. `images` reads the images of requests; None if the
+    model reads text only or its vision is not served, for the reason `no_images`.
     """
 
     tokenizer: Any

@@ -1,6 +1,7 @@
 """Describe tools in a system message, for models whose chat template has no place for tools. Pure.
 
-Many models were trained with this text and these tags.
+The message asks the model to write each call as JSON, with a name and arguments, between the tags
+`<tool_call>` and `</tool_call>`. Many models were trained with calls in this form.
 """
 
 from __future__ import annotations

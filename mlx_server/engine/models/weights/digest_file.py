@@ -28,7 +28,8 @@ class DigestFile:
 
     def get(self, file: Path) -> FileDigest | None:
         """Return the digest that was last recorded for `file`; None if there is none. The file may have
-        changed since, so the caller must compare its stamp with the digest's.
+        changed since, so the caller must check whether its size, modification time and inode still are those
+        in the `stamp` of the digest.
         """
         with self._lock:
             return self._read().get(str(file))

@@ -137,9 +137,10 @@ class Verification:
             self._report_damage(file, found, str(file.sha256))
 
     def _report_damage(self, file: UsedFile, found: str, recorded: str) -> None:
-        """Record that the file's sha256 is `found` instead of `recorded`, so that the next load compares the
-        file before it uses it. Add all models that use the file to those that `take_damaged` returns, and
-        wake the scheduler, which unloads them.
+        """Record the file as damaged, because its sha256 is `found` instead of `recorded`. Unless the file is
+        replaced, its next load will read the whole file and compare its sha256 with the recorded one before
+        using it. Add all models that use the file to those that `take_damaged` returns, and wake the
+        scheduler, which unloads them.
 
         Several models may use the file, because models with adapters use their base model's files.
         """

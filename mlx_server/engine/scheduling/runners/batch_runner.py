@@ -37,8 +37,10 @@ class BatchRunner(Runner):
 
     @abstractmethod
     def _job(self, request: Request, now: float) -> BatchJob:
-        """Return the `BatchJob` that tokenizes and computes the texts of a request. Raises RequestError if
-        the request is invalid, or needs another kind of model.
+        """Return the `BatchJob` that tokenizes the texts of a request, then computes their vectors or scores.
+        `now` is the time at which the job begins, in seconds on the scheduler's clock; the answer reports how
+        long the job took. Raises RequestError if the request is invalid, or needs another kind of model than
+        this runner's.
         """
 
     def check(self, op: Generate) -> Future[PreparedPrompt]:

@@ -54,10 +54,10 @@ class PromptSteps:
             yield self._read_images(request)
 
     def _next_to_score(self) -> Request | None:
-        """Return the request in preparation for which log-probabilities of the prompt's own tokens can be
-        computed at this time; of several, the one that has been in preparation longest. Return None if there
-        is none. They can be computed if the request asks for them, some are still missing, and the vocabulary
-        has been read.
+        """Return the first request in preparation whose prompt can be scored at this time; None if there is
+        none. A prompt can be scored if the request asks for the log-probabilities of the prompt's tokens, if
+        some of them are still missing, and if the vocabulary, which gives the bytes of each token, has been
+        read.
         """
         preparing = self._requests.select(RequestStatus.PREPARING, model=self._model)
         return next((request for request in preparing if request.jobs.can_score), None)

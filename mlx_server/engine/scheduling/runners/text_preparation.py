@@ -58,8 +58,9 @@ class TextPreparation:
     cached prefix, and computing the images or the log-probabilities of the prompt. The owner must call
     `close`.
 
-    `begin` calls `reserve_memory`. An answer is ended when more than `max_repeated_tokens` tokens at its end
-    are equal; 0 allows any number. With `kv`, keys and values are quantized. A prompt with images is
+    `begin` calls `reserve_memory`, which reserves memory for the request's keys and values and its images, or
+    raises an error that `begin` passes on. An answer is ended when more than `max_repeated_tokens` tokens at
+    its end are equal; 0 allows any number. With `kv`, keys and values are quantized. A prompt with images is
     processed in slices of `step_tokens` tokens.
 
     All work for one request that does not use MLX runs within `request_fence.confined`, so that an error in

@@ -272,9 +272,9 @@ def draft_model_of(language_model: LanguageModel, prefill_step_tokens: int) -> D
 
 
 def _is_worth_a_snapshot(at: Prefilled, shared: int) -> bool:
-    """Return whether another request could continue from a snapshot taken at this point of a prompt.
-
-    A request with the same prompt can continue from before the prompt's last token. A request that shares
-    only the first `shared` tokens can continue from there.
+    """Return True if a snapshot of the model's state after the first `at.done` tokens of a prompt is worth
+    taking, because another request may continue from it. This is so at two points: before the prompt's last
+    token, for a request with the same prompt, and after the first `shared` tokens, for a prompt that begins
+    with the same `shared` tokens and then differs.
     """
     return at.done in (at.total - 1, shared)

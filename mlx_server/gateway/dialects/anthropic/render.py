@@ -32,8 +32,10 @@ def whole_message(
 
 
 class MessageEvents:
-    """Writes one answer as server-sent events, in the order that Anthropic prescribes (an
-    `AnswerRenderer`). Only the tool calls that `rules` accept are written as calls; NO_RULES accepts all.
+    """An `AnswerRenderer` that writes one answer as server-sent events, in the order that Anthropic
+    prescribes. `rules` choose which of the model's tool calls are written as calls; NO_RULES accepts all. A
+    call of a function that is not allowed is written as text, and calls beyond the permitted number are left
+    out.
     """
 
     def __init__(self, answer_id: str, model: str, prompt_tokens: int, rules: CallRules = NO_RULES) -> None:

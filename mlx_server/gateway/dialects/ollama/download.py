@@ -226,7 +226,9 @@ def _step(report: dict[str, Any], digest: str) -> dict[str, Any]:
 
 
 def _parsed(line: bytes) -> dict[str, Any]:
-    """Return the JSON object on a line of the program's output; an empty dict if the line is not one."""
+    """Return the JSON object in `line`, which the model store's program has printed; an empty dict if the
+    line is not a JSON object.
+    """
     try:
         report = json.loads(line)
     except ValueError:

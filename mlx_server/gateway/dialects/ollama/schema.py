@@ -78,9 +78,12 @@ class ModelBody(Body):
 class TextBody(ModelBody):
     """The fields that /api/chat and /api/generate have in common.
 
-    With `truncate` (the default), a prompt that is longer than the context is shortened. With `shift` (the
-    default), Ollama drops old tokens when the context fills up during an answer; this server shortens the
-    prompt before the answer instead.
+    With `truncate` (the default), a prompt that is longer than the context is shortened; otherwise the
+    request is refused. `shift` (also on by default) has an effect only with `truncate`. In Ollama, `shift`
+    drops old tokens when the context fills up during an answer. Here, an answer ends when the context is
+    full, and `shift` makes room before: a prompt that is shortened leaves room for `num_predict` tokens, but
+    for no more than an eighth of the context. Without `shift`, room for one token is enough, and a prompt of
+    /api/generate that is too long is refused.
     """
 
     options: Options | None = None

@@ -27,9 +27,12 @@ STREAM_END = server_sent_events.frame(b"[DONE]")
 class AnswerShape:
     """The differences between the objects of /v1/chat/completions and of /v1/completions.
 
-    `whole_content` and `chunk_content` return the fields of a choice that hold a part of the answer. A stream
-    begins with a chunk that holds `first_content` (None: no such chunk) and ends with one that holds
-    `empty_content`, which is also used as a keep-alive.
+    An answer is written as one object, or streamed in several chunks. `whole_content` and `chunk_content` are
+    functions that return the fields of a choice that hold a whole answer, or the part of an answer in one
+    chunk. `first_content` and `empty_content` are such fields themselves: the first chunk of an answer holds
+    `first_content` (None: there is no such chunk), and its last chunk and each keep-alive hold
+    `empty_content`. `logprobs` is a function that returns the log probabilities of tokens in the endpoint's
+    form.
     """
 
     id_prefix: str

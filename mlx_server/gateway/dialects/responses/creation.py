@@ -169,11 +169,13 @@ class Responses:
     async def _prepare(
         self, body: CreateBody, client: HTTPConnection, find: Find
     ) -> tuple[tuple[bytes, ...], Translated]:
-        """Return the items of the conversation that the body continues, as JSON lists, and the translated
-        body. Raises GatewayError if the body is refused.
+        """Return the conversation that the body continues, and the translated body. The conversation is
+        empty, or holds for each of its responses, oldest first, a JSON list of the input items and one of the
+        output items. Raises GatewayError if the body is refused.
 
         `find` returns the earlier response that the body's `previous_response_id` names, or None. `client` is
-        the client's connection. Its ASGI scope holds the request's share of the memory for bodies, and the
+        the client's connection. The memory for images that the body names by URL is added to this request's
+        share of the memory limit for all request bodies; the ASGI scope of `client` holds that share, and the
         source of the request's random numbers.
         """
         body.check()
@@ -198,8 +200,9 @@ class Responses:
         return earlier, await translated(client, translation, added_bytes=sum(map(len, earlier)))
 
     def previous(self, body: CompactBody, find: Find) -> StoredResponse | None:
-        """Return the response that the body continues; None if it continues none. Raises BadRequest if that
-        response is unknown or still running.
+        """Return the response that the body's `previous_response_id` names; None if the body names none.
+        `find` returns the response with the id that it is given, or None if the caller has no such response.
+        Raises BadRequest if `find` returns None, or if the response is still running.
         """
         if not body.previous_response_id:
             return None

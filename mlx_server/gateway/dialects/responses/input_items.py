@@ -101,11 +101,13 @@ def read_input(
     new_id: Callable[[str], str],
     stored_item: Callable[[str], Item | None],
 ) -> InputItems:
-    """Check and return the items of `input`, which follow the `earlier` items of the conversation. Raises
-    BadRequest if an item is wrong, and NotFound if a reference names an unknown item.
+    """Check `given`, the value of the body's field `input`, and return its items in the form in which they
+    are stored. A string stands for one message of the user, and None for no items. Raises BadRequest if an
+    item is wrong, and NotFound if a reference names an unknown item.
 
-    `new_id` makes an id with the prefix that it is given. `stored_item` returns the item that an
-    `item_reference` names, or None.
+    `earlier` are the items of the conversation before the input. They are not returned, but the input may
+    hold the outputs of their tool calls. `new_id` returns a new id that begins with the given prefix.
+    `stored_item` returns the item that an `item_reference` names, or None.
     """
     if given is None:
         return InputItems()

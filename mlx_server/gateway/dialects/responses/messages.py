@@ -122,8 +122,10 @@ class _Messages:
                 self.add({"role": "user", "content": COMPACTED + _summary(item)})
 
     def _content(self, item: Item, content: str | Sequence[Item]) -> Content:
-        """Return the content of a message or of a function's output. Raises BadRequest if an image cannot be
-        used.
+        """Return `content` as the content of a chat message: a string, or a list of parts if it holds images
+        that the model sees. `content` is what a message says, or what a tool call has returned; it belongs to
+        `item`, whose type and role decide whether the model sees its images. Raises BadRequest, which names
+        the item's id, if an image cannot be used.
         """
         if isinstance(content, str) or not self._images.reads_in(_role_of(item)):
             return _text(content)

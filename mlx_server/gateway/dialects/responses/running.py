@@ -23,10 +23,12 @@ comments, and gives up after 300 s without an event."""
 
 
 class ResponseRun:
-    """One response, from its submission to its end. `events` must not have produced any event yet.
+    """One response, from the submission of its request to its end. `answers` delivers the parts of the answer
+    as the engine generates them, and `events` makes the response's events from these parts. `events` must not
+    have produced any event yet.
 
-    With `is_streamed`, each part of the answer produces events as it arrives. Otherwise the whole answer
-    produces only the few events that are needed.
+    With `is_streamed`, each part of the answer produces events as it arrives. Otherwise, all parts are joined
+    when the answer is complete, and produce events only once, so that fewer events are stored.
     """
 
     def __init__(

@@ -10,8 +10,9 @@ the engine, because any of them may have caused the death:
 
 **A kill by an unknown sender** (SIGKILL, SIGTERM) is weak evidence, because the sender most likely knew
 nothing about the request. Successive kills are counted as long as each of them meets the request at exactly
-the same place: the client has the same number of tokens, and the same part of the model is loaded and of the
-prompt is processed. A kill at another place starts the count anew; a new token ends it:
+the same place: the client has the same number of tokens, the same part of the model is loaded, and the same
+part of the prompt is processed. A kill at another place counts as the first of a new series. When the request
+gets a new token, the count returns to 0 at once, without waiting for another kill. The count has two limits:
 
 - after KILLS_TO_RUN_ALONE such kills, the request runs alone, after the others;
 - after KILLS_TO_FAIL such kills that met it while it ran alone, it fails.
@@ -53,10 +54,10 @@ class CrashHistory:
     """Records the deaths of engines while they ran one request, and decides whether the request may continue.
 
     `strikes` counts, up to two, the engines that died by their own fault, such as a crash. `kills_in_a_row`
-    counts successive kills of engines by an unknown sender between which the request made no progress. At
-    each of these kills, the client had the same number of tokens, and the engine had done the same part of
-    the work for the next token, which is to load the model and to process the prompt. `kills_alone` counts
-    those of these kills during which the request ran alone.
+    counts successive kills of engines by an unknown sender that met the request at exactly the same place:
+    the client had the same number of tokens, the same part of the model was loaded, and the same part of the
+    prompt was processed. `kills_alone` counts how many of these kills came while the engine ran no other
+    request.
     """
 
     def __init__(self) -> None:

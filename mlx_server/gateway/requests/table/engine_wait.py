@@ -22,8 +22,8 @@ start timeout."""
 
 @dataclass(frozen=True)
 class RequestLimits:
-    """The limits of each lane: how many requests run and wait, and how long a request waits without an
-    engine.
+    """The limits of each lane: how many of its requests run and wait at most, and how long a request waits
+    without an engine. A lane is a class of requests with slots and a queue of its own, such as embeddings.
 
     A new request waits `max_wait_s`. A request that ran before waits `parked_wait_s`, because its client may
     already have a part of the answer.

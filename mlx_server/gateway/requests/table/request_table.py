@@ -39,7 +39,7 @@ class RequestTable:
 
     @property
     def max_running(self) -> int:
-        """Return how many requests of each lane may run at once."""
+        """Return how many requests of each lane (a class such as embeddings) may run at once."""
         return self._limits.max_running
 
     def get(self, request_id: str) -> RequestLifecycle | None:
@@ -107,7 +107,7 @@ class RequestTable:
         return self._start_waiting()
 
     def engine_lost(self, now: float) -> None:
-        """Park all requests that ran on an engine whose connection has closed."""
+        """Make all running requests wait for the next engine, because their engine's link has closed."""
         self._engine_gone(now)
         for request, _ in self._requests.values():
             if request.phase is RequestPhase.RUNNING:

@@ -1,4 +1,7 @@
-"""The template process of one model, which is started ahead of need, and restarted after it has died."""
+"""Render the chat templates of one model's requests in a separate process, because Python cannot limit how
+much time or memory a template takes. The process can be started ahead of need, and is restarted after it has
+died.
+"""
 
 from __future__ import annotations
 

@@ -124,8 +124,8 @@ def make_environment() -> jinja2.Environment:
 
 
 class Renderer:
-    """Renders templates to texts of at most `max_chars` characters. The templates used last are kept
-    compiled.
+    """Renders templates to texts. For a text of more than `max_chars` characters, `answer` returns TOO_LONG
+    instead of the text. The four templates that were used last are kept compiled.
     """
 
     def __init__(self, max_chars: int) -> None:
