@@ -4,8 +4,9 @@ time.
     python -m benchmarks.agent.recovery [ROUNDS]
 
 The stack is complete and runs without containers: gateway, engine with its models, orchestrator, and the
-service `nightly`, which does long knowledge work at night. The callers are connections of a separate process.
-It sends all requests before it reads an answer, so that the agent is measured and not a slow client.
+service `nightly`, which indexes the agents' knowledge folders at night and is otherwise idle. The callers are
+connections of a separate process. It sends all requests before it reads an answer, so that the agent is
+measured and not a slow client.
 """
 
 from __future__ import annotations

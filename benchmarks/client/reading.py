@@ -19,9 +19,9 @@ class Answer:
     and a digest of embeddings in place of the vectors.
 
     `finished` means that the server reported the answer's end, and `reason` is the finish reason that it
-    gave. `tokens` is the number of generated tokens, and `ids` has the ids that the messages gave the answer.
-    `fault` says what failed, "" if nothing did. `pieces_at` has the monotonic times at which the parts of the
-    text arrived.
+    gave. `tokens` is the number of generated tokens. `ids` has the ids that the server's messages contain for
+    this answer; a correct server uses one id. `fault` says what failed, "" if nothing did. `pieces_at` has
+    the monotonic times at which the parts of the text arrived.
     """
 
     text: str = ""

@@ -53,7 +53,7 @@ def frame_of(event: Event, take: Callable[[Op], None]) -> bytes:
     """Encode `event` as a frame of the protocol between engine and gateway.
 
     If the event cannot be encoded, for example because it is too large, return a frame that fails the event's
-    request instead, and pass an operation that cancels the request to `take`. Raises ProtocolError if the
+    request instead, and call `take` with an operation that cancels this request. Raises ProtocolError if the
     event cannot be encoded and belongs to no request.
     """
     try:

@@ -95,7 +95,9 @@ class ChildEvents:
         self._fail_at_once(entry, Failure(LATE, failures.detail(entry.cause)))
 
     def health_failed(self, entry: Entry) -> None:
-        """Count a failure, because the process hangs. The supervisor then terminates the process."""
+        """Count a failure of the service: its process has failed so many health checks that it counts as
+        hanging, and the supervisor terminates it next. `entry` is the journal entry that says so.
+        """
         self._fail_at_once(entry, Failure(HUNG, failures.detail(entry.cause or "no answer")))
 
     def child_restarting(self, entry: Entry) -> None:

@@ -208,10 +208,10 @@ class OllamaController:
         await self._start_child(cause)
 
     async def control_through_owner(self, action: str, cause: str) -> None:
-        """Carry out `action` (`start` or `restart`) through the program that starts and restarts Ollama, such
-        as Homebrew. If there is none, end the server that runs, if any, and start the agent's own; `cause` is
-        recorded as the reason. Do nothing if the agent's own server runs, or if `action` is `start` and any
-        server runs. Raises NotPossible if the agent may not control Ollama, or a command fails.
+        """Do nothing if the agent's own server runs, or if `action` is `start` and any server runs. Otherwise
+        carry out `action` (`start` or `restart`) through the program that starts and restarts Ollama, such as
+        Homebrew. If there is none, end the server that runs, if any, and start the agent's own. `cause` is
+        recorded as the reason. Raises NotPossible if the agent may not control Ollama, or a command fails.
         """
         owner = await self._discovery.owner(self.pid, fresh=True)
         if owner.kind is not OwnerKind.OURS and not (action == "start" and owner.runs):

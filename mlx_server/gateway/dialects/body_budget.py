@@ -38,7 +38,7 @@ class BodyBudget:
 
     @property
     def is_wanted(self) -> bool:
-        """Return whether a request waits for a share."""
+        """Return whether a request waits for its share of the memory for bodies."""
         return bool(self._waiting)
 
     async def take(self, share_bytes: int) -> None:

@@ -11,10 +11,10 @@ from vestal.supervision.lifecycle.child_state import ChildState
 
 @dataclass(frozen=True)
 class Launch:
-    """Launch a process of the child, and send Launched or LaunchFailed, with the same `run`, to the
-    lifecycle.
+    """Launch a process for the child (a supervised service, which has one process after another). Then send
+    Launched or LaunchFailed, with the same `run`, to the lifecycle.
 
-    `run` is the number of the process among those that the child has had under this supervisor, from 1.
+    `run` counts the child's processes under this supervisor, from 1.
     """
 
     run: int

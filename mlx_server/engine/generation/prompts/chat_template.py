@@ -57,10 +57,12 @@ class ChatTemplate:
     def render(
         self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, arguments: dict[str, Any]
     ) -> str | Sequence[int]:
-        """Return the text of a chat, or its token ids if the tokenizer's class renders to tokens.
+        """Return the text of a chat; or its token ids, if the model's tokenizer class encodes chats itself
+        (`renders_to_tokens`).
 
         `arguments` are options and variables for the template. Raises TemplateError if the template refuses
-        the chat, exceeds a limit, or its process dies; a tokenizer's class may raise any exception.
+        the chat or exceeds a limit, or if the process that renders it dies. A tokenizer class may raise any
+        exception.
         """
         if self.process is None:
             tokenize = self.renders_to_tokens
