@@ -82,8 +82,8 @@ def parse(text: str) -> tuple[yaml.Node | None, Any]:
 
 
 class _Loader(yaml.SafeLoader):
-    """Reports a value that cannot be converted as an error of its line. PyYAML itself raises ValueError,
-    KeyError and others, without a line.
+    """A YAML loader that raises, for a value that it cannot convert, an error with the value's line. PyYAML
+    itself raises ValueError, KeyError and others, without a line.
     """
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Hashable:

@@ -72,10 +72,12 @@ class Need:
     """The memory that a model to be loaded, or a request, needs.
 
     `staying` is the loaded model that the request runs on; None for a model to be loaded. `shared` is the id
-    of loaded weights that a model to be loaded will share; "" if there are none. Neither may be unloaded to
-    meet the need. `bytes` must be reserved in addition to what is held and reserved at this time.
-    `alone_bytes` would be needed if only the model `staying` were loaded and had no other requests; that
-    model's own memory is not included.
+    of loaded weights that a model to be loaded will share; "" if there are none. The model `staying` and
+    the weights `shared` may not be unloaded to meet the need.
+
+    `bytes` must be reserved in addition to what is held and reserved at this time. `alone_bytes` would have
+    to be reserved if there were no other requests, and no model but `staying` were loaded (or none, if it is
+    None); the memory of `staying` itself is not included.
     """
 
     bytes: int

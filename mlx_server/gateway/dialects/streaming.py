@@ -37,7 +37,8 @@ SSE = server_sent_events.MEDIA_TYPE
 
 
 class AnswerRenderer(Protocol):
-    """Writes the parts of a streamed answer in one dialect. Pure, with state between the parts.
+    """Writes the parts of a streamed answer in one dialect. It does no I/O, but it remembers what it has
+    written.
 
     A frame is what the dialect's clients read as one unit: a line of NDJSON, or a server-sent event with the
     empty line after it. Each method returns the frames to send, of which there may be none.

@@ -253,9 +253,7 @@ def _first(cuts: Sequence[_Cut], fits: Callable[[_Cut], bool]) -> _Cut | None:
 
 
 def _room_for_answer(op: Generate, context_tokens: int) -> int:
-    """Return the minimum number of tokens of the context that a shortened prompt must leave for the
-    answer.
-    """
+    """Return the minimum number of the context's tokens that a shortened prompt leaves for the answer."""
     if not op.shift:
         return 1
     share = max(context_tokens // ANSWER_SHARE, 1)
