@@ -102,7 +102,7 @@ def load(env: Mapping[str, str] | None = None) -> Config:
         max_unfinished_tasks=values.number("VESTAL_MAX_UNFINISHED_TASKS", 1000, 1, 1_000_000),
         embed_batch=values.number("VESTAL_EMBED_BATCH", 32, 1, 512),
         max_answer_tokens=values.number("VESTAL_MAX_ANSWER_TOKENS", 256, 1, 32768),
-        context_tokens=values.number("VESTAL_CONTEXT_TOKENS", 4096, 512, 1_048_576),
+        context_tokens=values.number("VESTAL_CONTEXT_TOKENS", 4096, 512, 16_777_216),
         nightly_hour=values.number("NIGHTLY_HOUR", 3, 0, 23),
     )
     if not config.mlx_urls and not config.ollama_urls:

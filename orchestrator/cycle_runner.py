@@ -92,7 +92,7 @@ class CycleRunner:
         """Run one cycle: check health, run the planned phases, store the cycle's record, and return it.
         `trigger` says in words why the cycle runs.
         """
-        started, container = time.time(), self._container
+        began, container = time.monotonic(), self._container
         backends = await container.board.check_llm_services_health()
         self._wake.clear()  # the cycle works with the result of this check
         self._trigger = "interval"
@@ -105,13 +105,15 @@ class CycleRunner:
             "notices": container.take_notices(),
         }
         await asyncio.to_thread(container.search.release_idle_memory)
-        finished = time.time()
+        # The wall clock may have been set meanwhile: a cycle took -3600 s.
+        duration_s, finished = time.monotonic() - began, time.time()
+        started = finished - duration_s
         cycle_id = await asyncio.to_thread(container.cycles.add, started, finished, trigger, record)
         self.cycles += 1
         self.last = {
             "id": cycle_id,
             "finished_at": finished,
-            "duration_s": round(finished - started, 3),
+            "duration_s": round(duration_s, 3),
             **record,
         }
         emit(

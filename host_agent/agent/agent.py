@@ -16,14 +16,17 @@ from host_agent.agent.components import Components, build
 from host_agent.agent.handed_over import HandedOver
 from host_agent.history.store import newest_sample_at
 from host_agent.journal import Journal
+from host_agent.services import ORCHESTRATOR
 from host_agent.services.docker.docker_api import DockerApi
 from host_agent.services.mlx.service import GATEWAY
 from host_agent.services.ollama import OllamaService
+from host_agent.upgrade import leftovers
 from host_agent.upgrade.request_file import UpgradeRequest
 from host_agent.watchdog.child import AgentRestarter, take_sockets_back
 from vestal.best_effort.files import KeptFile
 from vestal.config import Config
 from vestal.supervision import SupervisionError
+from vestal.supervision.processes.identity import boot_id
 
 log = logging.getLogger("vestal")
 
@@ -80,6 +83,8 @@ class Agent:
             await components.watchdog.start()
             self._record_start(journal, components, last_alive_at)
             await components.supervisor.start()
+            if not handed_over.report:  # an upgrade does this itself, and reports it
+                await _stop_unwanted(self._config, components, journal)
             await _adopt_or_start_ollama(components.ollama, journal)
             loops = BackgroundLoops(self._config, self._token, journal, components, self._kept_files)
             loops.start()
@@ -96,7 +101,7 @@ class Agent:
     def _record_start(self, journal: Journal, components: Components, last_alive_at: float) -> None:
         decision = components.mode_decision
         fields: dict[str, Any] = {"mode": str(decision.mode), "port": self._config.agent.port}
-        fields["booted_at"] = round(psutil.boot_time(), 1)
+        fields |= {"booted_at": round(psutil.boot_time(), 1), "boot_id": boot_id()}
         if last_alive_at:
             fields["last_alive_at"] = round(last_alive_at, 1)
         journal.record("agent", "agent_started", decision.why, **fields)
@@ -109,6 +114,17 @@ def _last_alive_at(journal: Journal) -> float:
     """
     events = [float(entry["ts"]) for entry in journal.newest(1)]
     return max([*events, newest_sample_at(journal)])
+
+
+async def _stop_unwanted(config: Config, components: Components, journal: Journal) -> None:
+    """Stop the services that an earlier agent left running and that this agent does not run, such as a native
+    orchestrator if it runs in containers now. A failure is logged, not raised: the agent starts anyway.
+    """
+    try:
+        for line in await leftovers.stop_unwanted(config, components.supervisor):
+            journal.record(ORCHESTRATOR, "service_not_wanted", line)
+    except Exception:  # such as a process that outlives SIGKILL, or another user's
+        log.exception("What an earlier agent left running could not be stopped")
 
 
 async def _adopt_or_start_ollama(ollama: OllamaService, journal: Journal) -> None:

@@ -95,7 +95,8 @@ async def build(
     # The services. Ollama requests recovery passes, which are built below because they need the services.
     sockets = handed_over.sockets()
     history = History(journal, HistoryStore(journal), config.supervision.health_interval_s)
-    mlx = MlxService(config, session, gateway, sockets, history.on_health)
+    watchdog = AgentWatchdog(config, restarter, service_manager.managers(config.home)[0].name, journal.append)
+    mlx = MlxService(config, session, gateway, sockets, history.on_health, watchdog.keep_sockets)
 
     def on_child_event(event: Event) -> None:
         journal.append(event)
@@ -111,7 +112,6 @@ async def build(
         passes.request(reason)
 
     ollama = OllamaService(config, session, store, journal.append, request_pass)
-    watchdog = AgentWatchdog(config, restarter, service_manager.managers(config.home)[0].name, journal.append)
     disk = DiskReport(config.home, lambda: mlx.write_failures, mlx.engine_status, journal)
     status_report = StatusReport(
         watchdog,
@@ -157,6 +157,7 @@ async def build(
     listener_context = ListenerContext(
         status_report=status_report,
         passes=passes,
+        restart_budget=budget,
         journal=journal,
         service_control=control,
         sessions=Sessions(token),

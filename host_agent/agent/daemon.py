@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Sequence
 
 from host_agent.agent import running_settings
@@ -20,6 +21,19 @@ from vestal.config import Config, ensure_token
 from vestal.web.descriptors import raise_descriptor_limit
 
 SIGNAL_TURN_S = 0.02
+
+
+class LogFormat(logging.Formatter):
+    """The format of the agent's log lines. Their time is local and ends with the offset from UTC, as in
+    `2026-10-25 02:30:00,123+0100`, because that hour comes twice when summer time ends.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
+        """Return the local time of a record, with milliseconds and the offset from UTC."""
+        return super().formatTime(record, datefmt) + time.strftime("%z", time.localtime(record.created))
 
 
 def serve(
@@ -91,6 +105,7 @@ def _why_not_executed(error: OSError) -> str:
 
 def _log_to_stderr() -> None:
     """Send log messages to stderr, which is logs/agent.log if the agent runs in the background."""
-    line_format = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-    logging.basicConfig(level=os.environ.get("VESTAL_LOG_LEVEL", "INFO"), format=line_format)
+    handler = logging.StreamHandler()
+    handler.setFormatter(LogFormat())
+    logging.basicConfig(level=os.environ.get("VESTAL_LOG_LEVEL", "INFO"), handlers=[handler])
     logging.getLogger("asyncio").setLevel(logging.WARNING)

@@ -4,6 +4,10 @@ Each process was started with a digest of its code and settings. The digest is i
 process or, for the agent, in a file (`running_settings`), so that no request is needed.
 """
 
+from pathlib import Path
+
+import psutil
+
 from host_agent.agent import running_settings, single_instance
 from host_agent.installed import comparison, digests
 from host_agent.upgrade import installed
@@ -11,14 +15,17 @@ from vestal.config import Config, Home
 from vestal.supervision import read_pid_file
 
 SERVICES = ("watchdog", "mlx_server", "orchestrator", "nightly")
+MOVED = "uses the home folder's former place"
 REMEDY = "`vestal up` replaces it; no request is lost meanwhile."
 
 
 def parts(config: Config) -> dict[str, str]:
-    """Return the running parts of Vestal whose code or settings differ from the installed ones: a dict from
-    the part's name to the reason in words.
+    """Return the running parts of Vestal whose code or settings differ from the installed ones, or which were
+    started before this home folder was moved here: a dict from the part's name to the reason in words.
     """
-    return comparison.outdated(_running(config.home), installed.of_parts(config))
+    moved = [part for part, pid in _pids(config.home).items() if _uses_another_home(pid, config.home)]
+    found = comparison.outdated(_running(config.home), installed.of_parts(config))
+    return found | dict.fromkeys(moved, MOVED)
 
 
 def parts_with_older_code(config: Config) -> list[str]:
@@ -40,12 +47,34 @@ def _running(home: Home) -> dict[str, str | None]:
     no digest.
     """
     found: dict[str, str | None] = {}
-    if single_instance.running(home) is not None:
-        started_with = running_settings.read(home)
-        has_code = started_with is not None and started_with.has_code
-        found[installed.AGENT] = started_with.digest if started_with and has_code else None
-    for part in SERVICES:
-        identity = read_pid_file(home.run / f"{part}.json")
-        if identity is not None and identity.alive():
-            found[part] = installed.started_with(identity.pid)
+    for part, pid in _pids(home).items():
+        if part == installed.AGENT:
+            started_with = running_settings.read(home)
+            has_code = started_with is not None and started_with.has_code
+            found[part] = started_with.digest if started_with and has_code else None
+        else:
+            found[part] = installed.started_with(pid)
     return found
+
+
+def _pids(home: Home) -> dict[str, int]:
+    """Return the PID of each running part, by the part's name."""
+    identities = {part: read_pid_file(home.run / f"{part}.json") for part in SERVICES}
+    identities = {installed.AGENT: single_instance.running(home), **identities}
+    return {part: each.pid for part, each in identities.items() if each is not None and each.alive()}
+
+
+def _uses_another_home(pid: int, home: Home) -> bool:
+    """Return whether the environment of the process names another home folder than `home`, although `home`
+    has its PID file: the folder was moved while the process ran. The process still writes to the old place.
+    """
+    try:
+        named = Path(psutil.Process(pid).environ().get("VESTAL_HOME") or home.default_root)
+    except psutil.Error:
+        return False
+    if not named.is_absolute() or named == home.root:
+        return False
+    try:
+        return not named.samefile(home.root)
+    except OSError:
+        return True

@@ -101,7 +101,4 @@ def _lock(home: Home) -> int | None:
 
     Return the file descriptor that holds the lock, or None if another process holds it.
     """
-    try:
-        return try_lock(home.root)
-    except OSError:
-        return try_lock(home.run / "agent.lock")
+    return try_lock(home.root, instead=home.run / "agent.lock")

@@ -3,7 +3,9 @@
 import argparse
 import contextlib
 import errno
+import functools
 import importlib
+import os
 import signal
 import sys
 import threading
@@ -115,10 +117,12 @@ def _write_traceback(config: object) -> str:
     Config, or None if the settings were not loaded. Return a clause for the error message that names this
     file or, if it was not written, a command that shows more.
     """
+    from vestal.best_effort.files import make_private_folder
+
     try:
         path = config.home.logs / "vestal.log"  # type: ignore[attr-defined]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a") as file:
+        make_private_folder(path.parent)
+        with open(path, "a", opener=functools.partial(os.open, mode=0o600)) as file:
             file.write(traceback.format_exc())
     except (OSError, AttributeError):
         return "run `python -X dev -m host_agent.cli.main` to see more"

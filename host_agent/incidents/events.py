@@ -108,7 +108,7 @@ _RECOVERY = {
     "reset_requested": Effect.NEUTRAL,
 }
 _CONTAINERS = {
-    "container_died": Effect.OPENS,  # unless a person stopped the container
+    "container_died": Effect.OPENS,  # unless the container was stopped on purpose
     "container_out_of_memory": Effect.NOTICE,
     "container_unhealthy": Effect.OPENS,
     "container_healthy": Effect.ENDS,

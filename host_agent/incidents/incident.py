@@ -21,7 +21,8 @@ class Failure:
 
 @dataclass
 class Part:
-    """What happened to one service in an incident. Times are in seconds since 1970.
+    """What happened to one service in an incident. Times are in seconds since 1970. `last_fault_seq` is the
+    number of the journal entry about the service's last fault, or 0 if there is none.
 
     `failures` maps each different failure to how often it happened. `breaker_opens` is how often the circuit
     breaker opened, and `breaker_s` for how many seconds in all; an open breaker prevents restarts.
@@ -35,6 +36,7 @@ class Part:
 
     service: str
     last_fault_at: float
+    last_fault_seq: int = 0
     failures: dict[Failure, int] = field(default_factory=dict)
     restarts: int = 0
     breaker_opens: int = 0
@@ -45,14 +47,14 @@ class Part:
     unseen: bool = False
     is_notice: bool = False
 
-    def failed(self, failure: Failure, ts: float) -> None:
-        """Count a failure at the time `ts`. If there are MAX_FAILURES different failures, count further ones
-        together.
+    def failed(self, failure: Failure, ts: float, seq: int = 0) -> None:
+        """Count a failure at the time `ts`, which the journal entry `seq` reports. If there are MAX_FAILURES
+        different failures, count further ones together.
         """
         if failure not in self.failures and len(self.failures) >= MAX_FAILURES:
             failure = Failure("failed otherwise")
         self.failures[failure] = self.failures.get(failure, 0) + 1
-        self.last_fault_at = max(self.last_fault_at, ts)
+        self.last_fault_at, self.last_fault_seq = max(self.last_fault_at, ts), seq
         self.end = ""
 
     @property

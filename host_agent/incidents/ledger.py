@@ -79,7 +79,7 @@ class Ledger:
         """
         service = service or entry.service
         incident, part = self._fault(service, entry)
-        part.failed(failure, entry.ts)
+        part.failed(failure, entry.ts, entry.seq)
         part.is_notice = False
         incident.pending.add(service)
         incident.ended_at = None
@@ -98,7 +98,7 @@ class Ledger:
         service = service or entry.service
         incident, part = self._fault(service, entry)
         part.is_notice = part.count == 0 or part.is_notice
-        part.failed(failure, entry.ts)
+        part.failed(failure, entry.ts, entry.seq)
         self._close_if_well(incident, entry)
 
     def _fault(self, service: str, entry: Entry) -> tuple[Incident, Part]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from host_agent.services import AGENT, DOCKER, MLX_ENGINE, MLX_SERVER, NIGHTLY, OLLAMA, ORCHESTRATOR
 
 WATCHDOG, DISK, MEMORY = "watchdog", "disk", "memory"
+WORKER = "worker"
 PARENTS = {MLX_ENGINE: MLX_SERVER}
 """Maps a service to its parent. When the parent's process ends, it ends the service's process too."""
 
@@ -19,6 +20,7 @@ NAMES = {
     OLLAMA: "Ollama",
     ORCHESTRATOR: "the orchestrator",
     WATCHDOG: "the watchdog",
+    WORKER: "a worker",
 }
 
 

@@ -39,7 +39,8 @@ FileId = tuple[int, int]
 class JournalDatabase:
     """One connection to the journal's SQLite file. Every method may raise sqlite3.Error or OSError.
 
-    `replaced` says why the file was replaced by an empty one, and is "" if the file was not replaced.
+    `replaced` says why the file was replaced by an empty one, and is "" if it was not. The journal sets it to
+    "" once it has reported it, so that the next replacement is reported even if it has the same reason.
     """
 
     def __init__(self, path: Path) -> None:
@@ -135,9 +136,7 @@ class JournalDatabase:
         """
         query = f"SELECT {COLUMNS} FROM events {condition}"
         connection = self._opened()
-        connection.text_factory = (
-            str  # a start reads thousands of rows: SQLite's own decoder takes half as long
-        )
+        connection.text_factory = str  # for the thousands of rows of a start: it takes half as long
         try:
             return connection.execute(query, arguments).fetchall()
         except sqlite3.OperationalError as error:
@@ -171,9 +170,7 @@ class JournalDatabase:
         return self._opened().execute(query, arguments)
 
     def _delete_side_files(self) -> None:
-        """Delete the write-ahead log of a file that is gone, because SQLite would replay it into the new
-        file.
-        """
+        """Delete the write-ahead log of a file that is gone, or SQLite would replay it into the new file."""
         for suffix in SIDE_FILES:
             self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
 
@@ -251,6 +248,7 @@ def _connect(path: Path, *, check: bool) -> sqlite3.Connection:
     """Open the file, and create it if it is missing. With `check`, verify its pages too. Raises
     sqlite3.DatabaseError if the file cannot be opened or is damaged.
     """
+    _make_private(path)
     database = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S)
     try:
         database.text_factory = _decode
@@ -262,9 +260,19 @@ def _connect(path: Path, *, check: bool) -> sqlite3.Connection:
     except sqlite3.DatabaseError:
         database.close()
         raise
-    with contextlib.suppress(OSError):
-        path.chmod(0o600)
     return database
+
+
+def _make_private(path: Path) -> None:
+    """Create the file if it is missing, and let only its owner read it and its side files. SQLite makes side
+    files with the mode that the file has at that time, so this must come first.
+    """
+    with contextlib.suppress(OSError):  # SQLite says what prevents it
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    for each in (path, *(path.with_name(path.name + suffix) for suffix in SIDE_FILES)):
+        with contextlib.suppress(OSError):
+            if each.is_file():
+                each.chmod(0o600)
 
 
 def _decode(text: bytes) -> str:

@@ -51,7 +51,7 @@ class Journal:
         self._path, self._max_rows, self._wall = path, max_rows, wall
         self._database = JournalDatabase(path)
         self._seq = 0
-        self._announced = ""
+        self._replaced = ""
         self._failed_at = float("-inf")
         self._error: Exception = OSError("it is not open")
         self._unsaved: deque[dict[str, Any]] = deque()
@@ -61,8 +61,8 @@ class Journal:
 
     @property
     def replaced(self) -> str:
-        """Return why the journal's file was replaced by an empty one; "" if it was not replaced."""
-        return self._database.replaced
+        """Return why the journal's file was last replaced by an empty one; "" if it was not replaced."""
+        return self._database.replaced or self._replaced
 
     def record(self, component: str, event: str, cause: str = "", **fields: Any) -> dict[str, Any]:
         """Append an event with the current time, and return the event. `cause` says in words why it happened,
@@ -230,9 +230,9 @@ class Journal:
         self._seq = max(self._seq, last_seq)
         if not self._unsaved:
             FAILURES.succeeded(WHAT)
-        if self._database.replaced != self._announced:
-            self._announced = self._database.replaced
-            cause = f"The journal {self._path} was replaced by an empty one: {self._database.replaced}."
+        if self._database.replaced:
+            self._replaced, self._database.replaced = self._database.replaced, ""
+            cause = f"The journal {self._path} was replaced by an empty one: {self._replaced}."
             self._enqueue(self._wall(), "agent", "journal_replaced", cause, {})
 
     def _save(self) -> None:

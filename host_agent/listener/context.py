@@ -8,6 +8,7 @@ from host_agent.journal import Journal
 from host_agent.listener.proxy.routes import Upstreams
 from host_agent.listener.sessions import Sessions
 from host_agent.recovery.passes import Passes
+from host_agent.recovery.restart_budget import RestartBudget
 from host_agent.services.service_control import ServiceControl
 from host_agent.services.status_report import StatusReport
 from host_agent.upgrade.upgrades import Upgrades
@@ -23,6 +24,7 @@ class ListenerContext:
 
     status_report: StatusReport
     passes: Passes
+    restart_budget: RestartBudget
     journal: Journal
     service_control: ServiceControl
     sessions: Sessions

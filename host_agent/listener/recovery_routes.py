@@ -80,13 +80,15 @@ class RecoveryRoutes:
         return web.json_response((await self._context.passes.dry_run()).as_json())
 
     async def reset(self, request: web.Request) -> web.Response:
-        """Close all open breakers, and start all services that a person stopped or that were given up. Those
-        in containers are started by the next recovery pass. Respond with status 202, without waiting until
-        the services are ready.
+        """Close all open breakers, start all services that a person stopped or that were given up, and let
+        recovery passes again restart services that they restarted too often. Services in containers are
+        started by the next recovery pass. Respond with status 202, without waiting until the services are
+        ready.
         """
         await read_object(request)
         remote = request.remote or "?"
         self._context.journal.record("recovery", "reset_requested", "by hand", remote=remote)
+        self._context.restart_budget.reset()
         await self._context.service_control.start_all()
         return web.json_response({"state": "reset"}, status=202)
 

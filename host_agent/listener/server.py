@@ -5,6 +5,7 @@ import errno
 import logging
 import socket
 import time
+from collections.abc import Sequence
 
 from aiohttp import web
 
@@ -15,7 +16,7 @@ from host_agent.listener.context import ListenerContext
 from host_agent.listener.guard import MAX_BODY_BYTES, Guard
 from vestal.config import Config
 from vestal.platform import network, ports
-from vestal.web import acceptor
+from vestal.web import acceptor, listening_sockets
 from vestal.web.aiohttp_runner import JsonAppRunner
 from vestal.web.listening_sockets import InheritedSockets
 
@@ -24,7 +25,6 @@ log = logging.getLogger("vestal")
 BRIDGE_EACH_S = 5.0
 ANSWERS_WITHIN_S = 1.0
 POLL_S = 0.01
-LOOPBACK = "127.0.0.1"
 WILDCARD = "0.0.0.0"
 
 
@@ -50,6 +50,7 @@ class Listener:
         inherited: InheritedSockets,
     ) -> None:
         self._inherited = inherited
+        self._taken: dict[str, socket.socket] = {}  # inherited sockets that wait for `_listen`
         self._sockets: list[socket.socket] = []
         self._config, self._journal = config, journal
         self._guard = Guard(config, token, context.sessions, journal)
@@ -70,14 +71,15 @@ class Listener:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Listen on the configured addresses. Raises PortBusy, which names the process that holds the port,
-        if the port is taken, and CannotListen if an address or the port cannot be used for another reason.
+        """Listen on the configured addresses, and close the inherited sockets of all other addresses. Raises
+        PortBusy, which names the process that holds the port, if the port is taken, and CannotListen if an
+        address or the port cannot be used for another reason.
         """
         await self._runner.setup()
-        configured = [
-            address for address in self._config.agent.bind if address not in (LOOPBACK, "localhost")
-        ]
-        for address in configured if WILDCARD in configured else [LOOPBACK, *configured]:
+        addresses = listening_sockets.addresses(self._config.agent.bind)
+        bridge = None if WILDCARD in addresses else network.bridge_address()
+        self._take_inherited([*addresses, *([bridge] if bridge else [])])
+        for address in addresses:
             await self._bind(address)
         self._tasks = [asyncio.create_task(self._follow_bridge())]
 
@@ -107,6 +109,16 @@ class Listener:
     async def _end_streams(self, app: web.Application) -> None:
         self._api.close_streams()
 
+    def _take_inherited(self, addresses: Sequence[str]) -> None:
+        """Take the inherited sockets of these addresses for `_listen`, and close all others. This must be
+        done before the first bind: an open socket of 127.0.0.1 keeps this process from binding 0.0.0.0, and
+        an open socket of the gateway's earlier address keeps the gateway from binding its new one.
+        """
+        for address in addresses:
+            if (found := self._inherited.take(address, self._config.agent.port)) is not None:
+                self._taken[address] = found
+        self._inherited.close()
+
     async def _bind(self, address: str) -> None:
         try:
             await self._listen(address)
@@ -120,8 +132,7 @@ class Listener:
 
     async def _listen(self, address: str) -> None:
         port = self._config.agent.port
-        name = LOOPBACK if address == "localhost" else address
-        listening = self._inherited.take(name, port) or acceptor.bind(name, port)
+        listening = self._taken.pop(address, None) or acceptor.bind(address, port)
         await self._runner.listen(address, port, listening)
         self._sockets.append(listening)
         self._bound.add(address)
@@ -153,7 +164,6 @@ class Listener:
                     if address != failed:
                         failed, cause = address, str(self._explain(error, address))
                         self._journal.record("listener", "address_not_bound", cause, address=address)
-            self._inherited.close()  # the rest belongs to addresses that the settings do not name
             await asyncio.sleep(BRIDGE_EACH_S)
 
     def _report_stuck(self, error: OSError) -> None:

@@ -6,7 +6,7 @@ Other incidents get one notice, and another when they are over. `now` is in seco
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,12 @@ from host_agent.incidents.related import subject
 from host_agent.incidents.story import Clock
 
 LASTS_S = 60.0
-"""Any incident that stays open for longer than this gets a notice."""
+"""Any incident that stays open for longer than this gets a notice. The time that the machine sleeps does not
+count.
+"""
+
+OpenTime = Callable[[Incident], float]
+"""Returns for how many seconds an incident has been open."""
 
 LATE_S = 300.0
 """An incident that ended longer ago than this gets no notice, for example from an agent that has just
@@ -64,35 +69,38 @@ class Notice:
         }
 
 
-def due(incidents: Iterable[Incident], clock: Clock, now: float) -> list[Notice]:
+def due(incidents: Iterable[Incident], clock: Clock, now: float, lasted_s: OpenTime) -> list[Notice]:
     """Return the notices that are due at `now` (seconds since 1970) and were not sent yet, oldest incident
-    first. `clock` formats a time in seconds since 1970 for the texts of the notices.
+    first. `clock` formats a time in seconds since 1970 for the texts of the notices. `lasted_s` returns for
+    how many seconds an incident has been open.
     """
     notices = []
     for incident in incidents:
         if incident.notified and _is_over(incident, now) and not incident.notified_of_end:
             notices.append(_of_end(incident, clock))
-        elif not incident.notified and (event := _notice_event(incident, now)):
+        elif not incident.notified and (event := _notice_event(incident, now, lasted_s)):
             notices.append(_of_fault(incident, event, clock))
     return notices
 
 
-def next_due_in_s(incidents: Iterable[Incident], now: float) -> float:
-    """Return after how many seconds a notice may become due without a new event; at most LASTS_S."""
+def next_due_in_s(incidents: Iterable[Incident], now: float, lasted_s: OpenTime) -> float:
+    """Return after how many seconds a notice may become due without a new event; at most LASTS_S.
+    `lasted_s` returns for how many seconds an incident has been open.
+    """
     waits = [LASTS_S]
     for incident in incidents:
         if incident.open and not incident.notified and not incident.is_notice:
-            waits.append(incident.began_at + LASTS_S - now)
+            waits.append(LASTS_S - lasted_s(incident))
         elif incident.ended_at is not None and incident.notified and not incident.notified_of_end:
             waits.append(incident.ended_at + REOPEN_WITHIN_S - now)
     return max(0.1, min(waits))
 
 
-def _notice_event(incident: Incident, now: float) -> str:
+def _notice_event(incident: Incident, now: float, lasted_s: OpenTime) -> str:
     """Return the event because of which the incident gets a notice; empty if it gets none yet."""
     if incident.is_notice or (incident.ended_at is not None and now - incident.ended_at > LATE_S):
         return ""
-    lasts = incident.open and incident.duration_s(now) >= LASTS_S
+    lasts = incident.open and lasted_s(incident) >= LASTS_S
     return incident.urgency or (LASTS if lasts else "")
 
 

@@ -20,7 +20,8 @@ class Notifier:
     twice.
 
     `not_possible` says which configured channel is missing, with the remedy, and is recorded in the journal;
-    it is "" if no channel is missing.
+    it is "" if no channel is missing. `wall` returns the seconds since 1970. `monotonic` returns the seconds
+    of a clock that nobody sets and that stops while the machine sleeps.
     """
 
     def __init__(
@@ -31,9 +32,11 @@ class Notifier:
         *,
         not_possible: str = "",
         wall: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._journal, self._incidents, self._channels = journal, incidents, channels
-        self._not_possible, self._wall = not_possible, wall
+        self._not_possible, self._wall, self._monotonic = not_possible, wall, monotonic
+        self._seen_at: dict[int, float] = {}  # when each incident was first seen, by its id
 
     async def run(self) -> None:
         """Send notices as they become due, until the agent stops."""
@@ -43,7 +46,7 @@ class Notifier:
         with self._incidents.follow() as changes:
             while True:
                 await self._send_due()
-                wait_s = next_due_in_s(self._newest(), self._wall()) if self._channels else None
+                wait_s = self._next_due_in_s() if self._channels else None
                 try:
                     async with asyncio.timeout(wait_s):
                         if await changes.get() is None:
@@ -56,8 +59,21 @@ class Notifier:
 
     async def _send_due(self) -> None:
         if self._channels:
-            for notice in due(self._newest(), local_clock, self._wall()):
+            newest = self._newest()
+            self._seen_at = {each.id: self._seen_at.get(each.id, self._monotonic()) for each in newest}
+            for notice in due(newest, local_clock, self._wall(), self._lasted_s):
                 await self._deliver(notice)
+
+    def _next_due_in_s(self) -> float:
+        return next_due_in_s(self._newest(), self._wall(), self._lasted_s)
+
+    def _lasted_s(self, incident: Incident) -> float:
+        """Return for how many seconds the incident has been open, as far as this notifier has seen.
+
+        The journal's times do not say: the clock may have been set, and the machine may have slept since.
+        """
+        now = self._monotonic()
+        return now - self._seen_at.get(incident.id, now)
 
     def _newest(self) -> list[Incident]:
         return self._incidents.all[-WATCHED:]

@@ -2,7 +2,8 @@
 
 import time
 
-from host_agent.recovery.ollama_remedies import OllamaRemedies
+from host_agent.errors import NotPossible
+from host_agent.recovery.ollama_remedies import STOPPED_MEANWHILE, OllamaRemedies
 from host_agent.recovery.remedies import (
     BringUpContainer,
     ControlThroughOwner,
@@ -56,18 +57,23 @@ class HostRemedies:
                 self._spend(service)
                 await self._ollama.control_through_owner(action, f"{action} by {BY_PASS}")
             case BringUpContainer(service):
+                _refuse_if_stopped(self._containers.stopped_by_hand(service))
                 await self._containers.bring_up(service)
-            case RestartContainer(service, hung):
-                self._spend(service)
-                await self._containers.restart(service, BY_PASS, HUNG_STOP_S if hung else STOP_S)
-            case UnpauseContainer(service):
-                await self._containers.unpause(service)
+            case RestartContainer(service, hung, container):
+                _refuse_if_stopped(self._containers.stopped_by_hand(service))
+                self._spend(container or service)
+                stop_s = HUNG_STOP_S if hung else STOP_S
+                await self._containers.restart(service, BY_PASS, stop_s, container)
+            case UnpauseContainer(service, container):
+                _refuse_if_stopped(self._containers.stopped_by_hand(service))
+                await self._containers.unpause(service, container)
 
     async def _start_child(self, service: str) -> None:
         cause = f"started by {BY_PASS}"
         if service == OLLAMA:
             await self._ollama.start_child(cause)
         else:
+            _refuse_if_stopped(self._supervisor.status()[service].stopped_by_hand)
             await self._supervisor.start_child(service, cause)
 
     async def _replace_hung_child(self, service: str, pid: int) -> None:
@@ -78,5 +84,13 @@ class HostRemedies:
         replaced = set(State) - {State.STOPPING, State.STOPPED}
         await self._supervisor.wait_for(service, replaced, REPLACED_WITHIN_S)
 
-    def _spend(self, service: str) -> None:
-        self._budget.spend(service, time.monotonic())
+    def _spend(self, restarted: str) -> None:
+        self._budget.spend(restarted, time.monotonic())
+
+
+def _refuse_if_stopped(stopped_by_hand: bool) -> None:
+    """Raise NotPossible if a person has stopped the service since the check that chose the remedy. The
+    remedies before this one may have taken minutes.
+    """
+    if stopped_by_hand:
+        raise NotPossible(STOPPED_MEANWHILE)

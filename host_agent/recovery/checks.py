@@ -3,13 +3,14 @@
 import asyncio
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from host_agent.errors import DockerUnavailable
 from host_agent.recovery.facts import ControlledBy, Facts, PortFacts, ServiceFacts
 from host_agent.recovery.ollama_checks import OllamaChecks
 from host_agent.recovery.restart_budget import RestartBudget
 from host_agent.services import DOCKER, IN_CONTAINERS, MLX_SERVER, OLLAMA, ORCHESTRATOR
+from host_agent.services.docker.compose import WORKER
 from host_agent.services.docker.containers import Containers
 from host_agent.services.service_status import ServiceStatus
 from host_agent.services.status_report import StatusReport
@@ -18,6 +19,7 @@ from vestal.platform import model_servers, ports
 from vestal.platform.processes import vestal_processes
 from vestal.supervision import ChildSpec, HealthCheck, ProbeResult, State, StateStore, Supervisor
 
+WATCHDOG = "host_agent.watchdog"
 CONTAINER_GRACE_S = 30.0  # a younger container may still be starting; Docker's own health check watches it
 
 
@@ -60,12 +62,18 @@ class HostChecks:
     async def gather(self) -> Facts:
         """Check everything now, bypassing caches, and probe each service that should answer."""
         statuses = await self._status_report.service_statuses(fresh=True)
-        services = await asyncio.gather(*(self._service(name, status) for name, status in statuses.items()))
+        found = await asyncio.gather(*(self._service(name, status) for name, status in statuses.items()))
+        services, docker_answers = list(found), statuses[DOCKER].state is State.READY
+        try:
+            services += await self._workers(statuses)
+        except DockerUnavailable as error:  # it answered a moment ago: how many workers there are is unknown
+            docker_answers = False
+            services = [_unanswered(each, error) if each.name == DOCKER else each for each in services]
         return Facts(
             services=tuple(services),
             ports=tuple(await asyncio.to_thread(self._foreign_ports, statuses)),
             headroom=await asyncio.to_thread(model_servers.current_headroom),
-            docker_answers=statuses[DOCKER].state is State.READY,
+            docker_answers=docker_answers,
             orphans=await self._ollama.orphans(),
         )
 
@@ -95,6 +103,30 @@ class HostChecks:
             pid=status.process_pid,
             paused=status.extra.get("status") == "paused",
             restarts_left=restarts_left,
+        )
+
+    async def _workers(self, statuses: dict[str, ServiceStatus]) -> list[ServiceFacts]:
+        """Return the facts about each worker, a container that only works on tasks. Workers have no status
+        among `statuses`, the status of each service by name. Raises DockerUnavailable if the Docker engine
+        answered before and does not list them now.
+        """
+        controlled_by = self._controlled_by(ORCHESTRATOR, statuses[ORCHESTRATOR])
+        if controlled_by is not ControlledBy.DOCKER or statuses[DOCKER].state is not State.READY:
+            return []
+        workers = await self._containers.workers()
+        return [self._worker(status, str(status.extra["container"])) for status in workers]
+
+    def _worker(self, status: ServiceStatus, container: str) -> ServiceFacts:
+        return ServiceFacts(
+            name=WORKER,
+            controlled_by=ControlledBy.DOCKER,
+            state=status.state,
+            detail=f"{status.detail} (container {container})",
+            healthy=status.healthy,
+            pid=status.process_pid,
+            paused=status.extra.get("status") == "paused",
+            restarts_left=self._budget.left(container, time.monotonic()),
+            container=container,
         )
 
     def _controlled_by(self, name: str, status: ServiceStatus) -> ControlledBy:
@@ -133,14 +165,15 @@ class HostChecks:
         try:
             again = (await self._containers.observe(fresh=True)).get(name)
         except DockerUnavailable:
-            return ProbeFinding()
+            return found  # a container that does not answer is not well because its engine is silent too
         if again is None or again.process_pid != pid or again.extra.get("status") != "running":
             return ProbeFinding()  # the container ended, or was paused, during the probe
         return found
 
     def _foreign_ports(self, statuses: dict[str, ServiceStatus]) -> list[PortFacts]:
-        """Return the ports whose service is down while a foreign process holds the port. The agent itself and
-        a new process of the service are not foreign. `statuses` has the status of each service by name.
+        """Return the ports whose service is down while a foreign process holds the port. Not foreign are the
+        agent and its watchdog, which keep the sockets for the service's next process, and every process that
+        the agent supervises. `statuses` has the status of each service by name.
         """
         wanted = {MLX_SERVER: (self._config.mlx.port, "VESTAL_MLX_PORT")}
         if ORCHESTRATOR in self._specs:
@@ -148,17 +181,31 @@ class HostChecks:
         found = []
         for name, (port, setting) in wanted.items():
             holder = ports.holder(port) if statuses[name].process_pid is None else None
-            if holder is None or holder.pid == os.getpid():  # this process holds it for the next gateway
-                continue
             # The status is a moment old: the service's new process may hold the port by now.
-            if holder.pid != self._supervisor.status()[name].process_pid:
-                found.append(self._port(name, holder, setting))
+            if holder is None or holder.pid in self._own_pids(name):
+                continue
+            module = self._server_module(holder.pid)
+            if module != WATCHDOG:
+                sentence = ports.in_use_message(holder, setting)
+                found.append(PortFacts(name, holder.pid, sentence, held_by_old_server=bool(module)))
         return found
 
-    def _port(self, service: str, holder: ports.PortHolder, setting: str) -> PortFacts:
+    def _own_pids(self, service: str) -> set[int | None]:
+        """Return the PIDs of the agent, of the processes that it supervises, and of the older processes of
+        `service` that still serve their last clients.
+        """
+        supervised = (status.process_pid for status in self._supervisor.status().values())
+        return {os.getpid(), *supervised, *self._supervisor.predecessors(service)} - {None}
+
+    def _server_module(self, pid: int | None) -> str | None:
+        """Return which server of this home the process runs, by its module; None if it runs none."""
         home = self._config.home
-        module = holder.pid and vestal_processes.server_module(holder.pid, home.root, home.default_root)
-        return PortFacts(service, holder.pid, ports.in_use_message(holder, setting), bool(module))
+        return vestal_processes.server_module(pid, home.root, home.default_root) if pid else None
+
+
+def _unanswered(docker: ServiceFacts, error: DockerUnavailable) -> ServiceFacts:
+    """Return the facts about the Docker engine after a request to it failed with `error`."""
+    return replace(docker, state=State.STOPPED, healthy=False, detail=str(error))
 
 
 def _finding(result: ProbeResult | None) -> ProbeFinding:

@@ -23,9 +23,11 @@ class ServiceFacts:
     `answers` says whether the service answered the probe of this pass. It is None if no probe was sent, or if
     the service gave no answer but works. `evidence` says how a service without an answer was judged.
     `healthy` is True if the service's status is healthy and the probe did not fail. `paused` is True if the
-    service's container is paused. `restarts_left` is how many more times recovery passes may restart the
-    running service: the limit per hour, less the restarts in the last hour. `stopped_by_hand` is True if a
-    person had the agent stop the service and nobody has started it since.
+    service's container is paused. `restarts_left` is how many more times recovery passes may restart it: the
+    limit per hour, less the restarts in the last hour. `stopped_by_hand` is True if a person had the agent
+    stop the service and nobody has started it since; its container may still be ending. `container` is the
+    identifier of the container if the service has several, of which each has facts and a limit of its own;
+    else "".
 
     `controlled_by` says through whom the service is started and restarted: the agent's supervisor, Docker,
     the service's owner (another program or person, such as Homebrew or systemd), or nobody. The last two
@@ -44,6 +46,7 @@ class ServiceFacts:
     pid: int | None = None
     paused: bool = False
     restarts_left: int = 5
+    container: str = ""
     owner_plan: str = ""
     refusal: str = ""
 

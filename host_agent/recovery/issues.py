@@ -21,7 +21,7 @@ from host_agent.recovery.remedies import (
     UnpauseContainer,
 )
 from vestal.config.units import format_size
-from vestal.supervision import State
+from vestal.supervision import DOWN, State
 
 ONLY_A_REBOOT = "only_a_reboot_helps"
 IN_TRANSITION = {
@@ -31,6 +31,7 @@ IN_TRANSITION = {
 }
 RESET = "`vestal recover --reset` tries again at once"
 STOPPED_BY_HAND = "was stopped by hand"
+IS_DOWN = DOWN | {State.STOPPING}
 NO_RESTART = "not restarted: only a reboot frees the machine's wired memory"
 TOO_OFTEN = "restarted too often within the hour already"
 
@@ -100,7 +101,9 @@ def _orphans(service: ServiceFacts, facts: Facts) -> Iterator[Issue]:
 
 
 def _service(service: ServiceFacts, facts: Facts) -> Issue | None:
-    if service.stopped_by_hand and not service.healthy:
+    # Docker reports that a container runs until it has ended, up to 20 s after the request to stop it.
+    is_ending = service.controlled_by is ControlledBy.DOCKER or service.state in IS_DOWN
+    if service.stopped_by_hand and is_ending and not service.healthy:
         start = f"`POST /services/{service.name}/start` or `vestal up` starts it"
         return Issue(service.name, STOPPED_BY_HAND, advice=f"stopped by hand; {start}")
     if service.controlled_by is ControlledBy.SUPERVISOR:
@@ -159,7 +162,7 @@ def _owned(service: ServiceFacts, facts: Facts) -> Issue:
     if service.refusal:
         return Issue(name, found, advice=found if service.refusal in found else f"{found}; {service.refusal}")
     if service.restarts_left <= 0:
-        return Issue(name, found, advice=f"{found}; {TOO_OFTEN}")
+        return Issue(name, found, advice=f"{found}; {TOO_OFTEN}; {RESET}")
     action = "restart" if hung else "start"
     return Issue(name, found, ControlThroughOwner(name, action, service.owner_plan))
 
@@ -171,16 +174,19 @@ def _container(service: ServiceFacts, facts: Facts) -> Issue:
     if service.state in IN_TRANSITION:
         return Issue(name, f"{IN_TRANSITION[service.state]}: {service.detail}", resolves_itself=True)
     if service.paused:
-        return Issue(name, "is paused", UnpauseContainer(name))
+        return Issue(name, "is paused", UnpauseContainer(name, service.container))
+    if service.container and service.state is State.FAILED:  # Docker calls it dead, and can only remove it
+        remove = f"`docker rm --force {service.container}` removes it, and `vestal up` makes another one"
+        return Issue(name, service.detail, advice=f"{service.detail}; {remove}")
     if service.works:  # Docker's own health check gets no answer either
         return Issue(name, service.evidence, advice=f"{service.evidence}; it is not restarted while it works")
     hung = service.answers is False
-    if hung or service.state is State.DEGRADED:
+    if hung or service.state is State.DEGRADED or service.container:
         found = f"its container runs and does not answer{_evidence(service)}" if hung else service.detail
         if service.restarts_left <= 0:
-            by_hand = f"see `vestal logs {name}`; `POST /services/{name}/restart` tries again"
-            return Issue(name, found, advice=f"{found}; {TOO_OFTEN}; {by_hand}")
-        return Issue(name, found, RestartContainer(name, hung))
+            logs = f"docker logs {service.container}" if service.container else f"vestal logs {name}"
+            return Issue(name, found, advice=f"{found}; {TOO_OFTEN}; see `{logs}`; {RESET}")
+        return Issue(name, found, RestartContainer(name, hung, service.container))
     return Issue(name, service.detail or "is stopped", BringUpContainer(name))
 
 

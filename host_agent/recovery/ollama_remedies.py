@@ -6,6 +6,8 @@ from host_agent.errors import NotPossible
 from host_agent.services import terminate
 from host_agent.services.ollama import OllamaService
 
+STOPPED_MEANWHILE = "a person has stopped it meanwhile, so it was left alone"
+
 
 class OllamaRemedies:
     """Carries out the remedies for Ollama. `stop_s` is the time between SIGTERM and SIGKILL, in seconds."""
@@ -15,8 +17,10 @@ class OllamaRemedies:
 
     async def start_child(self, cause: str) -> None:
         """Start the agent's own server, because of `cause`. If its breaker is open or a backoff delay runs,
-        the server starts only after that.
+        the server starts only after that. Raises NotPossible if a person has stopped Ollama.
         """
+        if self._service.controller.stopped_by_hand:
+            raise NotPossible(STOPPED_MEANWHILE)
         self._service.forget_failures()
         await self._service.controller.start(cause)
 
@@ -34,11 +38,13 @@ class OllamaRemedies:
         it, such as Homebrew. Without such a program, the agent starts its own server, in place of one that
         runs; `cause` is the reason to record for this start.
 
-        Before a restart, check the server once more. Raises NotPossible if this check succeeds, if the agent
-        may not control Ollama, or if a command fails.
+        Before a restart, check the server once more. Raises NotPossible if this check succeeds, if a person
+        has stopped Ollama, if the agent may not control it, or if a command fails.
         """
         if action == "restart" and (await self._service.check()).verdict.ok:
             raise NotPossible("it answers again, so it was left alone")
+        if self._service.controller.stopped_by_hand and not self._service.observation.owner.runs:
+            raise NotPossible(STOPPED_MEANWHILE)
         await self._service.controller.control_through_owner(action, cause)
         self._service.forget_failures()
 

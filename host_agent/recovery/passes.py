@@ -11,8 +11,11 @@ from typing import Any
 
 from host_agent.journal import Journal
 from host_agent.recovery import recovery_pass
+from host_agent.recovery.facts import ControlledBy, Facts
 from host_agent.recovery.recovery_pass import Checks, RecoveryPass, Remedies
 from host_agent.recovery.report import Report
+from host_agent.services import ORCHESTRATOR
+from host_agent.services.docker.compose import WORKER
 from host_agent.services.service_control import agent_stops
 from vestal.platform.file_lock import LockHeld, hold_lock
 
@@ -23,6 +26,41 @@ SETTLE_S = 90.0
 JOIN_WINDOW_S = 0.5
 MAX_LOOKS = 5
 LOCK_TIMEOUT_S = 600.0  # `vestal up` may be building an image under the same lock
+
+
+class LatestCheck:
+    """Checks the machine with `checks`, and remembers in `fields` what the latest check covered.
+
+    `fields` are fields for the journal: `checked` lists what was checked, services and memory, and `absent`
+    those of them of which none exists. `checked_seq` is the number of the last journal entry before the check
+    began. A fault with a higher number may have come too late for the check.
+    """
+
+    def __init__(self, checks: Checks, journal: Journal) -> None:
+        self._checks, self._journal = checks, journal
+        self.fields: dict[str, Any] = {}
+
+    async def gather(self) -> Facts:
+        """Check every service now, and return the facts."""
+        checked_seq = self._journal.last_seq
+        facts = await self._checks.gather()
+        absent = _absent(facts)
+        checked = {"memory", *(service.name for service in facts.services), *absent}
+        self.fields = {"checked": sorted(checked), "absent": absent, "checked_seq": checked_seq}
+        return facts
+
+
+def _absent(facts: Facts) -> list[str]:
+    """Return a list with WORKER if the check that found `facts` shows that there is no worker, because the
+    Docker engine lists none, or because the orchestrator does not run in containers, as workers do. Otherwise
+    return an empty list: there are workers, or it is unknown whether there are.
+    """
+    services = {service.name: service for service in facts.services}
+    orchestrator = services.get(ORCHESTRATOR)
+    if orchestrator is None or WORKER in services:
+        return []
+    in_containers = orchestrator.controlled_by is ControlledBy.DOCKER
+    return [WORKER] if facts.docker_answers or not in_containers else []
 
 
 class Passes:
@@ -117,6 +155,7 @@ class Passes:
         checks had begun, or joined a skipped pass, a new pass starts for them as soon as this one has ended.
         """
         self.count += 1
+        began_at = time.monotonic()
         found: dict[str, Any] = {}
         try:
             async with hold_lock(self._lock_file, LOCK_TIMEOUT_S):
@@ -129,21 +168,22 @@ class Passes:
         finally:
             report.state, report.finished_at, self._running = "done", time.time(), None
         if report.found or report.left or report.reason != "scheduled" or self._records_all():
-            self._record(report, found)
+            self._record(report, found, time.monotonic() - began_at)
         if self._joined.is_set() and not self._closed:  # the last look began before these callers joined
             self.request(f"asked for while pass {report.run_id} ended")
 
     async def _look_for_everyone(self, report: Report) -> dict[str, Any]:
         """Run rounds of checks and remedies until no caller has joined the pass since the last round began.
         Each round writes its results to `report`. Return the fields of the pass's journal entry that say
-        which services the last check found unhealthy, and why.
+        which services the last check covered, which of them it found unhealthy, and why.
 
         After each round, wait `join_window_s` for further callers, because a thousand simultaneous callers
         take longer to arrive than a check of a healthy machine takes. There are at most MAX_LOOKS rounds, and
         a round that ends more than `settle_s` seconds after the first one began is the last. If callers have
         joined since the last round began, `_run` starts a new pass for them.
         """
-        under_way = RecoveryPass(self._checks, self._remedies, self._journal, report, self._settle_s)
+        checks = LatestCheck(self._checks, self._journal)
+        under_way = RecoveryPass(checks, self._remedies, self._journal, report, self._settle_s)
         deadline = time.monotonic() + self._settle_s
         for number in range(1, MAX_LOOKS + 1):
             self._joined.clear()
@@ -156,9 +196,9 @@ class Passes:
             except TimeoutError:
                 break
             await asyncio.sleep(self._join_window_s)
-        return under_way.left()
+        return under_way.left() | checks.fields
 
-    def _record(self, report: Report, left: dict[str, Any]) -> None:
+    def _record(self, report: Report, found: dict[str, Any], took_s: float) -> None:
         self._journal.record(
             "recovery",
             "recovery_finished",
@@ -166,6 +206,6 @@ class Passes:
             run_id=report.run_id,
             reason=report.reason,
             healthy=report.healthy,
-            took_s=round((report.finished_at or 0) - report.started_at, 2),
-            **left,
+            took_s=round(took_s, 2),
+            **found,
         )

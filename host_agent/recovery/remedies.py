@@ -73,12 +73,14 @@ class BringUpContainer:
 
 @dataclass(frozen=True)
 class RestartContainer:
-    """Restart the container of `service`. If it is `hung`, it cannot handle SIGTERM, so SIGKILL follows
-    sooner than in other restarts.
+    """Restart a container of `service`, or start it if it has ended. If it is `hung`, it cannot handle
+    SIGTERM, so SIGKILL follows sooner than in other restarts. `container` is the container's identifier, ""
+    if the service has only one.
     """
 
     service: str
     hung: bool = False
+    container: str = ""
 
     def __str__(self) -> str:
         return "restart its container"
@@ -86,9 +88,12 @@ class RestartContainer:
 
 @dataclass(frozen=True)
 class UnpauseContainer:
-    """Resume a paused container."""
+    """Resume a paused container of `service`. `container` is its identifier, "" if the service has only
+    one.
+    """
 
     service: str
+    container: str = ""
 
     def __str__(self) -> str:
         return "unpause its container"

@@ -44,6 +44,7 @@ def orchestrator(config: Config, host: str) -> dict[str, str]:
         "ORCHESTRATOR_HEALTH_MONITOR_INTERVAL": f"{settings.health_monitor_interval_s:g}",
         "ORCHESTRATOR_CYCLE_INTERVAL": f"{settings.cycle_interval_s:g}",
         "SMART_WORKER_MAX_CONCURRENT": str(settings.max_concurrent),
+        "NIGHTLY_HOUR": str(settings.nightly_hour),
         "VESTAL_CHAT_MODEL": settings.chat_model,
         "VESTAL_EMBED_MODEL": settings.embed_model,
         "VESTAL_RERANK_MODEL": settings.rerank_model or "",

@@ -182,7 +182,7 @@ class ServiceControl:
             case "stop":
                 await self._containers.stop_by_hand(service, BY_HAND)
             case "restart":
-                await self._containers.restart(service, BY_HAND)
+                await self._containers.restart_by_hand(service, BY_HAND)
 
     async def kill_engine(self) -> None:
         """Kill the MLX engine with SIGKILL; its gateway starts another. Raises NotPossible if none runs."""

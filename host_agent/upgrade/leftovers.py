@@ -1,4 +1,6 @@
-"""Stop the services that the agent ran before an upgrade and that the settings no longer include."""
+"""Stop the services that an earlier agent ran and that this agent does not run: the settings have changed, or
+the orchestrator runs in containers now.
+"""
 
 from host_agent.services import IN_CONTAINERS, OLLAMA, terminate
 from vestal.config import Config

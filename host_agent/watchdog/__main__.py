@@ -1,7 +1,7 @@
 """The watchdog as a program: `python -m host_agent.watchdog RUN_FOLDER AGENT_PORT`.
 
 RUN_FOLDER is the folder `run` in Vestal's home, which holds the agent's PID file. AGENT_PORT is the port at
-which the agent answers GET /health.
+which the agent answers GET /health, unless its file `agent.settings` in RUN_FOLDER names another.
 
 The agent starts its watchdog. When the agent is asked to end, it first ends the watchdog. So if the watchdog
 runs and the agent does not, the agent has died: the watchdog runs `vestal recover --once`, which starts
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import sys
@@ -36,7 +37,7 @@ LOOK_EACH_S = 0.5
 
 class Watchdog:
     """Watches the agent whose PID file is in the folder `run`. If this agent has died and no other one
-    starts, or if the agent does not answer GET /health at `port`, the watchdog runs `command`, which is
+    starts, or if the agent does not answer GET /health, the watchdog runs `command`, which is
     `vestal recover --once`. `plan` says after which delay.
 
     Its `sockets` keep the gateway's listening sockets for the next agent.
@@ -136,16 +137,24 @@ class Watchdog:
         """Return whether the agent answers GET /health."""
         with contextlib.suppress(OSError, TimeoutError):
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
-                reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+                port = self._agent_port()
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
                 try:
-                    request = (
-                        f"GET /health HTTP/1.1\r\nHost: 127.0.0.1:{self._port}\r\nConnection: close\r\n\r\n"
-                    )
+                    request = f"GET /health HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n"
                     writer.write(request.encode())
                     return b" 200 " in await reader.readline()
                 finally:
                     writer.close()
         return False
+
+    def _agent_port(self) -> int:
+        """Return the port that the running agent has written to its file `agent.settings`, because an agent
+        that was started after this watchdog may listen at another one. Return the watchdog's own `port` if
+        the file cannot be read.
+        """
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+            return int(json.loads((self._run / "agent.settings").read_text())["port"])
+        return self._port
 
 
 async def run_until_stopped(watchdog: Watchdog) -> None:

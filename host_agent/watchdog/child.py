@@ -20,7 +20,6 @@ from vestal.supervision import (
     Event,
     ProcessIdentity,
     RestartPolicy,
-    RestartType,
     Supervisor,
     read_pid_file,
 )
@@ -159,5 +158,4 @@ def _spec(config: Config) -> ChildSpec:
         pid_file=pid_file(home),
         find=find_supervised,
         policy=RestartPolicy(stop_timeout_s=STOP_S),
-        restart=RestartType.TRANSIENT,
     )

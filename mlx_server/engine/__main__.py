@@ -2,7 +2,7 @@
 
 The parent must set the environment of `mlx_server.engine_environment`, for a fast BLAS on Linux. SIGUSR1
 writes the stack of every thread to the log. Exit codes: 0 after a graceful shutdown, 70 after an unexpected
-error, 78 if the configuration is wrong.
+error, 75 if the configuration cannot be read now, 78 if it is wrong.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from mlx_server import blas
 from mlx_server.engine.link import Link
 from mlx_server.engine.log import log_event
 from vestal.best_effort import output
-from vestal.config import ConfigError, load
+from vestal.config import ConfigError
+from vestal.config.handed_down import load_handed_down
 
-EXIT_CONFIG = 78
+EXIT_BUSY, EXIT_CONFIG = 75, 78
 
 
 def main() -> int:
@@ -35,10 +36,13 @@ def main() -> int:
     )
     options = parser.parse_args()
     try:
-        config = load()
+        config = load_handed_down()  # the gateway's settings, even if the configuration file has changed
     except ConfigError as error:
         output.write_line(sys.stderr, str(error))
         return EXIT_CONFIG
+    except OSError as error:
+        output.write_line(sys.stderr, f"The configuration cannot be read: {error}")
+        return EXIT_BUSY
     # The models are local: nothing may ask the hub, and advice about missing packages is of no interest.
     os.environ |= {
         "HF_HUB_OFFLINE": "1",

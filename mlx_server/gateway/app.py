@@ -22,7 +22,7 @@ from mlx_server.gateway.dialects.openai import routes as openai_routes
 from mlx_server.gateway.dialects.rerank import routes as rerank_routes
 from mlx_server.gateway.dialects.responses import routes as responses_routes
 from mlx_server.gateway.engine_process.supervisor import EngineSupervisor
-from mlx_server.gateway.errors import out_of_resources
+from mlx_server.gateway.errors import from_model_store, out_of_resources
 from mlx_server.gateway.handover.forwarding import ForwardToSuccessor, HandedOver
 from mlx_server.gateway.in_flight import routes as in_flight_routes
 from mlx_server.gateway.in_flight.routes import RequestsInFlight
@@ -35,6 +35,7 @@ from mlx_server.gateway.peers.others import Peers
 from mlx_server.gateway.peers.responses import ForwardToPeer
 from mlx_server.gateway.requests.ticket import ClientDisconnected
 from mlx_server.gateway.telemetry import Telemetry
+from mlx_server.model_store import ModelStoreError
 from vestal.platform.exhaustion import is_exhausted
 from vestal.web.asgi_adapter import AsgiGuard
 from vestal.web.http_error import HttpError
@@ -121,6 +122,10 @@ def create_app(
             answer.fail(error)
         return failed(request, error)
 
+    async def model_store_error(request: Request, error: Exception) -> Response:
+        assert isinstance(error, ModelStoreError)
+        return await http_error(request, from_model_store(error))
+
     async def system_error(request: Request, error: Exception) -> Response:
         """Return a 503 response if the gateway has run out of file descriptors or memory. Any other OSError
         is a bug, and is raised again.
@@ -140,6 +145,7 @@ def create_app(
     app.add_exception_handler(HttpError, http_error)
     app.add_exception_handler(ClientDisconnected, _client_disconnected)
     app.add_exception_handler(HTTPException, _no_route)
+    app.add_exception_handler(ModelStoreError, model_store_error)
     app.add_exception_handler(OSError, system_error)
     app.add_exception_handler(Exception, bug)
     app.middleware_stack = app.build_middleware_stack()  # now: answers are taken up before the first request

@@ -29,6 +29,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mlx_server import protocol
+from mlx_server.model_store.errors import ModelStoreError
 from vestal.web.http_error import HttpError
 
 RETRY_AFTER_S = 5
@@ -143,6 +144,25 @@ def from_code(code: str, message: str, **fields: Any) -> GatewayError:
     code becomes a ServerFault. `fields` are the error's additional fields for programs.
     """
     return _BY_CODE.get(code, ServerFault)(code, message, **fields)
+
+
+_MODEL_STORE_REFUSES = frozenset(
+    (
+        *("name_taken", "preset_too_large", "not_a_model", "not_an_adapter", "conversion_failed"),
+        *("invalid_digest", "blob_not_found", "checksum_mismatch"),
+    )
+)
+"""The codes of a ModelStoreError that are the client's fault."""
+
+
+def from_model_store(error: ModelStoreError) -> GatewayError:
+    """Return the gateway error that reports an error of the model store to a client."""
+    message = f"{error.message} {error.remedy}"
+    return (
+        BadRequest(error.code, message)
+        if error.code in _MODEL_STORE_REFUSES
+        else from_code(error.code, message)
+    )
 
 
 def from_failure(code: str, message: str, retry_after_s: float | None) -> GatewayError:

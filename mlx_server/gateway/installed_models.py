@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import threading
 from typing import Literal
 
 from mlx_server.gateway.errors import (
@@ -13,7 +15,7 @@ from mlx_server.gateway.errors import (
     out_of_resources,
     quoted,
 )
-from mlx_server.model_store import BrokenModel, ModelEntry, remove, survey
+from mlx_server.model_store import BrokenModel, ModelEntry, layout, remove, survey
 from vestal.config import Config, find_named
 from vestal.platform.exhaustion import is_exhausted
 from vestal.supervision import Clock
@@ -99,8 +101,8 @@ class InstalledModels:
         return found
 
     async def remove(self, name: str) -> None:
-        """Delete a model, even a damaged one. Raises NotFound if no such model is installed, and BadRequest
-        if Vestal did not fetch it.
+        """Delete a model, even a damaged one. Raises NotFound if no such model is installed, BadRequest if
+        Vestal did not fetch it, and ModelStoreError if the store cannot be written.
         """
         wanted = await self.installed_name(name)
         if not await asyncio.to_thread(remove, self._config, wanted):
@@ -114,6 +116,19 @@ class InstalledModels:
             raise BadRequest(
                 "invalid_request", f"Model {quoted(name)} was not fetched by Vestal; delete {path} yourself."
             )
+        self.changed()
+
+    def start_clean_up(self) -> None:
+        """Start a thread that deletes what killed processes have left in the model store, and moves back
+        models that they were replacing. Errors are ignored, because the next change of the store tries again.
+
+        The thread may wait for a lock or a slow disk, and does not delay the end of this process.
+        """
+        threading.Thread(target=self._clean_up, name="model-store-clean-up", daemon=True).start()
+
+    def _clean_up(self) -> None:
+        with contextlib.suppress(OSError):
+            layout.clean_up(self._config.models_dir)
         self.changed()
 
     def changed(self) -> None:

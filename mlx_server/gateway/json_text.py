@@ -11,12 +11,17 @@ from __future__ import annotations
 import json
 import logging
 import math
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 from starlette.responses import Response
 
 log = logging.getLogger(__name__)
+
+FIRST_SECOND = datetime(1, 1, 1, tzinfo=UTC).timestamp()
+LAST_SECOND = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp()
+"""The first and the last time whose year can be written with four digits, in seconds since 1970."""
 
 _encoder = msgspec.json.Encoder()
 _LINE_SEPARATORS = (
@@ -54,6 +59,17 @@ class JsonResponse(Response):
 
     def render(self, content: Any) -> bytes:
         return json_bytes(content)
+
+
+def iso_time(since_epoch_s: float, timespec: str = "auto") -> str:
+    """Return a time as text, such as `2025-01-31T12:00:00.123456Z`, or without the fraction of the second if
+    `timespec` is "seconds". Both are the same as in `datetime.isoformat`.
+
+    A time that the format cannot express, such as one of a file on a broken disk, becomes the nearest that it
+    can.
+    """
+    within = min(max(since_epoch_s, FIRST_SECOND), LAST_SECOND)
+    return datetime.fromtimestamp(within, UTC).isoformat(timespec=timespec).replace("+00:00", "Z")
 
 
 def valid_text(text: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import faulthandler
 import logging
+import os
 import signal
 import sys
 from types import ModuleType
@@ -23,8 +24,9 @@ from mlx_server.gateway.requests.table.engine_wait import RequestLimits
 from mlx_server.gateway.requests.table.request_table import RequestTable
 from mlx_server.gateway.telemetry import Telemetry
 from vestal.best_effort import output
-from vestal.best_effort.files import DISK_FAULTS
-from vestal.config import Config, ConfigError, load
+from vestal.best_effort.files import DISK_FAULTS, EXHAUSTED
+from vestal.config import Config, ConfigError, handed_down
+from vestal.config.handed_down import load_handed_down
 from vestal.supervision import Clock, SystemClock
 from vestal.supervision.handover.successor import Succession
 from vestal.tracing import open_tracer
@@ -42,16 +44,15 @@ def main(engine_command: tuple[str, ...] = ENGINE) -> int:
     output.protect("mlx_server")
     faulthandler.enable()
     try:
-        config = load()
+        config = load_handed_down()
         config.home.prepare()
     except ConfigError as error:
         output.write_line(sys.stderr, str(error))
         return EXIT_CONFIG
     except OSError as error:
-        output.write_line(
-            sys.stderr, f"{error.filename} cannot be written ({error.strerror}); set VESTAL_HOME"
-        )
-        return EXIT_BUSY if error.errno in DISK_FAULTS else EXIT_CONFIG
+        output.write_line(sys.stderr, _why_not_started(error))
+        return EXIT_CONFIG if _is_wrong_path(error) else EXIT_BUSY
+    os.environ |= handed_down.for_child(config)  # each engine of this gateway gets the gateway's settings
     succession = Succession.from_environment()
     raise_descriptor_limit()
     clock = SystemClock()
@@ -104,6 +105,17 @@ async def _run(
         if tracer is not None:
             await asyncio.to_thread(tracer.close)
         telemetry.emit("server_shutdown_complete")
+
+
+def _is_wrong_path(error: OSError) -> bool:
+    """Return whether the error is about a path that cannot be used, which another try would not change."""
+    return error.filename is not None and error.errno not in DISK_FAULTS | EXHAUSTED
+
+
+def _why_not_started(error: OSError) -> str:
+    if error.filename is None:
+        return f"The gateway cannot start ({error.strerror or error}); it is tried again"
+    return f"{error.filename} cannot be read or written ({error.strerror}); set VESTAL_HOME"
 
 
 def _import_serving() -> ModuleType:

@@ -27,6 +27,7 @@ from mlx_server.gateway.peers.mirrored import MirroredAnswers
 from mlx_server.gateway.peers.mirroring import TakeOverMirrored, mirror
 from mlx_server.gateway.peers.others import Peers, peers_of
 from mlx_server.gateway.requests.table.request_lifecycle import RequestPhase
+from vestal.platform import log_rotation
 from vestal.supervision.handover.successor import Succession
 from vestal.web.listening_sockets import LOOPBACK
 
@@ -51,6 +52,7 @@ async def serve(parts: GatewayParts, succession: Succession, signals: asyncio.Qu
     clock, telemetry, listeners = parts.clock, parts.telemetry, parts.listeners
     keeper = AnswerKeeper(parts.answer_log, clock)
     models, handed_over = InstalledModels(parts.config, clock), HandedOver()
+    models.start_clean_up()
     instance = telemetry.engine_events.instance
     peers = keeper.offers.others = peers_of(
         parts.config, models, partial(_this_machine, parts), keeper.log, clock, telemetry.emit, instance
@@ -79,6 +81,9 @@ async def serve(parts: GatewayParts, succession: Succession, signals: asyncio.Qu
         asyncio.ensure_future(listeners.follow_bridge(app)),
         asyncio.ensure_future(take_over.run()),
     ]
+    if os.environ.get(log_rotation.VARIABLE):
+        rotation = log_rotation.rotate_regularly(parts.config.home.logs, clock.sleep)
+        tasks.append(asyncio.ensure_future(rotation))
     if peers is not None:
         origin = f"{socket.gethostname()} {parts.config.home.root} {parts.config.mlx.port}"
         tasks.append(asyncio.ensure_future(mirror(keeper, peers.first_living, origin, clock)))

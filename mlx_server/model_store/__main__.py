@@ -93,8 +93,7 @@ def _fetch(config: Config, options: argparse.Namespace) -> int:
                 ensure(config, [name], on_progress)
         except ModelStoreError as error:
             failed += 1
-            body = {"code": error.code, "message": error.message, "remedy": error.remedy}
-            _print(options, f"{name}: {error}", {"model": name, "error": body}, sys.stderr)
+            _print_error(options, name, error)
     return 1 if failed else 0
 
 
@@ -123,11 +122,24 @@ def _list(config: Config, options: argparse.Namespace) -> int:
 
 
 def _remove(config: Config, options: argparse.Namespace) -> int:
-    removed = {name: remove(config, name) for name in options.names}
-    for name, done in removed.items():
-        text = "removed" if done else "not in the store, nothing to remove"
-        _print(options, f"{name}: {text}", {"model": name, "removed": done})
-    return 0 if all(removed.values()) else 1
+    are_removed = []
+    for name in options.names:
+        try:
+            done = remove(config, name)
+        except ModelStoreError as error:
+            done = False
+            _print_error(options, name, error)
+        else:
+            text = "removed" if done else "not in the store, nothing to remove"
+            _print(options, f"{name}: {text}", {"model": name, "removed": done})
+        are_removed.append(done)
+    return 0 if all(are_removed) else 1
+
+
+def _print_error(options: argparse.Namespace, name: str, error: ModelStoreError) -> None:
+    """Print why the model `name` could not be fetched or removed."""
+    body = {"code": error.code, "message": error.message, "remedy": error.remedy}
+    _print(options, f"{name}: {error}", {"model": name, "error": body}, sys.stderr)
 
 
 def _print(

@@ -1,7 +1,9 @@
 """Store the files that a client uploads to make a model, each named by its sha256:
 `<store>/.blobs/sha256-HEX`.
 
-A file is deleted after a model was made from it, or a day after its upload.
+A file is deleted after a model was made from it, or once it is a day old: by the next upload, fetch or
+change of a model, or when a gateway starts. The day begins anew when a client asks whether the file is there,
+and when a model is made from it.
 """
 
 from __future__ import annotations
@@ -22,7 +24,18 @@ from mlx_server.model_store.errors import ModelStoreError
 
 KEPT_S = 86_400.0
 _DIGEST = re.compile(r"sha256[:-](?P<hex>[0-9a-fA-F]{64})")
-_UPLOADING, _WORKING = ".uploading-", ".working-"
+_FOLDER, _UPLOADING, _WORKING = ".blobs", ".uploading-", ".working-"
+
+
+def delete_expired(store: Path) -> None:
+    """Delete the uploads in the model store, complete or not, and the folders in which models were converted,
+    if they have not changed for a day. What cannot be deleted stays without an error.
+    """
+    with contextlib.suppress(OSError):
+        for path in (store / _FOLDER).iterdir():
+            with contextlib.suppress(OSError):
+                if time.time() - path.stat().st_mtime > KEPT_S:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 class Blobs:
@@ -31,7 +44,7 @@ class Blobs:
     """
 
     def __init__(self, store: Path, free: disk.FreeBytes = disk.free_bytes) -> None:
-        self._folder = store / ".blobs"
+        self._store, self._folder = store, store / _FOLDER
         self._free = free
 
     def path(self, digest: str) -> Path:
@@ -48,10 +61,14 @@ class Blobs:
         return self._folder / f"sha256-{match['hex'].lower()}"
 
     def has(self, digest: str) -> bool:
-        """Return True if the file with this digest was uploaded. Raises ModelStoreError (`invalid_digest`) if
-        `digest` is not a sha256.
+        """Return True if the file with this digest was uploaded. The file is then kept for another day,
+        because the client will not upload it again. Raises ModelStoreError (`invalid_digest`) if `digest` is
+        not a sha256.
         """
-        return self.path(digest).is_file()
+        path = self.path(digest)
+        with contextlib.suppress(OSError):
+            os.utime(path)
+        return path.is_file()
 
     def upload(self, digest: str) -> Upload:
         """Begin the upload of the file with this digest.
@@ -84,10 +101,7 @@ class Blobs:
         if the folder cannot be created.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
-        for path in self._folder.iterdir():
-            with contextlib.suppress(OSError):
-                if time.time() - path.stat().st_mtime > KEPT_S:
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+        delete_expired(self._store)
 
     def _write_errors_explained(self, name: str) -> contextlib.AbstractContextManager[None]:
         """Return a context manager that raises ModelStoreError (`disk_full` or `store_unwritable`) in place

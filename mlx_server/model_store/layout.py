@@ -4,29 +4,39 @@ removed by one rename.
 <store>/smollm2__135m/        config.json, model.safetensors, tokenizer.json, ..., vestal-model.json
 <store>/.staging-XXXX/        a fetch in progress; the next fetch deletes it if its process died
 <store>/.changing-XXXX/       a model being made or removed; the next change deletes what is left of it
+<store>/.*-XXXX/model/        the new model, until it is complete and takes its place
+<store>/.*-XXXX/replaced/     an installed model while another one takes its place
 <store>/.lock                 locked (flock) by the process that fetches a model, for as long as that takes
 <store>                       locked (flock) for the moment in which a model's folder is added or removed
+<store>/.changes.lock         locked instead of the store's folder if that cannot be locked (NFS)
+
+On a file system without locks, all goes on without them; then temporary folders are deleted once they are a
+day old, because it is unknown which processes live.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import secrets
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from mlx_server.model_store import disk
+from mlx_server.model_store import blobs, disk
 from mlx_server.model_store.errors import DAMAGE
 from vestal.platform.exhaustion import raise_if_exhausted
+from vestal.platform.file_lock import try_lock, wait_for_folder_lock, wait_for_lock
 
 MANIFEST = "vestal-model.json"
 _STAGING, _CHANGING = ".staging-", ".changing-"
+_STAGED, _REPLACED = "model", "replaced"
+_FETCH_LOCK, _CHANGES_LOCK = ".lock", ".changes.lock"
+_SURELY_ABANDONED_S = 86_400.0
 
 
 def folder_name(name: str) -> str:
@@ -59,12 +69,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 def move_into_store(staged: Path, store: Path, name: str, manifest: dict[str, Any]) -> Path:
     """Write the manifest into the finished folder `staged`, rename it to the model's folder, and return that.
 
-    `staged` must be in a staging folder of the store. A model of the same name is replaced as a whole. Raises
-    ModelStoreError (`store_unwritable` or `disk_full`) if the store cannot be written.
+    `staged` must be the folder `model` in a staging folder of the store. A model of the same name is replaced
+    as a whole. Raises ModelStoreError (`store_unwritable` or `disk_full`) if the store cannot be written.
     """
     with disk.write_errors_explained(name, disk.MARGIN_BYTES, store):
         write_manifest(staged, name, manifest)
-        with _locked(store):
+        with _changes_locked(store):
             return replace(staged, store, name)
 
 
@@ -81,14 +91,18 @@ def manifest_text(name: str, manifest: dict[str, Any]) -> str:
 def replace(staged: Path, store: Path, name: str) -> Path:
     """Rename `staged` to the folder of the model `name`, and return that folder.
 
-    The caller must hold the lock that `changing` takes. An installed model of the same name is moved to
-    `replaced`, in the folder that contains `staged`, and back if `staged` cannot be renamed.
+    The caller must hold the lock that `changing` takes. `staged` must be called `model`, and its manifest
+    must have the model's name, because the next change may need that name to move a model back.
+
+    An installed model of the same name is moved to `replaced`, in the folder that contains `staged`, and back
+    if `staged` cannot be renamed. If this process is killed in between, the next change moves it back.
     """
-    target, replaced = installed_path(store, name), staged.parent / "replaced"
+    assert staged.name == _STAGED, staged
+    target, replaced = installed_path(store, name), staged.parent / _REPLACED
     was_installed = target.exists()
-    if was_installed:
-        target.rename(replaced)
     try:
+        if was_installed:
+            target.rename(replaced)
         staged.rename(target)
     except BaseException:  # the folder with `replaced` is deleted next
         if was_installed and not target.exists():
@@ -107,8 +121,7 @@ def remove(store: Path, name: str) -> bool:
     folder, removed = installed_path(store, name), store / f"{_CHANGING}{secrets.token_hex(4)}"
     if not folder.exists():
         return False
-    with disk.write_errors_explained(name, disk.MARGIN_BYTES, store), _locked(store):
-        _delete_abandoned(store, _CHANGING)
+    with disk.write_errors_explained(name, disk.MARGIN_BYTES, store), _changes_locked(store):
         try:
             folder.rename(removed)
         except FileNotFoundError:  # another process was faster
@@ -129,8 +142,8 @@ def changing(store: Path) -> Iterator[Path]:
     with contextlib.ExitStack() as stack:
         with disk.write_errors_explained("", disk.MARGIN_BYTES, store):
             store.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(_locked(store))
-            _delete_abandoned(store, _CHANGING)
+            blobs.delete_expired(store)
+            stack.enter_context(_changes_locked(store))
             staging = Path(tempfile.mkdtemp(prefix=_CHANGING, dir=store))
         stack.callback(shutil.rmtree, staging, ignore_errors=True)
         yield staging
@@ -147,43 +160,111 @@ def locked_staging_folder(store: Path, on_wait: Callable[[], None] = lambda: Non
     with contextlib.ExitStack() as stack:
         with disk.write_errors_explained("", disk.MARGIN_BYTES, store):
             store.mkdir(parents=True, exist_ok=True)
-            lock = stack.enter_context((store / ".lock").open("w"))
-        _acquire(lock, on_wait)
+            lock = stack.enter_context((store / _FETCH_LOCK).open("w"))
+        is_locked = wait_for_lock(lock.fileno(), on_wait)
         with disk.write_errors_explained("", disk.MARGIN_BYTES, store):
-            _delete_abandoned(store, _STAGING)
+            blobs.delete_expired(store)
+            with _changes_locked(store):
+                pass  # a model that a killed fetch was replacing has been moved back now
+            _delete_abandoned(store, _STAGING, is_locked)
             staging = Path(tempfile.mkdtemp(prefix=_STAGING, dir=store))
         stack.callback(shutil.rmtree, staging, ignore_errors=True)
         yield staging
 
 
-def _acquire(lock: IO[str], on_wait: Callable[[], None]) -> None:
+def clean_up(store: Path) -> None:
+    """Delete what killed processes have left in the store, and uploads older than a day. Move back models
+    that were being replaced. The staging folders of fetches stay if a fetch is running.
+
+    A store that does not exist is not created. Raises OSError if the store cannot be read or written.
+    """
+    if not store.is_dir():
+        return
+    blobs.delete_expired(store)
+    with _changes_locked(store):
+        pass  # which deletes what changes have left
+    if not any(store.glob(f"{_STAGING}*")):
+        return
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        on_wait()
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        lock = try_lock(store / _FETCH_LOCK)
+    except OSError as error:
+        raise_if_exhausted(error)
+        _delete_abandoned(store, _STAGING, is_locked=False)
+        return
+    if lock is not None:
+        try:
+            _delete_abandoned(store, _STAGING, is_locked=True)
+        finally:
+            os.close(lock)
 
 
 @contextlib.contextmanager
-def _locked(store: Path) -> Iterator[None]:
+def _changes_locked(store: Path) -> Iterator[None]:
     """Hold the lock for changes, which a process needs to add or remove a model's folder, until the `with`
-    block ends. Wait as long as another process holds it. The lock is on the store's folder itself; fetches
-    have another one, on the file `.lock` in it.
+    block ends. Wait as long as another process holds it. Fetches have another lock, on the file `.lock`.
+
+    First move back the models that killed processes were replacing, and delete the folders of changes that
+    have not ended. On a file system without locks, the block runs without one.
     """
-    descriptor = os.open(store, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with wait_for_folder_lock(store, instead=store / _CHANGES_LOCK) as is_locked:
+        for prefix in (_CHANGING, _STAGING):
+            for folder in _abandoned(store, prefix, is_locked):
+                if _has_replaced(folder):
+                    _move_back(folder / _REPLACED, store)
+        _delete_abandoned(store, _CHANGING, is_locked)
         yield
-    finally:
-        os.close(descriptor)
 
 
-def _delete_abandoned(store: Path, prefix: str) -> None:
-    """Delete all temporary folders in the store whose names begin with `prefix`. The caller must hold the
-    lock under which such folders are made, so that no living process uses them.
+def _move_back(replaced: Path, store: Path) -> None:
+    """Rename the folder `replaced`, a model that was being replaced when that process was killed, to the
+    model's own folder if that is missing. Otherwise delete it, because the new model is in its place.
+
+    Its name is read from the manifest of the new model, which is in the same temporary folder. The manifest
+    in `replaced` is only the second choice: a folder that the user has put into the store may have no
+    manifest, or that of another model. If `replaced` cannot be renamed, or if the name is unknown although
+    the new model has not been moved, it stays without an error, and the next change tries again.
     """
-    for abandoned in store.glob(f"{prefix}*"):
-        _delete(abandoned)
+    staged = replaced.parent / _STAGED
+    names = (read_manifest(folder).get("name") for folder in (staged, replaced))
+    name = next((name for name in names if isinstance(name, str) and name), None)
+    if name is None and os.path.lexists(staged):
+        return
+    if name is not None and not os.path.lexists(target := installed_path(store, name)):
+        with contextlib.suppress(OSError, ValueError):
+            replaced.rename(target)
+    else:
+        _delete(replaced)
+
+
+def _abandoned(store: Path, prefix: str, is_locked: bool) -> Iterator[Path]:
+    """Yield the temporary folders in the store whose names begin with `prefix` and which no living process
+    uses: all, if the caller holds the lock under which such folders are used (`is_locked`); else those that
+    have not changed for a day.
+    """
+    for folder in store.glob(f"{prefix}*"):
+        if is_locked or _has_not_changed_for_a_day(folder):
+            yield folder
+
+
+def _has_not_changed_for_a_day(folder: Path) -> bool:
+    try:
+        return time.time() - folder.lstat().st_mtime > _SURELY_ABANDONED_S
+    except FileNotFoundError:
+        return False  # its process is alive, and has deleted it
+
+
+def _delete_abandoned(store: Path, prefix: str, is_locked: bool) -> None:
+    """Delete the folders that `_abandoned` yields, except those that still hold a replaced model."""
+    for folder in _abandoned(store, prefix, is_locked):
+        if not _has_replaced(folder):
+            _delete(folder)
+
+
+def _has_replaced(folder: Path) -> bool:
+    """Return True if a temporary folder holds a model that was being replaced. A link to a folder of the
+    user's, which is there while it is removed from the store, holds none.
+    """
+    return not folder.is_symlink() and os.path.lexists(folder / _REPLACED)
 
 
 def _delete(path: Path) -> None:

@@ -133,18 +133,18 @@ def make_of_files(
 
 
 def check_uploads(config: Config, files: Mapping[str, str]) -> dict[str, Path]:
-    """Return the paths of uploaded files by their names; `files` maps names to digests.
+    """Return the paths of uploaded files by their names, and keep these files for another day. `files` maps
+    names to digests.
 
     Raises ModelStoreError: `invalid_digest` if a digest is not a sha256, `blob_not_found` if a file was not
     uploaded.
     """
     blobs = Blobs(config.models_dir)
-    uploads = {file: blobs.path(digest) for file, digest in files.items()}
-    for file, path in uploads.items():
-        if not path.is_file():
+    for file, digest in files.items():
+        if not blobs.has(digest):
             message = f"{file[:80]} was not uploaded."
             raise ModelStoreError("blob_not_found", message, "Send it by POST /api/blobs/sha256:HEX first.")
-    return uploads
+    return {file: blobs.path(digest) for file, digest in files.items()}
 
 
 def _full_name(config: Config, name: str) -> str:

@@ -13,7 +13,8 @@ class LoadedModelReport(Value, frozen=True):
     """A model in memory.
 
     `bytes` is the size of its weights, `kv_bytes` the size of the KV caches of its requests; both are GPU
-    memory if `on_gpu`. `expires_in_s` is None if the model stays until a client unloads it.
+    memory if `on_gpu`. `expires_in_s` is None if the model stays until a client unloads it. `keep_alive_s` is
+    the keep-alive that a request named last; None if none has named one, so that the default applies.
     """
 
     model: str
@@ -23,6 +24,7 @@ class LoadedModelReport(Value, frozen=True):
     expires_in_s: float | None = None
     kv_bytes: int = 0
     on_gpu: bool = False
+    keep_alive_s: float | None = None
 
 
 class MemoryUse(Value, frozen=True):

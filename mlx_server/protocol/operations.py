@@ -45,9 +45,12 @@ class Generate(Operation, frozen=True):
     With `check_only`, nothing is generated and no model is loaded: `Accepted` says that the request can be
     served, as far as that can be known before it runs, and `Failed` says why it never can be.
 
-    If the request is resumed, `emitted` holds the token ids that the gateway has already received;
-    `max_tokens` includes them. `max_tokens` None allows tokens until the context is full. `keep_alive_s` None
-    means the configured default, a negative value keeps the model loaded, 0 unloads it after this request.
+    If an engine has run the request before and was lost, `resumed` is True, and `emitted` holds the token ids
+    that the gateway has already received; `max_tokens` includes them. `created_s` is when the request was
+    first accepted, in seconds since 1970: a chat template that writes the date gets that of `created_s`, or
+    of the present if it is None. `max_tokens` None allows tokens until the context is full. With a negative
+    `keep_alive_s`, the model stays loaded, and with 0, it is unloaded after this request. None leaves the
+    keep-alive as the last request that named one has set it (at first, the configured default).
     `traceparent` is the W3C header of the span to which the engine's work belongs; with None, no spans are
     made.
     """
@@ -85,6 +88,8 @@ class Generate(Operation, frozen=True):
     prompt_logprobs: bool = False
     adds_special_tokens: bool = True
     traceparent: str | None = None
+    resumed: bool = False
+    created_s: float | None = None
 
 
 class Cancel(Operation, frozen=True):
@@ -99,7 +104,8 @@ class Embed(Operation, frozen=True):
     """Embed `texts`; answered by `Embedding` or `Failed`.
 
     A text may be as long as the model's context, or as `context_tokens` if that is less. A longer text is cut
-    off, or fails if `truncate` is False.
+    off, or fails if `truncate` is False. `resumed` is True if an engine has run the request before and was
+    lost.
     """
 
     id: str
@@ -109,6 +115,7 @@ class Embed(Operation, frozen=True):
     keep_alive_s: float | None = None
     context_tokens: int | None = None
     traceparent: str | None = None
+    resumed: bool = False
 
 
 class Rerank(Operation, frozen=True):
@@ -118,7 +125,8 @@ class Rerank(Operation, frozen=True):
     is less. The end of a longer document is cut off; if `truncate` is False, the request fails instead. A
     document is also cut to `max_document_tokens`. A query that leaves no room for a document fails.
     `instruction` describes the task, for a model whose prompt has a place for it. With `raw_scores`, the
-    scores are the model's logits, without its activation function.
+    scores are the model's logits, without its activation function. `resumed` is True if an engine has run the
+    request before and was lost.
     """
 
     id: str
@@ -132,14 +140,21 @@ class Rerank(Operation, frozen=True):
     keep_alive_s: float | None = None
     context_tokens: int | None = None
     traceparent: str | None = None
+    resumed: bool = False
 
 
 class Load(Operation, frozen=True):
-    """Load a model, or renew its keep-alive time if it is loaded; answered by `Loaded` or `Failed`."""
+    """Load a model, or renew its keep-alive time if it is loaded; answered by `Loaded` or `Failed`. Until its
+    first use, the model is kept for `expires_in_s` seconds, if that is less than its keep-alive. `resumed` is
+    True if the gateway loads the model again because an engine that was lost had loaded it; then, a
+    keep-alive that another request has named to this engine is left as it is.
+    """
 
     id: str
     model: str
     keep_alive_s: float | None = None
+    expires_in_s: float | None = None
+    resumed: bool = False
 
 
 class Unload(Operation, frozen=True):

@@ -20,6 +20,8 @@ from orchestrator.cycle_runner import CycleRunner
 from orchestrator.knowledge.search.scope import Scope
 from vestal.web.http_error import HttpError
 
+DEFAULT_RESULTS = 5
+
 
 def make_app(container: Container, runner: CycleRunner) -> web.Application:
     guard = Guard(container.config.token, container.config.bind, container.database.failure)
@@ -85,7 +87,8 @@ class Routes:
         body = await read_object(request)
         query = field(body, "query", str, required=True).strip()
         agent = field(body, "agent", str)
-        k = field(body, "k", int) if "k" in body else 5
+        given = field(body, "k", int)
+        k = DEFAULT_RESULTS if given is None else given
         if not query or not 1 <= k <= 50:
             raise HttpError("invalid_request", "`query` must not be empty, and `k` be from 1 to 50.")
         folders = None if agent is None else await self._folders_of(agent)

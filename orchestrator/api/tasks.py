@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
+import time
+import uuid
 from typing import Any
 
 from aiohttp import web
@@ -23,12 +24,17 @@ MAX_GOAL_CHARS = 16_000
 MAX_AGENTS = 8
 MAX_KEY_CHARS = 200
 POLL_EACH_S = 0.3  # the database is read, since another worker may run the task
-KEEPALIVE_EACH_POLLS = 50
+KEEPALIVE_EACH_S = 15.0  # `vestal task` takes a stream that is silent for 60 s for dead
 
 
 class TaskRoutes:
-    def __init__(self, container: Container) -> None:
+    """The routes of tasks. A stream of events is never silent for more than `keepalive_each_s` seconds, even
+    if the database takes longer to answer.
+    """
+
+    def __init__(self, container: Container, keepalive_each_s: float = KEEPALIVE_EACH_S) -> None:
         self._container = container
+        self._keepalive_each_s = keepalive_each_s
 
     def add_to(self, app: web.Application) -> None:
         app.router.add_post("/tasks", self.create)
@@ -49,7 +55,9 @@ class TaskRoutes:
             message = f"`idempotency_key` must have 1 to {MAX_KEY_CHARS} characters."
             raise HttpError("invalid_request", message)
         traceparent = request.headers.get(HEADER)
-        task_id = await self._container.tasks.submit(goal, self._agents(body), key, traceparent)
+        agents = self._agents(body)
+        named = agents if body.get("agents") else []
+        task_id = await self._container.tasks.submit(goal, agents, key, traceparent, named)
         return web.json_response({"id": task_id}, status=201, headers={"Location": f"/tasks/{task_id}"})
 
     def _agents(self, body: dict[str, Any]) -> list[str]:
@@ -89,24 +97,48 @@ class TaskRoutes:
         headers = {"Content-Type": server_sent_events.MEDIA_TYPE, "Cache-Control": "no-store"}
         response = web.StreamResponse(headers=headers)
         await response.prepare(request)
-        sent, polls = "", 0
+        sent = ""
         while True:
             text = replace_invalid_unicode(json.dumps(task, ensure_ascii=False))
             if text != sent:
                 await response.write(server_sent_events.frame(text.encode(), "task"))
-                sent, polls = text, 0
-            elif (polls := polls + 1) % KEEPALIVE_EACH_POLLS == 0:
-                await response.write(server_sent_events.KEEP_ALIVE)
+                sent, sent_at = text, time.monotonic()
             if task["state"] in FINISHED:
                 await response.write_eof()
                 return response
-            await asyncio.sleep(POLL_EACH_S)
-            with contextlib.suppress(DatabaseFailed):  # the database may be back soon, so try again
-                task = await self._task(request)
+            look = asyncio.create_task(self._look_again(request, task))
+            try:
+                while not look.done():
+                    silent_s = time.monotonic() - sent_at
+                    await asyncio.wait([look], timeout=max(0.0, self._keepalive_each_s - silent_s))
+                    if time.monotonic() - sent_at >= self._keepalive_each_s:
+                        await response.write(server_sent_events.KEEP_ALIVE)
+                        sent_at = time.monotonic()
+            finally:
+                look.cancel()
+            task = look.result()
+
+    async def _look_again(self, request: web.Request, before: dict[str, Any]) -> dict[str, Any]:
+        """Return the task after a short pause, or `before` if the database fails, which may be back soon."""
+        await asyncio.sleep(POLL_EACH_S)
+        try:
+            return await self._task(request)
+        except DatabaseFailed:
+            return before
 
     async def _task(self, request: web.Request) -> dict[str, Any]:
         task_id = request.match_info["id"]
-        task = await self._container.tasks.get(task_id)
+        task = await self._container.tasks.get(task_id) if _is_id(task_id) else None
         if task is None:
             raise HttpError("unknown_task", f"There is no task {task_id[:80]!r}.", status=404)
         return task
+
+
+def _is_id(text: str) -> bool:
+    """Return True if the text has the form of a task's id. The database is not asked for another text, which
+    may contain a NUL, for example; Postgres would report that as a failure.
+    """
+    try:
+        return str(uuid.UUID(text)) == text
+    except ValueError:
+        return False

@@ -11,8 +11,11 @@ class Embedder(Protocol):
     """Turns texts into vectors."""
 
     async def embed(self, model: str, texts: list[str]) -> list[list[float]]:
-        """Return one vector of unit norm per text, in order. Raises BackendError if no backend can embed the
-        texts.
+        """Return one vector of unit norm per text, in order.
+
+        Raises RequestRejected if the texts are refused, EngineCrashed if the backend's engine dies of them,
+        BatchTimedOut if several texts take too long but fewer may not, and another BackendError if no backend
+        can embed texts at present.
         """
         ...
 

@@ -62,6 +62,21 @@ class KnowledgeStore:
             rows = db.execute(query).fetchall()
             return {row["agent"]: {"files": row["files"], "passages": row["passages"]} for row in rows}
 
+    def vector_sizes(self, model: str) -> dict[int, int]:
+        """Return how many chunks have a vector of this model, by the number of dimensions of the vector."""
+        with self._database.connect() as db:
+            return vector_sizes(db, model)
+
+    def drop_vectors_of_other_sizes(self, model: str, dim: int) -> int:
+        """Delete the vectors of this model that do not have `dim` dimensions, and return how many there
+        were.
+        """
+        with self._database.connect() as db:
+            dropped = db.execute("DELETE FROM vectors WHERE model = ? AND dim <> ?", (model, dim)).rowcount
+            if dropped:
+                _increase_generation(db)
+        return dropped
+
     def replace_files(self, agent: str, files: Iterable[tuple[str, Known, list[Chunk]]]) -> None:
         """Replace each of the agent's `files` (path, facts, chunks) in the store, all in one transaction."""
         with self._database.connect() as db:
@@ -82,9 +97,8 @@ class KnowledgeStore:
     def forget_files(self, agent: str, paths: Iterable[str]) -> None:
         """Delete the agent's files with these paths, and their chunks."""
         with self._database.connect() as db:
-            db.executemany(
-                "DELETE FROM files WHERE agent = ? AND path = ?", [(agent, path) for path in paths]
-            )
+            for path in paths:
+                _delete_file(db, agent, path)
             _increase_generation(db)
 
     def files_lacking_vectors(self, agent: str, model: str) -> list[str]:
@@ -131,8 +145,37 @@ class KnowledgeStore:
             return [(row["path"], row["heading"], row["text"]) for row in rows]
 
 
-def _replace_file(db: Connection, agent: str, path: str, known: Known, chunks: list[Chunk]) -> None:
+def vector_sizes(db: Connection, model: str) -> dict[int, int]:
+    """Return how many chunks have a vector of this model, by the number of dimensions of the vector."""
+    rows = db.execute(
+        "SELECT dim, count(*) AS chunks FROM chunks"
+        " JOIN vectors ON vectors.text_sha = chunks.text_sha AND vectors.model = ? GROUP BY dim",
+        (model,),
+    )
+    return {row["dim"]: row["chunks"] for row in rows}
+
+
+def main_size(sizes: Mapping[int, int]) -> int:
+    """Return the number of dimensions that most vectors have; 0 if there are no vectors. `sizes` has the
+    number of vectors by their number of dimensions.
+    """
+    return max(sizes, key=lambda dim: (sizes[dim], dim), default=0)
+
+
+def _delete_file(db: Connection, agent: str, path: str) -> None:
+    """Delete a file and its chunks. Date their vectors now, because an unused vector is kept for some time
+    from the day when it was last used (`VectorCache.drop_unused`).
+    """
+    db.execute(
+        "UPDATE vectors SET made_at = ? WHERE (text_sha, model) IN"
+        f" (SELECT chunks.text_sha, files.model FROM {CHUNKS} WHERE agent = ? AND path = ?)",
+        (time.time(), agent, path),
+    )
     db.execute("DELETE FROM files WHERE agent = ? AND path = ?", (agent, path))
+
+
+def _replace_file(db: Connection, agent: str, path: str, known: Known, chunks: list[Chunk]) -> None:
+    _delete_file(db, agent, path)
     [added] = db.execute(
         "INSERT INTO files (agent, path, sha256, size, mtime_ns, model) VALUES (?, ?, ?, ?, ?, ?)"
         " RETURNING id",

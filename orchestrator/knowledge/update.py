@@ -26,6 +26,7 @@ from orchestrator.knowledge.vectors import VectorCache
 from orchestrator.storage.database import entered
 
 MAX_NAMED = 20
+PROBE_TEXT = "hello"
 
 
 @dataclass
@@ -88,6 +89,7 @@ class KnowledgeUpdater:
     ) -> None:
         self._shared = shared
         self._store = store
+        self._client = client
         self._embedding = EmbeddingRun(vectors, client, model, batch, memory_fraction)
         self._model = model
         self._batch = batch
@@ -99,8 +101,8 @@ class KnowledgeUpdater:
         self, folders: dict[str, Path], full: bool = False, unreadable: str = ""
     ) -> UpdateReport:
         """Examine every folder, embed what has changed, and delete what has vanished. With `full`, read every
-        file. If `folders` may be incomplete, `unreadable` says why, and the knowledge of agents without a
-        folder is kept.
+        file, and embed again the texts whose vectors have an outdated size. If `folders` may be incomplete,
+        `unreadable` says why, and the knowledge of agents without a folder is kept.
 
         An update that cannot continue does not raise: the report's `stopped` says why.
         """
@@ -111,6 +113,8 @@ class KnowledgeUpdater:
                 report.stopped = "another process is updating the knowledge"
                 return report
             try:
+                if full:
+                    await self._drop_outdated_vectors(report)
                 for agent, folder in folders.items():
                     await self._update_agent(agent, folder, full, report)
                 if unreadable:
@@ -118,12 +122,41 @@ class KnowledgeUpdater:
                 else:
                     await self._forget_gone_agents(folders, report)
                 report.notes += await self._still_refused()
+                if full:
+                    await self._note_mixed_sizes(report)
             except (Stopped, BackendError) as error:
                 report.stopped = str(error)
             except DatabaseFailed as error:
                 report.stopped = f"{error.message} What was stored before remains"
         self._log_skipped(report)
         return report
+
+    async def _drop_outdated_vectors(self, report: UpdateReport) -> None:
+        """Embed one text, and delete the stored vectors of another size than its vector has, so that their
+        texts are embedded again. The size changes if another model gets the name of the embedding model, as
+        by `ollama pull`. No search can compare vectors of different sizes.
+        """
+        if not await asyncio.to_thread(self._store.vector_sizes, self._model):
+            return
+        [vector] = await self._client.embed(self._model, [PROBE_TEXT])
+        if dropped := await asyncio.to_thread(
+            self._store.drop_vectors_of_other_sizes, self._model, len(vector)
+        ):
+            report.notes.append(
+                f"{self._model} gives vectors of {len(vector)} dimensions now: {dropped} of another size were"
+                " deleted, and their texts are embedded again"
+            )
+
+    async def _note_mixed_sizes(self, report: UpdateReport) -> None:
+        """Add a note to the report if the vectors of the embedding model have several sizes, so that a search
+        by meaning misses those of the less frequent sizes.
+        """
+        sizes = sorted(await asyncio.to_thread(self._store.vector_sizes, self._model))
+        if len(sizes) > 1:
+            report.notes.append(
+                f"{self._model} gives vectors of {' and '.join(map(str, sizes))} dimensions: its servers have"
+                " different models under this name; give them the same one"
+            )
 
     def _log_skipped(self, report: UpdateReport) -> None:
         """Log each skipped file once, and not again in every cycle."""

@@ -64,10 +64,17 @@ class VectorCache:
             )
 
     def drop_unused(self, older_than_s: float, max_unused: int = MAX_UNUSED) -> int:
-        """Delete vectors that no chunk uses: first those older than `older_than_s` seconds, then all but the
+        """Delete vectors that no chunk uses: first those unused for `older_than_s` seconds, then all but the
         newest `max_unused` of the remaining unused ones. Return how many were deleted.
+
+        A chunk uses the vector of its text by the model that embedded its file, not the vectors by earlier
+        models. The time counts from when the vector was computed, or from when the last file with the text
+        was deleted, changed, or embedded by another model.
         """
-        unused = "FROM vectors WHERE text_sha NOT IN (SELECT text_sha FROM chunks)"
+        unused = (
+            "FROM vectors WHERE NOT EXISTS (SELECT 1 FROM chunks JOIN files ON files.id = file_id"
+            " WHERE chunks.text_sha = vectors.text_sha AND files.model = vectors.model)"
+        )
         with self._database.connect() as db:
             old = db.execute(f"DELETE {unused} AND made_at < ?", (time.time() - older_than_s,)).rowcount
             bound = db.execute(

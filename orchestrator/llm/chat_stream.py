@@ -6,13 +6,18 @@ import json
 from typing import Any
 
 from orchestrator.errors import BackendFailed
+from orchestrator.llm.refusals import stream_error
 
 MAX_BYTES = 16 * 2**20  # a backend that never stops must not fill this process's memory
+THINK_START, THINK_END = "<think>", "</think>"
 
 
 class ChatStream:
     """One streamed answer of a model, assembled from its bytes as they arrive. It is complete only if the
     backend marked it `done`. `backend` is the backend's name, for error messages.
+
+    `thought` is True if the model thought before it answered, and `cut_off` if the limit of tokens ended the
+    answer. A model may think although the request forbids it.
     """
 
     def __init__(self, backend: str) -> None:
@@ -21,11 +26,13 @@ class ChatStream:
         self._texts: list[str] = []
         self._bytes = 0
         self._done = False
+        self.thought = False
+        self.cut_off = False
 
     def take(self, data: bytes) -> bool:
         """Add received bytes. Return False if they are only white space, which does not show that the backend
-        is working; True otherwise. Raises BackendFailed if a line is not a JSON object or reports an error,
-        or if the answer becomes too long.
+        is working; True otherwise. Raises BackendFailed if a line is not a JSON object, or if the answer
+        becomes too long, and the fitting BackendError if a line reports an error.
         """
         self._bytes += len(data)
         if self._bytes > MAX_BYTES:
@@ -36,13 +43,18 @@ class ChatStream:
         return bool(data.strip())
 
     def end(self) -> str:
-        """Return the text of the whole answer, after the backend closed the stream. Raises BackendFailed if
-        the last line is malformed, or if the backend did not mark the answer `done`.
+        """Return the text of the whole answer without the model's thinking, after the backend closed the
+        stream. Raises BackendFailed if the last line is malformed, or if the backend did not mark the answer
+        `done`.
         """
         self._line(self._rest)
         if not self._done:
             raise BackendFailed(f"{self._backend} broke off its answer after {len(self._texts)} line(s).")
-        return "".join(self._texts)
+        text = "".join(self._texts)
+        if text.lstrip().startswith(THINK_START):  # Ollama, if the model thinks although it was asked not to
+            self.thought = True
+            text = text.partition(THINK_END)[2]
+        return text
 
     def _line(self, line: bytes) -> None:
         if not line.strip():
@@ -54,17 +66,10 @@ class ChatStream:
         if not isinstance(part, dict):
             raise BackendFailed(f"{self._backend} sent a line that is not a JSON object in its answer.")
         if part.get("error"):
-            raise BackendFailed(
-                f"{self._backend} failed in the middle of its answer: {_message_of(part['error'])}"
-            )
+            raise stream_error(self._backend, part)
         message = part.get("message")
-        self._texts.append(str(message.get("content") or "") if isinstance(message, dict) else "")
+        if isinstance(message, dict):
+            self._texts.append(str(message.get("content") or ""))
+            self.thought = self.thought or bool(message.get("thinking"))
         self._done = self._done or part.get("done") is True
-
-
-def _message_of(error: object) -> str:
-    """Return the message in an error, which is a string from Ollama, and an object with a `message` from
-    other servers.
-    """
-    found = error.get("message") if isinstance(error, dict) else error
-    return str(found or error)[:400]
+        self.cut_off = self.cut_off or part.get("done_reason") == "length"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar
@@ -11,11 +10,14 @@ from typing import Any, TypeVar
 import aiohttp
 
 from orchestrator.errors import (
+    BackendBusy,
     BackendError,
-    BackendFailed,
     BackendUnavailable,
-    EmptyAnswer,
+    BatchTimedOut,
+    EngineCrashed,
+    MachineTooSmall,
     ModelMissing,
+    OnlyThought,
     RequestRejected,
 )
 from orchestrator.llm.backend import Backend, canonical
@@ -24,8 +26,8 @@ from orchestrator.llm.check import CHECK_TIMEOUT, is_unreachable
 from orchestrator.llm.health import HealthBoard
 from orchestrator.llm.json_body import json_of
 from orchestrator.llm.liveness import SilenceLimits
+from orchestrator.llm.replies import checked, context_length, scores_of, text_of, vectors_of
 from orchestrator.llm.stream_timeout import StreamTimeout
-from orchestrator.unicode import replace_invalid_unicode
 from vestal.tracing import HEADER, present_traceparent
 
 CHAT_TIMEOUT = aiohttp.ClientTimeout(
@@ -34,9 +36,12 @@ CHAT_TIMEOUT = aiohttp.ClientTimeout(
 LIMITS = SilenceLimits()
 LIVENESS_TIMEOUT = aiohttp.ClientTimeout(total=5)
 OLLAMA_CONTEXT_TOKENS = 4096  # Ollama's default context; it drops the rest of a longer prompt
+THINKING_TOKENS = 2048  # besides the answer's, for a model whose thinking cannot be switched off (gpt-oss)
 EMBED_TIMEOUT = aiohttp.ClientTimeout(total=180, connect=2)
 RERANK_TIMEOUT = aiohttp.ClientTimeout(total=60, connect=2)
 RERANKING_KIND = "mlx"  # Ollama has no reranking
+CRASHED_S = 60.0  # after a crash, the call that is sent again goes to another backend, if one has the model
+SEARCH_SLOTS = 4  # a person waits for a search at most 10 s, and answers may take hours
 
 T = TypeVar("T")
 Use = Callable[[Backend], Awaitable[T]]
@@ -44,7 +49,8 @@ Use = Callable[[Backend], Awaitable[T]]
 
 class LlmClient:
     """Provides chat, embeddings and reranking. At most `max_concurrent` calls of this process run at the same
-    time.
+    time, and besides them up to SEARCH_SLOTS short calls as a search makes them: the embedding of a single
+    text, or a reranking.
     """
 
     def __init__(
@@ -58,23 +64,41 @@ class LlmClient:
         self._board = board
         self._limits = limits
         self._slots = asyncio.Semaphore(max_concurrent)
+        self._search_slots = asyncio.Semaphore(SEARCH_SLOTS)
+        self._always_think: set[str] = set()  # models that thought although they were asked not to
         self._contexts: dict[tuple[str, str], int] = {}
 
     async def chat(
         self, model: str, messages: list[dict[str, str]], max_tokens: int, context_tokens: int = 0
     ) -> str:
-        """Return the model's answer. Raises EmptyAnswer if the answer is empty, and another BackendError if
-        no backend can give one.
+        """Return the model's answer. Raises EmptyAnswer if the answer is empty, OnlyThought if the model
+        gives none because it thinks too long, and another BackendError if no backend can give one.
 
         `context_tokens` is the context to request, 0 for the backend's default. The answer is streamed, so
         that a backend without progress is abandoned and a slow one is not.
+
+        The model is asked not to think, since the thinking counts among `max_tokens`. If a model thinks all
+        the same, and too long to answer, it gets THINKING_TOKENS more, in this call and in all later ones.
         """
+        more = THINKING_TOKENS if canonical(model) in self._always_think else 0
+        try:
+            return await self._chat(model, messages, max_tokens + more, context_tokens)
+        except OnlyThought as error:
+            if more or not error.cut_off:
+                raise
+        self._always_think.add(canonical(model))
+        return await self._chat(model, messages, max_tokens + THINKING_TOKENS, context_tokens)
+
+    async def _chat(
+        self, model: str, messages: list[dict[str, str]], max_tokens: int, context_tokens: int
+    ) -> str:
         # Ollama reloads a model for another context length, so send one only if it exceeds the default.
         context = {"num_ctx": context_tokens} if context_tokens > OLLAMA_CONTEXT_TOKENS else {}
         body = {
             "model": model,
             "messages": messages,
             "stream": True,
+            "think": False,  # Ollama and the gateway accept this for models that cannot think, too
             "options": {"temperature": 0, "repeat_penalty": 1.1, "num_predict": max_tokens, **context},
         }
         return await self._call(model, "/api/chat", lambda backend: self._streamed(backend, body))
@@ -82,16 +106,17 @@ class LlmClient:
     async def embed(self, model: str, texts: list[str]) -> list[list[float]]:
         """Return one vector of unit norm per text, in order.
 
-        Raises EmptyAnswer if a vector is missing, zero or not finite, and another BackendError if no backend
-        can embed the texts.
+        Raises EmptyAnswer if a vector is missing, zero or not finite, BatchTimedOut if a living backend does
+        not embed several texts in time, and another BackendError if no backend can embed the texts.
         """
         body = {"model": model, "input": texts, "truncate": True}
+        several = len(texts) > 1
 
         async def vectors(backend: Backend) -> list[list[float]]:
-            async with self._post(backend, "/api/embed", body, EMBED_TIMEOUT) as reply:
-                return _vectors(backend, await _checked(backend, reply), len(texts))
+            reply = await self._reply(backend, "/api/embed", body, EMBED_TIMEOUT, several)
+            return vectors_of(backend, reply, len(texts))
 
-        return await self._call(model, "/api/embed", vectors)
+        return await self._call(model, "/api/embed", vectors, is_short=not several)
 
     async def rerank(self, model: str, query: str, documents: list[str]) -> list[float]:
         """Return one score per document, in order; a higher score means that the document answers the query
@@ -103,10 +128,10 @@ class LlmClient:
         body = {"model": model, "query": query, "documents": documents, "return_documents": False}
 
         async def scores(backend: Backend) -> list[float]:
-            async with self._post(backend, "/v1/rerank", body, RERANK_TIMEOUT) as reply:
-                return _scores(backend, await _checked(backend, reply), len(documents))
+            reply = await self._reply(backend, "/v1/rerank", body, RERANK_TIMEOUT)
+            return scores_of(backend, reply, len(documents))
 
-        return await self._call(model, "/v1/rerank", scores, RERANKING_KIND)
+        return await self._call(model, "/v1/rerank", scores, RERANKING_KIND, is_short=True)
 
     async def context_tokens(self, model: str) -> int | None:
         """Return the model's context length in tokens from `/api/show`; None if it is unknown."""
@@ -136,17 +161,40 @@ class LlmClient:
     async def _streamed(self, backend: Backend, body: dict[str, Any]) -> str:
         timeout = StreamTimeout(self._limits, lambda: self._answers(backend))
 
-        async def call() -> str:
+        async def call() -> ChatStream:
             stream = ChatStream(backend.name)
             async with self._post(backend, "/api/chat", body, CHAT_TIMEOUT) as reply:
                 if reply.status != 200:
-                    await _checked(backend, reply)
+                    await checked(backend, reply)
                 async for data in reply.content.iter_any():
                     if stream.take(data):
                         timeout.received()
-            return stream.end()
+            return stream
 
-        return _valid_text(backend, await timeout.watch(call()))
+        return text_of(backend, body["model"], await timeout.watch(call()))
+
+    async def _reply(
+        self,
+        backend: Backend,
+        path: str,
+        body: dict[str, Any],
+        timeout: aiohttp.ClientTimeout,
+        fewer_may_do: bool = False,
+    ) -> dict[str, Any]:
+        """Return the JSON object that the backend replies. Raises BackendUnavailable if the backend is alive
+        but does not reply in time (BatchTimedOut if `fewer_may_do`, because the request could be divided),
+        TimeoutError if it is not alive, and another BackendError if it refuses the request.
+        """
+        try:
+            async with self._post(backend, path, body, timeout) as reply:
+                return await checked(backend, reply)
+        except aiohttp.ServerTimeoutError:  # there was no connection
+            raise
+        except TimeoutError as error:
+            if not await self._answers(backend):
+                raise
+            message = f"{backend.name} is alive, but did not answer {path} within {timeout.total:.0f} s."
+            raise (BatchTimedOut if fewer_may_do else BackendUnavailable)(message) from error
 
     async def _answers(self, backend: Backend) -> bool:
         """Return True if the backend answers a simple request at all."""
@@ -168,31 +216,61 @@ class LlmClient:
             headers = {**headers, HEADER: traceparent}
         return self._session.post(url, json=body, timeout=timeout, headers=headers)
 
-    async def _call(self, model: str, path: str, use: Use[T], kind: str | None = None) -> T:
+    async def _call(
+        self, model: str, path: str, use: Use[T], kind: str | None = None, is_short: bool = False
+    ) -> T:
         """Choose a backend of this kind (None: any) that has the model, call `use` with it to send the
-        request, and return what `use` returns. Record success or failure on the health board. Raises
-        BackendError if no backend can be called or the call fails; `path`, the request's path, is for its
-        message.
+        request, and return what `use` returns. If the backend's machine is too small for the request, call
+        the other backends, one after the other. Raises BackendError if no backend can be called or the call
+        fails; `path`, the request's path, is for its message. A call that `is_short` does not wait for the
+        answers that are being written.
         """
-        async with self._slots:
-            backend = await self._take(model, kind)
-            try:
-                answer = await use(backend)
-            except (aiohttp.ClientError, TimeoutError, OSError) as error:
-                detail = str(error) or type(error).__name__
-                self._board.failed(backend.name, f"{path}: {detail}", lost=True, gone=is_unreachable(error))
-                raise BackendUnavailable(f"{backend.name} did not answer {path}: {detail}.") from error
-            except RequestRejected:
-                self._board.succeeded(backend.name)  # the request is wrong, not the backend
-                raise
-            except BackendError as error:
-                self._board.failed(backend.name, error.message, lost=False)
-                raise
-            except BaseException:
-                self._board.abandoned(backend.name)
-                raise
-            self._board.succeeded(backend.name)
-            return answer
+        async with self._search_slots if is_short else self._slots:
+            backend, too_small = await self._take(model, kind), set[str]()
+            while True:
+                try:
+                    return await self._call_backend(backend, model, path, use, kind)
+                except MachineTooSmall:
+                    too_small.add(backend.name)
+                    other = await self._board.take(model, kind, too_small)
+                    if other is None:
+                        raise
+                    backend = other
+
+    async def _call_backend(
+        self, backend: Backend, model: str, path: str, use: Use[T], kind: str | None
+    ) -> T:
+        """Do what `_call` does with a backend that was chosen, and record success or failure on the health
+        board.
+        """
+        try:
+            answer = await use(backend)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            detail = str(error) or type(error).__name__
+            self._board.failed(backend.name, f"{path}: {detail}", lost=True, gone=is_unreachable(error))
+            raise BackendUnavailable(f"{backend.name} did not answer {path}: {detail}.") from error
+        except RequestRejected:
+            self._board.succeeded(backend.name)  # the request is wrong, not the backend
+            raise
+        except BackendBusy as error:
+            self._board.busy(backend.name, model, error.retry_after_s)
+            other = await self._board.serving(model, kind)
+            if other is not None and self._board.is_preferred(other.name, model):
+                error.retry_after_s = 0.0  # another backend has room
+            raise
+        except BatchTimedOut:
+            self._board.abandoned(backend.name)  # these texts are too many, fewer may not be
+            raise
+        except BackendError as error:
+            if isinstance(error, EngineCrashed):
+                self._board.prefer_others(backend.name, model, CRASHED_S)
+            self._board.failed(backend.name, error.message, lost=False)
+            raise
+        except BaseException:
+            self._board.abandoned(backend.name)
+            raise
+        self._board.succeeded(backend.name)
+        return answer
 
     async def _take(self, model: str, kind: str | None) -> Backend:
         taken = await self._board.take(model, kind)
@@ -209,72 +287,3 @@ class LlmClient:
             raise BackendUnavailable(f"its breaker is open after failures in a row; next trial: {waits}.")
         have = ", ".join(sorted(set().union(*(b.models for b in healthy)))) or "none"
         raise ModelMissing(f"no healthy backend has {canonical(model)}; there are: {have}.")
-
-
-def context_length(shown: Any) -> int | None:
-    """Return the context length in `shown`, an answer of `/api/show` (`model_info` has
-    `<family>.context_length`); None if it has none.
-    """
-    model_info = shown.get("model_info") if isinstance(shown, dict) else None
-    for name, value in model_info.items() if isinstance(model_info, dict) else ():
-        if str(name).endswith(".context_length") and isinstance(value, int) and value > 0:
-            return value
-    return None
-
-
-def _valid_text(backend: Backend, said: str) -> str:
-    text = replace_invalid_unicode(said.strip())
-    if not text:
-        raise EmptyAnswer(f"{backend.name} answered 200 with no text; its GPU context may be gone.")
-    return text
-
-
-def _vectors(backend: Backend, reply: dict[str, Any], count: int) -> list[list[float]]:
-    vectors = reply.get("embeddings")
-    if not isinstance(vectors, list) or len(vectors) != count:
-        raise EmptyAnswer(f"{backend.name} was given {count} texts and returned no vector for some of them.")
-    return [_unit(backend, vector) for vector in vectors]
-
-
-def _scores(backend: Backend, reply: dict[str, Any], count: int) -> list[float]:
-    results = reply.get("results")
-    found: dict[int, float] = {}
-    for result in results if isinstance(results, list) else ():
-        index = result.get("index") if isinstance(result, dict) else None
-        score = _finite(result.get("relevance_score")) if isinstance(index, int) else None
-        if isinstance(index, int) and score is not None:
-            found[index] = score
-    if found.keys() != set(range(count)):
-        raise EmptyAnswer(f"{backend.name} was given {count} texts and returned no score for some of them.")
-    return [found[index] for index in range(count)]
-
-
-def _finite(value: Any) -> float | None:
-    """Return the JSON value as a float; None if it is not a number, or is not finite as a float."""
-    try:
-        number = float(value) if isinstance(value, int | float) else math.nan
-    except OverflowError:  # JSON allows whole numbers of any size
-        return None
-    return number if math.isfinite(number) else None
-
-
-async def _checked(backend: Backend, reply: aiohttp.ClientResponse) -> dict[str, Any]:
-    body = await json_of(reply)
-    if reply.status == 200 and isinstance(body, dict):
-        return body
-    said = body.get("error") if isinstance(body, dict) else None
-    said = said.get("message") if isinstance(said, dict) else said
-    sentence = f"{backend.name} answers {reply.status}: {said or 'no reason given'}"
-    if 400 <= reply.status < 500 and reply.status not in (404, 408, 429):
-        raise RequestRejected(sentence)
-    raise BackendFailed(sentence)
-
-
-def _unit(backend: Backend, vector: Any) -> list[float]:
-    try:
-        length = math.sqrt(math.fsum(x * x for x in vector))
-    except (TypeError, OverflowError):
-        length = math.nan
-    if not math.isfinite(length) or length == 0:
-        raise EmptyAnswer(f"{backend.name} returned a vector that is empty, zero or not finite.")
-    return [x / length for x in vector]

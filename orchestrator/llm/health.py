@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 
 import aiohttp
 
 from orchestrator.events import emit
-from orchestrator.llm.backend import Backend
+from orchestrator.llm.backend import Backend, canonical
 from orchestrator.llm.breaker import BackendBreaker, BackendBreakerState
 from orchestrator.llm.check import check_backend
 from orchestrator.llm.hosts import pick
@@ -23,6 +23,7 @@ from orchestrator.llm.presence import Presence
 
 FRESH_S = 15.0  # an older result is renewed before a call picks a backend
 RETRY_S = 1.0  # an older result is renewed if no backend had the wanted model
+BUSY_S = 5.0  # for at least this time, a backend without room for a model is the last choice for it
 
 
 class HealthBoard:
@@ -40,6 +41,7 @@ class HealthBoard:
         )
         self.breakers = {name: BackendBreaker() for name in self.urls}
         self.in_flight = dict.fromkeys(self.urls, 0)
+        self._others_until: dict[tuple[str, str], float] = {}  # by the names of backend and model
         self._presence = Presence()
         self.checks = 0
         self._checked_at = float("-inf")
@@ -78,27 +80,34 @@ class HealthBoard:
                 return await self.check_llm_services_health()
             return self.backends
 
-    async def serving(self, model: str, kind: str | None = None) -> Backend | None:
+    async def serving(
+        self, model: str, kind: str | None = None, without: Collection[str] = ()
+    ) -> Backend | None:
         """Return the backend to use for a call to this model: a healthy one of this kind (None: any) that has
-        the model and whose breaker admits a call. If there is none, check all backends again, unless that was
-        done in the last second; return None if there is still none.
+        the model and whose breaker admits a call, if possible one to prefer for this model (`is_preferred`).
+        Backends whose names are in `without` are not considered. If there is none, check all backends again,
+        unless that was done in the last second; return None if there is still none.
         """
         for max_age_s in (FRESH_S, RETRY_S):
-            backends = await self.fresh(max_age_s)
+            backends = [b for b in await self.fresh(max_age_s) if b.name not in without]
             now = time.monotonic()
-            found = pick(backends, model, self.urls, self.in_flight, self.breakers, now, kind)
-            if found is not None:
-                return found
+            for choice in ([b for b in backends if self.is_preferred(b.name, model)], backends):
+                found = pick(choice, model, self.urls, self.in_flight, self.breakers, now, kind)
+                if found is not None:
+                    return found
         return None
 
-    async def take(self, model: str, kind: str | None = None) -> Backend | None:
+    async def take(
+        self, model: str, kind: str | None = None, without: Collection[str] = ()
+    ) -> Backend | None:
         """Choose a backend for a call to `model`, as described at `serving`, and count the call as begun.
         Return None if no healthy backend has the model and admits a call. `kind` limits the choice to
-        backends of that kind, `mlx` or `ollama` (None: any).
+        backends of that kind, `mlx` or `ollama` (None: any), and `without` has the names of backends that
+        must not be chosen.
 
-        The caller must report the call's end with `succeeded`, `failed` or `abandoned`.
+        The caller must report the call's end with `succeeded`, `failed`, `busy` or `abandoned`.
         """
-        found = await self.serving(model, kind)
+        found = await self.serving(model, kind, without)
         if found is None:
             return None
         self.in_flight[found.name] += 1
@@ -111,12 +120,28 @@ class HealthBoard:
         self._judge(name, self.breakers[name].call_succeeded())
 
     def abandoned(self, name: str) -> None:
-        """Record that this process cancelled a call to the backend `name`, begun by `take`. The call counts
-        neither as a success nor as a failure. If it was the trial call of the backend's breaker, the next
-        call is the trial.
+        """Record that a call to the backend `name`, begun by `take`, ended without showing whether the
+        backend works, for example because this process cancelled it. The call counts neither as a success nor
+        as a failure. If it was the trial call of the backend's breaker, the next call is the trial.
         """
         self.in_flight[name] -= 1
         self._judge(name, self.breakers[name].abandoned(time.monotonic()))
+
+    def busy(self, name: str, model: str, for_s: float) -> None:
+        """Record that the backend `name` had no room for a call to `model`, begun by `take`, and asked to
+        wait for `for_s` seconds. That is no failure of the backend, but other backends are preferred for this
+        model meanwhile.
+        """
+        self.abandoned(name)
+        self.prefer_others(name, model, max(BUSY_S, for_s))
+
+    def prefer_others(self, name: str, model: str, for_s: float) -> None:
+        """For `for_s` seconds, choose the backend `name` for calls to `model` only if there is no other."""
+        self._others_until[name, canonical(model)] = time.monotonic() + for_s
+
+    def is_preferred(self, name: str, model: str) -> bool:
+        """Return False if other backends are to be preferred to `name` for calls to `model` at present."""
+        return self._others_until.get((name, canonical(model)), 0.0) <= time.monotonic()
 
     def failed(self, name: str, detail: str, lost: bool, gone: bool = False) -> None:
         """Record that a call to the backend `name`, begun by `take`, failed. `detail` says why.

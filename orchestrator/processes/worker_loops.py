@@ -56,7 +56,7 @@ async def leave(container: Container) -> None:
     tasks, worker = container.tasks.stored, container.membership.worker
 
     def requeue() -> bool:
-        tasks.queue_again(ours := tasks.at_work().get(worker, []))
+        tasks.queue_again(worker, ours := tasks.at_work().get(worker, []))
         return bool(ours)
 
     container.tasks.stop_taking()

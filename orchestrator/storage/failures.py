@@ -91,3 +91,13 @@ def cause_of(error: BaseException) -> FailureCause | None:
     if type(error).__module__ == "sqlalchemy.exc" and type(error).__name__ == "TimeoutError":
         return FailureCause.AWAY  # no connection of SQLAlchemy's pool became free in time
     return OS_CAUSES.get(error.errno or 0) if isinstance(error, OSError) else None
+
+
+def newer_tables(name: str, version: int, known: int, setting: str) -> str:
+    """Return the sentence about the database `name` whose tables have a newer `version` than `known`, the
+    newest that this program knows. `setting` is the environment variable that chooses another database.
+    """
+    return (
+        f"{name} was written by a newer version of Vestal (its tables have version {version}, and this"
+        f" program knows only {known}): install that version again, or set {setting} to another place."
+    )

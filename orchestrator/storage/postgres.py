@@ -19,7 +19,7 @@ from orchestrator.errors import ConfigError, DatabaseFailed
 from orchestrator.events import adopt_logger, emit
 from orchestrator.storage import postgres_schema
 from orchestrator.storage.database import Database
-from orchestrator.storage.failures import ADVICE, FailureCause, cause_of
+from orchestrator.storage.failures import ADVICE, FailureCause, cause_of, newer_tables
 from orchestrator.storage.postgres_connection import CONNECT_WITHIN_S, SCHEMA, session_options, settings
 from orchestrator.storage.postgres_errors import START_IT, meanwhile, one_line, remedy
 
@@ -79,7 +79,7 @@ class PostgresDatabase(Database):
 
         try:
             with self._connected() as connection:
-                _migrate(connection)
+                _migrate(connection, self.name)
         except psycopg.Error as error:
             sentence = one_line(error, self._url)
             cure = remedy(sentence, unusable_url=isinstance(error, psycopg.ProgrammingError))
@@ -267,8 +267,10 @@ def _without_nul(values: Sequence[Any]) -> list[Any]:
     return [value.replace("\0", "\ufffd") if isinstance(value, str) else value for value in values]
 
 
-def _migrate(connection: psycopg.Connection[Any]) -> None:
-    """Migrate the tables in one transaction, under a lock, so that a kill in the middle changes nothing."""
+def _migrate(connection: psycopg.Connection[Any], name: str) -> None:
+    """Migrate the tables in one transaction, under a lock, so that a kill in the middle changes nothing.
+    Raises ConfigError, which calls the database `name`, if a newer version of Vestal has migrated them.
+    """
     with connection.transaction():
         _got(connection, f"SELECT true AS got FROM pg_advisory_xact_lock({KEY})", "migration")
         if connection.execute("SELECT 1 FROM pg_extension WHERE extname = 'vector'").fetchone() is None:
@@ -279,6 +281,8 @@ def _migrate(connection: psycopg.Connection[Any]) -> None:
         )
         row = connection.execute(f"SELECT coalesce(max(version), 0) AS v FROM {SCHEMA}.versions").fetchone()
         done = row["v"] if row else 0
+        if done > len(postgres_schema.VERSIONS):
+            raise ConfigError(newer_tables(name, done, len(postgres_schema.VERSIONS), "VESTAL_DATABASE_URL"))
         for version, statements in enumerate(postgres_schema.VERSIONS, 1):
             if version <= done:
                 continue

@@ -7,27 +7,28 @@ the new file if the other service has moved a corrupt one aside.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sqlite3
-import time
 from array import array
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-from orchestrator.errors import DatabaseFailed
-from orchestrator.events import emit
+from orchestrator.errors import ConfigError, DatabaseFailed, NewerDatabase
 from orchestrator.storage import sqlite_compaction, sqlite_schema
 from orchestrator.storage.database import ANSWERING, Database
-from orchestrator.storage.failures import ADVICE, FailureCause, cause_of
+from orchestrator.storage.failures import ADVICE, FailureCause, cause_of, newer_tables
+from orchestrator.storage.sqlite_file import (
+    BUSY_TIMEOUT_S,
+    QUICK_CHECK_ANY_SIZE,
+    create_private,
+    locked,
+    move_aside_if_corrupt,
+    rebuild_index,
+)
 
-BUSY_TIMEOUT_S = 30.0
 ANSWER_TIMEOUT_S = 5.0  # while a client waits for an answer
-QUICK_CHECK_UP_TO_BYTES = 64 * 2**20  # takes about 0.1 s; larger files get only the cheap check
-QUICK_CHECK_ANY_SIZE = float("inf")
-
 FULL_BELOW_BYTES = 64 * 1024  # SQLite makes files of 32 KiB for its shared memory
 
 
@@ -43,11 +44,15 @@ class SqliteDatabase(Database):
     def prepare(self) -> None:
         """Create the folder and the tables. A corrupt file is moved aside first.
 
-        Raises OSError if the folder cannot be created, and DatabaseFailed if the file cannot be used for now.
+        Raises OSError if the folder cannot be created, ConfigError if a newer version of Vestal wrote the
+        file, and DatabaseFailed if the file cannot be used for now.
         """
         self._make_folder()
-        with self.connect():
-            pass
+        try:
+            with self.connect():
+                pass
+        except NewerDatabase as error:
+            raise ConfigError(error.message) from None
 
     @contextmanager
     def connect(self) -> Iterator[Any]:
@@ -71,20 +76,24 @@ class SqliteDatabase(Database):
 
     def _open(self) -> sqlite3.Connection:
         """Return a connection to the file, with its tables created. Raises sqlite3.Error or OSError if the
-        file cannot be used.
+        file cannot be used, and NewerDatabase if a newer version of Vestal wrote it.
         """
         self._make_folder()
         if not self._checked:
             if notice := move_aside_if_corrupt(self.path):
                 self.notices.append(notice)
             self._checked = True
+        create_private(self.path)
         timeout_s = ANSWER_TIMEOUT_S if ANSWERING.get() else BUSY_TIMEOUT_S
         connection = sqlite3.connect(self.path, timeout=timeout_s)
         try:
             connection.row_factory = sqlite3.Row
             connection.execute("PRAGMA foreign_keys = ON")
             connection.execute("PRAGMA synchronous = NORMAL")
-            if _version(connection) < len(sqlite_schema.VERSIONS):
+            version, known = _version(connection), len(sqlite_schema.VERSIONS)
+            if version > known:
+                raise NewerDatabase(newer_tables(str(self.path), version, known, "VESTAL_HOME"))
+            if version < known:
                 _upgrade(connection)
         except BaseException:
             connection.close()
@@ -117,7 +126,7 @@ class SqliteDatabase(Database):
             self.notices.append(notice)
             return
         # The tables are intact, so the full-text index is damaged, which SQLite before 3.44 does not check.
-        self.notices.append(_rebuild_index(self.path))
+        self.notices.append(rebuild_index(self.path))
 
     def close(self) -> None:
         """Do nothing, because each operation closes its own connection."""
@@ -179,89 +188,3 @@ def _cause_by_disk(folder: Path) -> FailureCause:
     has_no_file_left = disk.f_files > 0 and disk.f_favail == 0
     is_full = disk.f_bavail * disk.f_frsize < FULL_BELOW_BYTES or has_no_file_left
     return FailureCause.FULL if is_full else FailureCause.DISK
-
-
-def _quick_check(connection: sqlite3.Connection) -> str:
-    """Return SQLite's verdict on the file: "ok", or what is wrong. Since SQLite 3.44, this includes the
-    full-text index.
-    """
-    return str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
-
-
-def move_aside_if_corrupt(
-    path: Path,
-    check_up_to_bytes: float = QUICK_CHECK_UP_TO_BYTES,
-    quick_check: Callable[[sqlite3.Connection], str] = _quick_check,
-) -> str:
-    """Rename a SQLite file if it is corrupt, or rebuild its full-text index if only that is. Return a
-    sentence about what was done; "" if nothing was done, because the file is intact, missing, or not usable
-    now. Raises OSError or sqlite3.Error if the file cannot be opened, locked or renamed.
-
-    `quick_check` returns "ok", or what is wrong with the file. It is called if the file has at most
-    `check_up_to_bytes`. In larger files, only the schema is read, which takes less time.
-    """
-    if not path.exists():
-        return ""
-    with locked(path.with_name(path.name + ".lock")):
-        problem = _corruption(path, check_up_to_bytes, quick_check)
-        if "fts5" in problem.lower():
-            try:
-                notice = _rebuild_index(path)
-            except sqlite3.OperationalError as error:  # it is locked, or its disk is full: try again later
-                emit("database_not_checked", str(error), path=str(path))
-                return ""
-            except sqlite3.DatabaseError:
-                notice = ""  # the tables are damaged too
-            if notice and not (problem := _corruption(path, check_up_to_bytes, quick_check)):
-                return notice
-        if not problem:
-            return ""
-        kept = path.with_name(f"{path.name}.corrupt-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
-        for suffix in ("-wal", "-shm", ""):
-            part = path.with_name(path.name + suffix)
-            if part.exists():
-                part.rename(kept.with_name(kept.name + suffix))
-    notice = f"{path.name} was corrupt ({problem}); it was renamed to {kept.name}, and a new file was created"
-    emit("database_moved_aside", problem, path=str(path), kept=str(kept))
-    return notice
-
-
-def _rebuild_index(path: Path) -> str:
-    """Rebuild the full-text index from the tables, and return a sentence about that."""
-    with closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT_S)) as db, db:
-        db.execute("INSERT INTO words (words) VALUES ('rebuild')")
-    return f"the full-text index of {path.name} was damaged and has been rebuilt"
-
-
-def _corruption(
-    path: Path, check_up_to_bytes: float, quick_check: Callable[[sqlite3.Connection], str]
-) -> str:
-    connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S)
-    try:
-        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        if path.stat().st_size <= check_up_to_bytes:
-            verdict = quick_check(connection)
-            return "" if verdict == "ok" else verdict
-        return ""
-    except sqlite3.OperationalError as error:
-        # "disk I/O error", "unable to open", "locked": the file may be intact, so leave it.
-        emit("database_not_checked", str(error), path=str(path))
-        return ""
-    except sqlite3.DatabaseError as error:
-        return str(error)
-    finally:
-        connection.close()
-
-
-@contextmanager
-def locked(path: Path, blocking: bool = True) -> Iterator[bool]:
-    """Hold a lock on the file `path`, which the kernel frees when this process dies. Yield True; or False if
-    `blocking` is False and another process has the lock.
-    """
-    with path.open("a") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | (0 if blocking else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-            return
-        yield True

@@ -14,7 +14,8 @@ from typing import Any, Protocol
 from orchestrator.errors import DatabaseFailed
 from orchestrator.storage.failures import FailureCause, cause_of
 from orchestrator.storage.postgres_connection import PatientConnect
-from orchestrator.storage.sqlite import QUICK_CHECK_ANY_SIZE, move_aside_if_corrupt, sqlite_failure
+from orchestrator.storage.sqlite import sqlite_failure
+from orchestrator.storage.sqlite_file import QUICK_CHECK_ANY_SIZE, create_private, move_aside_if_corrupt
 from orchestrator.workers.membership import Membership
 
 CHECK_TIMEOUT_S = 5.0
@@ -122,7 +123,9 @@ class SqliteTasks:
 
     @property
     def url(self) -> str:
-        return f"sqlite:///{self.path}"
+        from sqlalchemy import URL  # only when DBOS needs it, as it takes memory and time
+
+        return URL.create("sqlite", database=str(self.path)).render_as_string()
 
     @property
     def sqlalchemy_options(self) -> dict[str, Any]:
@@ -135,6 +138,7 @@ class SqliteTasks:
     def prepare(self) -> str:
         try:
             notice = move_aside_if_corrupt(self.path)
+            create_private(self.path)
             with closing(sqlite3.connect(self.path)) as connection:
                 connection.execute(
                     "PRAGMA journal_mode = WAL"
@@ -166,12 +170,18 @@ class SqliteTasks:
         with the same value, which changes nothing but makes SQLite write a page.
         """
         try:
-            uri = f"file:{self.path}?mode=rw"  # a deleted file is not created again
-            with closing(sqlite3.connect(uri, uri=True, timeout=CHECK_TIMEOUT_S)) as db:
+            with self._connected("rw") as db:
                 (version,) = db.execute("PRAGMA user_version").fetchone()
                 db.execute(f"PRAGMA user_version = {int(version)}")
         except sqlite3.Error as error:
             raise self.failure(error) or error from error
+
+    def _connected(self, mode: str) -> closing[sqlite3.Connection]:
+        """Return a connection with SQLite's `mode`, "ro" or "rw", which the end of a `with` block closes. In
+        neither mode is a file that was deleted created again.
+        """
+        uri = f"{self.path.absolute().as_uri()}?mode={mode}"
+        return closing(sqlite3.connect(uri, uri=True, timeout=CHECK_TIMEOUT_S))
 
     def damaged(self) -> None:
         with contextlib.suppress(OSError, sqlite3.Error):
@@ -181,7 +191,7 @@ class SqliteTasks:
         if not self.path.exists():
             return False
         try:
-            with closing(sqlite3.connect(f"file:{self.path}?mode=ro", uri=True)) as db:
+            with self._connected("ro") as db:
                 found = db.execute("SELECT 1 FROM sqlite_master WHERE name = 'workflow_status'").fetchone()
         except sqlite3.Error as error:
             raise self.failure(error) or error from error

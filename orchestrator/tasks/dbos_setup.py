@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 from orchestrator.errors import TaskFailed
+from orchestrator.events import emit
 from orchestrator.storage.postgres_connection import IDLE_IN_TRANSACTION_S
 from orchestrator.tasks.database import TaskDatabase
 
@@ -24,6 +25,9 @@ POOL_SIZE = 8
 class Queue:
     """The queue of tasks: its name, how many of its tasks one worker may run at a time, and how often a
     worker looks for further ones.
+
+    DBOS stores these in one row of the database, and every worker reads that row before each look. So the
+    workers that share a database all have the values of the one that started last.
     """
 
     name: str
@@ -73,18 +77,30 @@ async def launch(
         instance = dbos(config=config_of(database))
         workflow = dbos.workflow(name="work_task")(work_task)
         dbos.launch()
-        most, limit = queue.worker_concurrency, database.max_active
-        await dbos.register_queue_async(
-            queue.name,
-            global_concurrency=limit,
-            worker_concurrency=min(most, limit or most),
-            polling_interval_sec=queue.poll_s,
-            on_conflict="always_update",
-        )
+        await _register(dbos, queue, database.max_active)
     except BaseException:
         await shut_down(dbos)
         raise
     return instance, workflow
+
+
+async def _register(dbos: Any, queue: Queue, limit: int | None) -> None:
+    """Store the queue, of whose tasks all workers together may run `limit` (None: each worker may run
+    `queue.worker_concurrency`). If that changes what the other workers may run, log it.
+    """
+    most = min(queue.worker_concurrency, limit or queue.worker_concurrency)
+    stored = await dbos.retrieve_queue_async(queue.name)
+    before = most if stored is None else await stored.get_worker_concurrency_async()
+    await dbos.register_queue_async(
+        queue.name,
+        global_concurrency=limit,
+        worker_concurrency=most,
+        polling_interval_sec=queue.poll_s,
+        on_conflict="always_update",
+    )
+    if limit is not None and before != most:
+        sentence = "give all workers of a database the same SMART_WORKER_MAX_CONCURRENT"
+        emit("tasks_per_worker_changed", sentence, before=before, now=most)
 
 
 async def shut_down(dbos: Any) -> None:

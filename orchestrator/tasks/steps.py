@@ -17,6 +17,7 @@ from orchestrator.errors import (
     BackendError,
     BackendUnavailable,
     DatabaseFailed,
+    EngineCrashed,
     ModelMissing,
     RequestRejected,
     TaskFailed,
@@ -127,7 +128,7 @@ class Steps:
                 return await with_fallback_to_words()
             try:
                 hits = await self._search.search(query, agent.folders, TOP_K)
-            except RequestRejected:  # the text can never be embedded, so words have to suffice
+            except (RequestRejected, EngineCrashed):  # the text can never be embedded, so words must suffice
                 return await with_fallback_to_words()
             return {"sources": [hit.as_json() for hit in hits], "note": ""}
 

@@ -10,7 +10,7 @@ from orchestrator.tasks.database_errors import converted
 
 class StoredTasks:
     """Implements `workers.reaper.Tasks`. All methods block, and raise DatabaseFailed if the database fails.
-    `here` has the ids of the tasks that run in this process.
+    `dbos` is DBOS's instance, and `here` has the ids of the tasks that run in this process.
     """
 
     def __init__(self, dbos: Any, database: TaskDatabase, queue: str, here: set[str]) -> None:
@@ -28,14 +28,17 @@ class StoredTasks:
             found.setdefault(task.executor_id, []).append(task.workflow_id)
         return found
 
-    def queue_again(self, tasks: list[str]) -> None:
-        """Queue the tasks again. They continue at their first unfinished step; earlier runs of them can
-        record nothing more.
+    def queue_again(self, worker: str, tasks: list[str]) -> None:
+        """Queue those of the tasks again that are still recorded as running on `worker`, but none that was
+        cancelled, has finished, or was taken by another worker. They continue at their first unfinished step;
+        earlier runs of them can record nothing more.
+
+        This calls the method of DBOS's own recovery, which compares and writes in one statement. The public
+        `resume_workflows` also revives a task that was cancelled a moment ago.
         """
-        if not tasks:
-            return
         with converted(self._database):
-            self._dbos.resume_workflows(tasks, queue_name=self._queue)
+            for task in tasks:
+                self._dbos._sys_db.reenqueue_for_recovery(task, [worker], self._queue)
 
     def give_up(self, task: str) -> None:
         """Cancel the task, because too many workers died while running it."""

@@ -123,24 +123,30 @@ class TaskQueue:
     @property
     def stored(self) -> StoredTasks:
         """Return an object that reads and changes the tasks in DBOS's tables. Only valid after `start`."""
-        return StoredTasks(self._dbos.DBOS, self._database, QUEUE, self._here)
+        return StoredTasks(self._instance, self._database, QUEUE, self._here)
 
     async def submit(
-        self, goal: str, agents: list[str], key: str | None, traceparent: str | None = None
+        self,
+        goal: str,
+        agents: list[str],
+        key: str | None,
+        traceparent: str | None = None,
+        named: list[str] | None = None,
     ) -> str:
         """Accept a task and return its id. `key` is the client's idempotency key: if a task with the same key
-        was accepted before, return the id of that task.
+        was accepted before, return the id of that task. `named` are the agents that the client named, if they
+        are not `agents`.
 
         If two tasks with the same key are submitted at the same time, only one is stored, and the other call
         returns the id of the stored task too. `traceparent` names the span to which the task belongs; it is
         stored with the task, so that all its steps are in one trace, whichever worker runs them.
 
-        Raises IdempotencyConflict if the stored task with the same key has another goal or other agents,
+        Raises IdempotencyConflict if the client sent another goal or other agents with the same key before,
         QueueFull if there are too many unfinished tasks, and DatabaseFailed if the database fails.
         """
         await self.start()
         task_id = str(uuid.uuid5(KEY_NAMESPACE, key) if key else uuid.uuid4())
-        task: dict[str, Any] = {"goal": goal, "agents": agents}
+        task: dict[str, Any] = {"goal": goal, "agents": agents, "named": agents if named is None else named}
         if self._tracer is not None:
             about = {"vestal.task": task_id}
             span = self._tracer.start("task accepted", traceparent, serves=True, attributes=about)

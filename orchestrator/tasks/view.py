@@ -68,9 +68,14 @@ def detail(
 
 
 def is_same(status: Any, task: Mapping[str, Any]) -> bool:
-    """Return True if the task that DBOS recorded as `status` has the goal and the agents of `task`."""
+    """Return True if the task that DBOS recorded as `status` has the goal of `task`, and if the client named
+    the same agents for both, or both have the same agents. If the client names none, the configuration
+    determines the agents, and may have changed meanwhile.
+    """
     stored = _task_of(status)
-    return all(stored.get(part) == task[part] for part in ("goal", "agents"))
+    return stored.get("goal") == task["goal"] and any(
+        stored.get(part) == task[part] for part in ("agents", "named")
+    )
 
 
 def step_view(step: Mapping[str, Any]) -> dict[str, Any]:

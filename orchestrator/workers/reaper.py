@@ -24,8 +24,10 @@ class Tasks(Protocol):
         """Return the ids of the running tasks by worker."""
         ...
 
-    def queue_again(self, tasks: list[str]) -> None:
-        """Queue the tasks again. They continue at their first unfinished step, on any free worker."""
+    def queue_again(self, worker: str, tasks: list[str]) -> None:
+        """Queue those of the tasks again that are still recorded as running on `worker`. They continue at
+        their first unfinished step, on any free worker.
+        """
         ...
 
     def give_up(self, task: str) -> None:
@@ -87,7 +89,7 @@ class Reaper:
             strays, self._clock()
         )  # only after a while, since a task may be starting or ending
         if lost := sorted(self._stray_watch.dead):
-            self._tasks.queue_again(lost)
+            self._tasks.queue_again(self._membership.worker, lost)
             emit("tasks_queued_again", "they are recorded as running here, but do not run", tasks=lost)
 
     def _take_over(self, worker: str, last: Heartbeat) -> None:
@@ -98,5 +100,5 @@ class Reaper:
             given_up = [task for task in left if not self._membership.lost_worker(task)]
             for task in given_up:
                 self._tasks.give_up(task)
-            self._tasks.queue_again([task for task in left if task not in given_up])
+            self._tasks.queue_again(worker, [task for task in left if task not in given_up])
         emit("worker_lost", "its heartbeat stopped; its tasks continue elsewhere", worker=worker, tasks=left)

@@ -4,8 +4,7 @@
 which is read at each request, controls it: {"models": […], "hang": "all" | "tokens", "status": 500, "empty":
 true, "busy": true, "slots": "advance" | "stand" | "idle" | "hang", "exit_code": 1, "ignore_term": true,
 "leave_runner": true}. The JSON, messages and log lines are Ollama's own (server/routes.go, server/sched.go,
-llm/llama_server.go), and /slots is llama-server's; without "slots", a runner has no such route, as in older
-releases.
+llm/llama_server.go). Its runners are in `stand_in_llama_server`.
 """
 
 from __future__ import annotations
@@ -19,6 +18,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -40,7 +41,7 @@ def install(folder: Path) -> Path:
     program = folder / "ollama"
     program.write_text(
         f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(Path(__file__).resolve().parent)!r})\n"
-        "import stand_in_ollama\nstand_in_ollama.main()\n"
+        "import stand_in_llama_server, stand_in_ollama\nstand_in_ollama.main(stand_in_llama_server.run)\n"
     )
     program.chmod(0o755)
     return program
@@ -56,35 +57,70 @@ def log(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
+@dataclass
+class Loaded:
+    """A loaded model, as Ollama's server/sched.go has it: `keep` is the keep-alive of the last request that
+    named one, and `expires` is set anew when the last of its requests ends.
+    """
+
+    runner: subprocess.Popen[bytes]
+    context: int
+    keep: timedelta
+    expires: datetime | None = None
+    requests: int = 0
+
+    def is_listed(self, now: datetime) -> bool:
+        in_time = self.expires is None or self.expires > now
+        return self.runner.poll() is None and (self.requests > 0 or in_time)
+
+
 class Runners:
     """The loaded models. Each has a runner process of its own, as in Ollama."""
 
     def __init__(self) -> None:
-        self.loaded: dict[str, tuple[subprocess.Popen[bytes], datetime, int]] = {}
+        self.loaded: dict[str, Loaded] = {}
         self._lock = threading.Lock()
 
-    def load(self, model: str, keep_alive: object, context: int) -> None:
+    @contextlib.contextmanager
+    def request(self, model: str, keep_alive: object, context: int) -> Iterator[None]:
+        """Load the model, if it is not loaded in this way, and use it for one request."""
         with self._lock:
-            expires = datetime.now(UTC) + _keep(keep_alive)
-            if model in self.loaded and self.loaded[model][2] == context:
-                self.loaded[model] = (self.loaded[model][0], expires, context)
-                return
-            if model in self.loaded:
-                log('level=DEBUG source=sched.go msg="reloading"')
-                self.loaded.pop(model)[0].terminate()
-            blob = f"/models/blobs/sha256-{abs(hash(model)):064x}"
-            port = str(_free_port())
-            command = [sys.executable, sys.argv[0], "runner", "--model", blob, "--port", port]
-            log(f'level=INFO source=server.go msg="starting runner" cmd="ollama {" ".join(command[2:])}"')
-            own_session = bool(control().get("leave_runner"))
-            runner = subprocess.Popen(command, start_new_session=own_session, stdout=subprocess.PIPE)
-            assert runner.stdout
-            runner.stdout.readline()  # it is ready
-            self.loaded[model] = (runner, expires, context)
+            used = self._load(model, context)
+            used.requests += 1
+            if keep_alive is not None:
+                used.keep = _keep(keep_alive)
+        try:
+            yield
+        finally:
+            with self._lock:
+                used.requests -= 1
+                if not used.requests:
+                    used.expires = datetime.now(UTC) + used.keep
+
+    def _load(self, model: str, context: int) -> Loaded:
+        loaded = self.loaded.get(model)
+        if loaded and loaded.context == context and loaded.is_listed(datetime.now(UTC)):
+            return loaded
+        if loaded:
+            log('level=DEBUG source=sched.go msg="reloading"')
+            self.loaded.pop(model).runner.terminate()
+        self.loaded[model] = Loaded(self._start(model), context, timedelta(seconds=300))
+        return self.loaded[model]
+
+    def _start(self, model: str) -> subprocess.Popen[bytes]:
+        blob = f"/models/blobs/sha256-{abs(hash(model)):064x}"
+        port = str(_free_port())
+        command = [sys.executable, sys.argv[0], "runner", "--model", blob, "--port", port]
+        log(f'level=INFO source=server.go msg="starting runner" cmd="ollama {" ".join(command[2:])}"')
+        own_session = bool(control().get("leave_runner"))
+        runner = subprocess.Popen(command, start_new_session=own_session, stdout=subprocess.PIPE)
+        assert runner.stdout
+        runner.stdout.readline()  # it is ready
+        return runner
 
     def unload(self) -> None:
-        for runner, _, _ in self.loaded.values():
-            runner.terminate()
+        for loaded in self.loaded.values():
+            loaded.runner.terminate()
 
 
 class Api(BaseHTTPRequestHandler):
@@ -120,7 +156,10 @@ class Api(BaseHTTPRequestHandler):
 
     def _answer(self, model: str, body: dict[str, Any]) -> None:
         context = int((body.get("options") or {}).get("num_ctx", 4096))
-        self.runners.load(model, body.get("keep_alive"), context)
+        with self.runners.request(model, body.get("keep_alive"), context):
+            self._generate(model)
+
+    def _generate(self, model: str) -> None:
         if control().get("status"):
             for line in LOGGED:
                 log(line)
@@ -152,12 +191,12 @@ class Api(BaseHTTPRequestHandler):
                 "model": name,
                 "size": 1000 + len(name),
                 "details": {"family": "bert" if name.startswith("all-minilm") else "llama"},
-                "expires_at": expires.isoformat(),
+                "expires_at": (loaded.expires or now + loaded.keep).isoformat(),
                 "size_vram": 0,
-                "context_length": context,
+                "context_length": loaded.context,
             }
-            for name, (runner, expires, context) in self.runners.loaded.items()
-            if runner.poll() is None and expires > now
+            for name, loaded in self.runners.loaded.items()
+            if loaded.is_listed(now)
         ]
         self._send(200, {"models": listed})
 
@@ -174,36 +213,6 @@ class Api(BaseHTTPRequestHandler):
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self.send_response(status)
             self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(raw)))
-            self.end_headers()
-            self.wfile.write(raw)
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
-class Slots(BaseHTTPRequestHandler):
-    """What llama-server answers to GET /slots."""
-
-    def do_GET(self) -> None:
-        how = control().get("slots")
-        while how == "hang":
-            time.sleep(0.02)
-            how = control().get("slots")
-        read = 512 if how == "stand" else int(time.monotonic() * 1000)
-        slot = {
-            "id": 0,
-            "n_ctx": 4096,
-            "is_processing": how != "idle",
-            "id_task": 7,
-            "n_prompt_tokens": read,
-            "n_prompt_tokens_processed": read,
-            "n_prompt_tokens_cache": 0,
-            "next_token": [{"has_next_token": True, "n_remain": -1, "n_decoded": 0}],
-        }
-        raw = json.dumps([slot]).encode() if how else b'{"error":{"code":404,"message":"File Not Found"}}'
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            self.send_response(200 if how else 404)
             self.send_header("Content-Length", str(len(raw)))
             self.end_headers()
             self.wfile.write(raw)
@@ -236,27 +245,6 @@ def serve() -> None:
     server.serve_forever(poll_interval=0.05)
 
 
-def runner() -> None:
-    """Stand for a loaded model until SIGTERM; then write `runner_ended` next to the control file."""
-
-    def stop(number: int, frame: object) -> None:
-        with contextlib.suppress(KeyError, OSError):
-            Path(os.environ["STAND_IN_OLLAMA"]).with_name("runner_ended").write_text("SIGTERM")
-        os._exit(0)
-
-    signal.signal(signal.SIGTERM, stop)
-    port = int(sys.argv[sys.argv.index("--port") + 1])
-    slots = ThreadingHTTPServer(("127.0.0.1", port), Slots)
-    threading.Thread(target=slots.serve_forever, daemon=True).start()
-    print("ready", flush=True)
-    while True:
-        until, busy = time.monotonic() + 0.1, control().get("busy")
-        while busy and time.monotonic() < until:
-            pass
-        if not busy:
-            time.sleep(0.2)  # rarely, because an idle runner must use no CPU
-
-
 def _free_port() -> int:
     """Return a port as Ollama finds one for its runner: bound, and given back."""
     with socket.create_server(("127.0.0.1", 0)) as found:
@@ -270,7 +258,7 @@ def _models() -> list[str]:
 def _keep(value: object) -> timedelta:
     if value == -1:
         return timedelta(days=100_000)
-    return timedelta(seconds=float(str(value).removesuffix("s")) if value is not None else 300.0)
+    return timedelta(seconds=float(str(value).removesuffix("s")))
 
 
 def _message(text: str) -> dict[str, str]:
@@ -281,15 +269,11 @@ def _now() -> str:
     return datetime.now(UTC).isoformat()
 
 
-def main() -> None:
+def main(runner: Callable[[Callable[[], dict[str, Any]]], None]) -> None:
     match sys.argv[1:2]:
         case ["serve" | "start"]:
             serve()
         case ["runner"]:
-            runner()
+            runner(control)
         case _:
             print(f"ollama version is {VERSION}")
-
-
-if __name__ == "__main__":
-    main()

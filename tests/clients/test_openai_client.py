@@ -137,6 +137,36 @@ def test_openai_forced_tool_call_cut_off_by_the_token_limit_is_returned_as_text(
     assert not cut.message.tool_calls
 
 
+@pytest.mark.parametrize(
+    ("shown", "is_call"),
+    [
+        ('{"name": "get_weather", "arguments": {"city": "Oslo", "unit": "C"}}', True),
+        ('{"answer": "It rains."}', False),
+    ],
+)
+def test_openai_chat_with_tools_and_an_answer_schema_gets_a_call_or_the_answer(real_client, shown, is_call):
+    """Agents with an output type ask so. The model could not call, and invented what the tool returns."""
+    properties = {"answer": {"type": "string", "maxLength": 30}}
+    schema: Any = {"type": "object", "properties": properties, "required": ["answer"]}
+    answer_format: Any = {"type": "json_schema", "json_schema": {"name": "o", "schema": schema}}
+    question: Any = {"role": "user", "content": "What is the weather in Oslo?"}
+    turns = [question, {"role": "assistant", "content": shown}] * 3 + [question]
+    (answer,) = real_client.chat.completions.create(
+        model=MODEL,
+        messages=turns,
+        temperature=0,
+        max_tokens=40,
+        tools=[WEATHER],
+        response_format=answer_format,
+    ).choices
+    assert answer.finish_reason == ("tool_calls" if is_call else "stop")
+    if is_call:
+        (call,) = answer.message.tool_calls
+        assert (call.function.name, json.loads(call.function.arguments)["city"]) == ("get_weather", "Oslo")
+    else:
+        assert json.loads(answer.message.content) == {"answer": "It rains."}
+
+
 def test_openai_chat_with_a_tool_result_is_answered(client):
     call = {"name": "get_weather", "arguments": '{"city": "Oslo", "unit": "C"}'}
     turns: Any = [

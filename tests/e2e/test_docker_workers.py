@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from tests.services.real_postgres import RealPostgres
 from vestal.platform.network import bridge_address
 
 TASKS = 12
-TAKEN_OVER_WITHIN_S = 30.0
+GO_ON_WITHIN_S = 30.0
 
 pytestmark = [pytest.mark.model, pytest.mark.docker, pytest.mark.timeout(400)]
 
@@ -68,7 +67,9 @@ def events(name: str, kind: str) -> list[dict[str, Any]]:
     return [event for event in map(json.loads, lines) if event["event"] == kind]
 
 
-def test_worker_containers_are_healthy_and_a_killed_ones_tasks_are_taken_over(stack, models: Models):
+def test_worker_containers_are_healthy_and_a_killed_one_is_restarted_and_its_tasks_are_done(
+    stack, models: Models
+):
     one, other = workers(stack)
     healthy = "{{.State.Health.Status}}"
     for name in (one, other):
@@ -81,17 +82,14 @@ def test_worker_containers_are_healthy_and_a_killed_ones_tasks_are_taken_over(st
         for n in range(TASKS)
     ]
     stack.until(lambda: worked_on(one), "the first worker is at work")
-    docker("kill", one)
-    killed_at = time.time()
+    docker("kill", one)  # after which Docker itself does not restart it
 
     states = lambda: [stack.orchestrator(f"/tasks/{task}").body["state"] for task in tasks]  # noqa: E731
-    stack.until(lambda: set(states()) == {"done"}, "all done", TAKEN_OVER_WITHIN_S + TASKS)
+    stack.until(lambda: set(states()) == {"done"}, "all done", GO_ON_WITHIN_S + TASKS)
 
     sources = stack.orchestrator(f"/tasks/{tasks[0]}").body["sources"]
     assert [source["file"] for source in sources] == ["birds.md"]
-    survivors = [other, container_id(stack, "orchestrator")]
-    [lost] = [event for name in survivors for event in events(name, "worker_lost") if event["tasks"]]
-    assert lost["ts"] - killed_at < TAKEN_OVER_WITHIN_S
+    stack.until(lambda: docker("inspect", "-f", healthy, one) == "healthy", "the killed worker is back")
     for n in range(TASKS):
         asked = [call for call in models.calls("/api/chat") if f"heron {n} eat" in str(call["body"])]
         assert 1 <= len(asked) <= 2

@@ -14,7 +14,7 @@ from host_agent.incidents.fold import IncidentFold, fold
 from host_agent.incidents.incident import Incident
 from host_agent.incidents.story import as_json
 
-SERVICES = ("agent", "mlx_server", "mlx_engine", "ollama", "orchestrator", "worker")
+SERVICES = ["agent", "mlx_server", "mlx_engine", "ollama", "orchestrator", "worker"]
 GAPS_S = st.one_of(st.floats(0, 30), st.floats(0, 90_000), st.floats(-90_000, 0))  # the clock may be set back
 
 
@@ -86,7 +86,8 @@ class AnyJournal(RuleBasedStateMachine):
     @rule()
     def finish_healthy_pass(self) -> None:
         self.ts += 3  # a pass checks first, and is recorded later
-        self.write("recovery", "recovery_finished", healthy=True, unhealthy=[], faults={})
+        found: dict[str, Any] = {"healthy": True, "unhealthy": [], "faults": {}}
+        self.write("recovery", "recovery_finished", **found, checked=SERVICES, checked_seq=len(self.entries))
 
     @rule()
     def everything_becomes_ready(self) -> None:
@@ -134,8 +135,9 @@ ANYTHING = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=5,
 )
-NUMBERS = ["attempt", "booted_at", "code", "count", "incident", "open_s", "signal", "slept_s"]
-OTHERS = ["faults", "healthy", "id", "ids", "judgement", "over", "reason", "remedy", "unhealthy"]
+NUMBERS = ["attempt", "booted_at", "checked_seq", "code", "count", "incident", "open_s", "signal", "slept_s"]
+OTHERS = ["boot_id", "checked", "faults", "healthy", "id", "ids", "judgement", "over", "reason", "remedy"]
+OTHERS += ["stopped_by", "unhealthy"]
 FIELDS = st.dictionaries(st.sampled_from([*NUMBERS, *OTHERS]), ANYTHING, max_size=6)
 ENTRY = st.fixed_dictionaries(
     {"event": st.one_of(st.sampled_from(sorted(INCIDENT_EVENTS)), ANYTHING)},

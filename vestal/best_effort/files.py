@@ -44,7 +44,7 @@ def write_file(path: Path, text: str, *, durable: bool = False) -> None:
     With `durable`, the text is on the disk before the file appears, so that a power cut leaves no incomplete
     file.
     """
-    _make_folder(path.parent)
+    make_private_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -60,12 +60,12 @@ def write_file(path: Path, text: str, *, durable: bool = False) -> None:
         raise
 
 
-def _make_folder(folder: Path) -> None:
+def make_private_folder(folder: Path) -> None:
     """Create the folder and its missing parents, readable by their owner only. `mkdir -p` would open the
-    parents to other users.
+    parents to other users. Raises OSError if that fails.
     """
     if not folder.is_dir():
-        _make_folder(folder.parent)
+        make_private_folder(folder.parent)
         folder.mkdir(mode=0o700, exist_ok=True)
 
 

@@ -26,6 +26,7 @@ SHORT_NAMES: dict[str, KeyPath] = {
     "ORCHESTRATOR_HEALTH_MONITOR_INTERVAL": ("orchestrator", "health_monitor_interval_s"),
     "ORCHESTRATOR_CYCLE_INTERVAL": ("orchestrator", "cycle_interval_s"),
     "SMART_WORKER_MAX_CONCURRENT": ("orchestrator", "max_concurrent"),
+    "NIGHTLY_HOUR": ("orchestrator", "nightly_hour"),
 }
 MODEL_KEY_LENGTH = 3  # models, NAME, KEY
 

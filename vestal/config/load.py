@@ -1,5 +1,6 @@
 """Load the configuration: the defaults, the file over them, the environment over both."""
 
+import contextlib
 import os
 import sys
 from collections.abc import Mapping
@@ -28,7 +29,7 @@ def load(env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Confi
     every program loads the configuration before it writes anything.
     """
     env = os.environ if env is None else env
-    cwd = cwd or Path.cwd()
+    cwd = cwd or working_folder()
     home = Home.find(env, cwd)
     if refusal := home.judge_format().refusal:
         raise ConfigError(refusal)
@@ -47,8 +48,19 @@ def load(env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Confi
 def defaults_at_home(env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Config:
     """Return the defaults for the home in use: for commands that must work with a broken configuration."""
     env = os.environ if env is None else env
-    cwd = cwd or Path.cwd()
+    cwd = cwd or working_folder()
     return _finish(Settings(), Home.find(env, cwd), None, env, cwd)
+
+
+def working_folder() -> Path:
+    """Return the folder that this process runs in. If it was deleted, change to `/` and return that, so that
+    a service can be restarted although the checkout in which `vestal up` ran was replaced: libraries that it
+    imports fail without a working folder.
+    """
+    with contextlib.suppress(OSError):
+        return Path.cwd()
+    os.chdir("/")
+    return Path("/")
 
 
 def _find_file(env: Mapping[str, str], cwd: Path, home: Home) -> Path | None:

@@ -3,8 +3,11 @@ that only its owner can read.
 """
 
 import contextlib
+import fcntl
 import os
 import secrets
+from collections.abc import Iterator
+from pathlib import Path
 
 from vestal.best_effort.failures import FAILURES
 from vestal.best_effort.files import FileWatch, replace_file, write_file
@@ -78,12 +81,32 @@ def _create(home: Home) -> None:
     written.
 
     The token is written to a temporary file, to which a hard link is then made at the token's path. So no
-    process reads an incomplete token, and another process's token is not overwritten.
+    process reads an incomplete token, and another process's token is not overwritten. On a disk without hard
+    links, such as one with exFAT, the file is renamed instead.
     """
     temporary = home.token.with_name(f".token.{os.getpid()}.{secrets.token_hex(4)}")
     write_file(temporary, f"{secrets.token_urlsafe(32)}\n", durable=True)
     try:
-        with contextlib.suppress(FileExistsError):
-            os.link(temporary, home.token)
+        os.link(temporary, home.token)
+    except FileExistsError:
+        pass
+    except OSError:  # EPERM, ENOTSUP or ENOSYS, depending on the disk
+        with _locked(home.root / "token.lock"):  # an agent holds the lock on the folder itself all its life
+            if not home.token.exists():
+                temporary.replace(home.token)
     finally:
-        temporary.unlink()
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Lock the file `path`, which is created, against other processes that lock it, until the `with` block
+    ends. On a disk without locks, go on without one.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

@@ -139,6 +139,7 @@ def _replace_running_agent(manager: ServiceManager, jobs: Sequence[str], config:
     if AGENT not in jobs:
         raise NotInstalled(f"The agent (PID {identity.pid}) runs the MLX server: `vestal down` stops both.")
     kill_agent(identity)
+    asyncio.run(stop_watchdog(config.home))  # the agent had started another one
     print(f"agent: PID {identity.pid} is replaced; the services go on running")
 
 

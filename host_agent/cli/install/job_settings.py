@@ -3,6 +3,7 @@
 Secrets are never written into a job's file; `vestal.yaml` may hold them.
 """
 
+import math
 import os
 import pwd
 import sys
@@ -24,7 +25,10 @@ FOREIGN_SETTINGS = (
     "HF_ENDPOINT",
     "OLLAMA_HOST",
     "OLLAMA_MODELS",
+    "TZ",
 )
+"""The variables of other programs that a job's file takes from this shell."""
+
 SET_BY_CONFIG = ("VESTAL_HOME", "VESTAL_CONFIG")  # set from the configuration, which has absolute paths
 SECRET_WORDS = frozenset(
     {"HEADERS", "TOKEN", "KEY", "SECRET", "SECRETS", "PASSWORD", "PASSWD", "CREDENTIAL", "CREDENTIALS"}
@@ -50,14 +54,14 @@ def gather(config: Config, daemon: bool) -> tuple[JobSettings, list[str]]:
         checkout=REPO,
         python=sys.executable,
         stop_within_s=stop_within_s(config),
-        recover_each_s=int(config.agent.recovery_interval_s),
+        recover_each_s=math.ceil(config.agent.recovery_interval_s),
     )
     return job_settings, secrets
 
 
 def stop_within_s(config: Config) -> int:
     """Return how many seconds a job gets to stop, which is more than the agent's graceful stop takes."""
-    return max(MIN_STOP_S, int(graceful_stop_s(config)) + STOP_MARGIN_S)
+    return max(MIN_STOP_S, math.ceil(graceful_stop_s(config)) + STOP_MARGIN_S)
 
 
 def split_environment(env: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:

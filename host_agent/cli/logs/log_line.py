@@ -16,7 +16,7 @@ from typing import Any
 ERROR, WARNING, INFO, DEBUG = "error", "warning", "info", "debug"
 HEAD = ("ts", "component", "event", "cause")
 
-_AGENT = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d),(\d{3}) ([A-Z]+) ([\w.]+): (.*)")
+_AGENT = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}(?:[+-]\d{4,6})?) ([A-Z]+) [\w.]+: (.*)")
 _EVENT = re.compile(
     r"(?P<component>\w+) (?P<event>[a-z]+_[a-z_]+)(?:: (?P<cause>.*?))?(?: \[(?P<fields>\w+=.*)\])?"
 )
@@ -139,8 +139,8 @@ def _from_json(service: str, raw: str) -> LogLine | None:
 def _from_agent(service: str, raw: str) -> LogLine | None:
     if not (found := _AGENT.fullmatch(raw)):
         return None
-    ts = datetime.strptime(found[1], "%Y-%m-%d %H:%M:%S").timestamp() + int(found[2]) / 1000
-    level, message = _LEVELS.get(found[3].lower(), INFO), found[5]
+    ts = _iso_time(found[1])
+    level, message = _LEVELS.get(found[2].lower(), INFO), found[3]
     if not (event := _EVENT.fullmatch(message)):
         return LogLine(service, raw, ts, service, cause=message, severity=level)
     fields = {name: _value(text) for name, text in _FIELD.findall(event["fields"] or "")}
@@ -168,7 +168,7 @@ def _from_ollama(service: str, raw: str) -> LogLine | None:
 def _from_gin(service: str, raw: str) -> LogLine | None:
     if not (found := _GIN.fullmatch(raw)):
         return None
-    ts = datetime.strptime(found[1], "%Y/%m/%d - %H:%M:%S").timestamp()
+    ts = _iso_time(found[1].replace("/", "-").replace(" - ", " "))
     severity = ERROR if found[2] >= "500" else WARNING if found[2] >= "400" else INFO
     cause = " ".join(f"{found[2]} {found[3]}".replace("|", " ").split())
     return LogLine(service, raw, ts, service, cause=cause, severity=severity)

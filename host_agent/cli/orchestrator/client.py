@@ -15,11 +15,21 @@ from vestal.config import Config, read_token
 TIMEOUT_S = 60.0  # for each read; the orchestrator sends something on a stream of events every 15 s
 
 
+DATABASE_UNAVAILABLE = "database_unavailable"
+
+
+class OrchestratorUnavailable(OrchestratorUnreachable):
+    """The orchestrator answered that it cannot use its database for now. Its message says why."""
+
+    code = "orchestrator_unavailable"
+
+
 class OrchestratorClient:
     """Calls the orchestrator's HTTP API, and opens a new connection for each call.
 
-    Every call raises OrchestratorUnreachable if no orchestrator answers, and OrchestratorRefused, with the
-    orchestrator's message, if it answers with an error status.
+    Every call raises OrchestratorUnreachable if no orchestrator answers, OrchestratorUnavailable if it
+    answers that it cannot use its database, and OrchestratorRefused, with the orchestrator's message, if it
+    answers with another error.
     """
 
     def __init__(self, config: Config) -> None:
@@ -58,7 +68,7 @@ class OrchestratorClient:
         try:
             with open_response(method, url, body=body, token=token, timeout_s=TIMEOUT_S) as response:
                 if response.status >= http.client.BAD_REQUEST:
-                    raise OrchestratorRefused(_refusal(response))
+                    raise _error(response)
                 yield response
         except (OSError, http.client.HTTPException, ValueError) as error:
             reason = f"No orchestrator answers on port {self._port} ({error or type(error).__name__})"
@@ -66,7 +76,11 @@ class OrchestratorClient:
             raise OrchestratorUnreachable(message) from error
 
 
-def _refusal(response: http.client.HTTPResponse) -> str:
+def _error(response: http.client.HTTPResponse) -> OrchestratorUnavailable | OrchestratorRefused:
+    """Return the error that the orchestrator's answer reports, with the orchestrator's reason."""
     error = json_object(response.read()).get("error")
-    message = error.get("message") if isinstance(error, dict) else None
-    return f"The orchestrator refused: {message or f'it answered {response.status}'}"
+    error = error if isinstance(error, dict) else {}
+    reason = error.get("message") or f"it answered {response.status}"
+    if error.get("code") == DATABASE_UNAVAILABLE:
+        return OrchestratorUnavailable(f"The orchestrator cannot do this for now: {reason}")
+    return OrchestratorRefused(f"The orchestrator refused: {reason}")

@@ -1,8 +1,8 @@
 """`vestal task`: give the orchestrator's agents a goal, and wait for the answer.
 
 Progress goes to stderr, the answer to stdout. The exit code is 0 for done, 1 for failed, 2 for cancelled, 64
-for a refused request and 69 if no orchestrator answers. The task runs in the orchestrator, and continues if
-this command ends.
+for a refused request, and 69 if no orchestrator answers or it cannot use its database. The task runs in the
+orchestrator, and continues if this command ends.
 """
 
 import argparse
@@ -12,7 +12,7 @@ import time
 import uuid
 from typing import Any
 
-from host_agent.cli.orchestrator.client import OrchestratorClient
+from host_agent.cli.orchestrator.client import OrchestratorClient, OrchestratorUnavailable
 from host_agent.cli.orchestrator.task_progress import (
     EXIT_CODES,
     FINISHED,
@@ -77,7 +77,8 @@ def _submit(options: argparse.Namespace, client: OrchestratorClient) -> str:
 def _wait_for_end(client: OrchestratorClient, task_id: str) -> dict[str, Any]:
     """Print the task's progress until the task ends, and return the finished task.
 
-    Raises OrchestratorUnreachable if the orchestrator does not answer for more than RECONNECT_TIMEOUT_S.
+    Raises OrchestratorUnreachable if the orchestrator does not answer, or cannot show the task, for more than
+    RECONNECT_TIMEOUT_S.
     """
     progress, away_since = TaskProgress(), None
     while True:
@@ -88,10 +89,11 @@ def _wait_for_end(client: OrchestratorClient, task_id: str) -> dict[str, Any]:
                     _print_progress(line)
                 if task["state"] in FINISHED:
                     return task
-        except OrchestratorUnreachable:
+        except OrchestratorUnreachable as error:
             if away_since is None:
                 away_since = time.monotonic()
-                _print_progress("the orchestrator is away; the task goes on when it is back")
+                said = str(error).rstrip(".") if isinstance(error, OrchestratorUnavailable) else ""
+                _print_progress(f"{said or 'the orchestrator is away'}; the task goes on when it is back")
             if time.monotonic() - away_since > RECONNECT_TIMEOUT_S:
                 raise
         time.sleep(RECONNECT_DELAY_S)

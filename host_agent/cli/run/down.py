@@ -34,7 +34,7 @@ def run(options: argparse.Namespace, config: Config) -> int:
         lines += _stop_leftover_processes(config)
     _print(lines)
     with waiting_for("stopping the containers"):
-        problem, container_lines = _stop_containers(config)
+        problem, container_lines = stop_containers(config)
     _print(container_lines)
     for path in config.home.run.glob("*.*"):
         with contextlib.suppress(OSError):  # a stale PID file on a read-only disk is harmless
@@ -136,7 +136,7 @@ def _stop_leftover(pid: int, name: str, config: Config) -> str:
     return f"{name}: stopped (PID {pid}, left over)"
 
 
-def _stop_containers(config: Config) -> tuple[str, list[str]]:
+def stop_containers(config: Config) -> tuple[str, list[str]]:
     """Stop and remove the containers. Return the problem, or "" if there is none, and lines about what was
     stopped.
     """
@@ -155,12 +155,15 @@ def _stop_containers(config: Config) -> tuple[str, list[str]]:
         )
     except (DockerUnavailable, subprocess.TimeoutExpired) as error:
         return f"containers: not stopped, because Docker does not answer ({error})", []
+    except OSError as error:
+        return f"containers: not stopped, because `docker compose` could not be run ({error})", []
     if result.returncode:
         return (
             f"containers: `docker compose down` failed: {last_lines(result.stderr.decode(errors='replace'))}",
             [],
         )
-    mode.forget_containers(config)
+    with contextlib.suppress(OSError):  # on a read-only disk: the containers are gone all the same
+        mode.forget_containers(config)
     return "", [f"containers: stopped and removed (project {compose.project}; its data volume stays)"]
 
 

@@ -21,15 +21,15 @@ MOST_UPGRADES = 3
 def replace_outdated(config: Config, progress: Progress) -> None:
     """Replace the processes of Vestal that are out of date, and wait until that is done.
 
-    An outdated agent that cannot replace itself, because it is too old or does not answer, is stopped with
-    its services instead. Raises UpgradeRefused if the new code or settings cannot start; the old processes
-    then keep running.
+    An outdated agent that cannot replace itself, because it is too old, does not answer, or uses the former
+    place of a home folder that was moved, is stopped with its services instead. Raises UpgradeRefused if the
+    new code or settings cannot start; the old processes then keep running.
     """
     why = outdated.parts(config)
     if not why or single_instance.running(config.home) is None:
         return
     client = AgentClient(config, _port_of_running_agent(config))
-    if why.get(AGENT) == OLDER or not client.answers():
+    if why.get(AGENT) in (OLDER, outdated.MOVED) or not client.answers():
         if AGENT in why:
             progress.show(AGENT, f"{why[AGENT]}; stopping it and its services")
             stop_agent(config)

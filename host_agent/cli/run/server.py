@@ -11,7 +11,11 @@ from vestal.platform import log_rotation
 
 def run(options: argparse.Namespace, config: Config) -> int:
     config.home.prepare()
-    log_rotation.rotate(config.home.logs)  # otherwise the agent does this
-    environment = {**os.environ, **child_environment.common(config)}
+    log_rotation.rotate(config.home.logs)  # also if the gateway cannot start
     command = [sys.executable, "-m", "mlx_server.gateway"]
-    os.execve(sys.executable, command, environment)
+    os.execve(sys.executable, command, {**os.environ, **gateway_environment(config)})
+
+
+def gateway_environment(config: Config) -> dict[str, str]:
+    """Return the variables that a gateway without an agent gets. It rotates the logs, since no agent does."""
+    return {**child_environment.common(config), log_rotation.VARIABLE: "1"}

@@ -6,9 +6,11 @@ It is safe to run again.
 import argparse
 import json
 
+from host_agent.agent import single_instance
 from host_agent.agent_client import AgentClient
 from host_agent.cli.run import background_agent, fetch_models, image_packages, preflight
 from host_agent.cli.run.build_image import WITHOUT_DOCKER, build_image, run_in_foreground
+from host_agent.cli.run.down import stop_containers
 from host_agent.cli.run.progress import Progress, wait_until_healthy
 from host_agent.cli.run.replace_outdated import replace_outdated
 from host_agent.errors import ComposeFailed, HostAgentError
@@ -23,7 +25,9 @@ LOCK_TIMEOUT_S = 120.0
 def run(options: argparse.Namespace, config: Config) -> int:
     progress = Progress()
     client = AgentClient(config)
-    preflight.check(config, progress, agent_runs=client.answers())
+    # Another home's agent may answer on this port; its services are not this home's.
+    agent_runs = single_instance.running(config.home) is not None and client.answers()
+    preflight.check(config, progress, agent_runs)
     config.home.prepare()
     fetch_models.fetch_missing(config, progress)
     image_packages.install_if_needed(config, progress)
@@ -32,7 +36,7 @@ def run(options: argparse.Namespace, config: Config) -> int:
         # While this lock is held, no recovery pass builds or starts the same things at the same time.
         with hold_lock_blocking(config.home.recovery_lock, LOCK_TIMEOUT_S):
             build_image(config, progress)
-            _start_services(config, client, progress)
+            start_services(config, client, progress)
     except LockHeld as error:
         raise HostAgentError(f"Not started: {error}; `vestal status` shows it.") from None
     wait_until_healthy(client, progress, options.timeout, config.home.logs)
@@ -40,10 +44,15 @@ def run(options: argparse.Namespace, config: Config) -> int:
     return 0
 
 
-def _start_services(config: Config, client: AgentClient, progress: Progress) -> None:
+def start_services(config: Config, client: AgentClient, progress: Progress) -> None:
+    """Start the agent, and the containers if the orchestrator runs in containers, and stop containers that
+    the settings no longer include. The agent starts the other services.
+    """
     progress.show("agent", background_agent.ensure_running(config))
     replace_outdated(config, progress)  # an agent that has just been started may have adopted older services
     docker = client.get("/status")["services"]["docker"]
+    if docker["orchestrator_mode"] != "docker" and mode.has_containers(config):
+        _stop_unwanted_containers(config, progress)  # they hold the orchestrator's port
     client.post("/recover/reset")  # start again what was stopped by hand
     if docker["orchestrator_mode"] == "docker":
         _start_containers(config, progress)
@@ -52,6 +61,17 @@ def _start_services(config: Config, client: AgentClient, progress: Progress) -> 
         progress.show("orchestrator", f"runs natively under the agent ({why})")
         if config.orchestrator.workers:
             progress.show("workers", "not started: they are containers, and there is no Docker to run them")
+
+
+def _stop_unwanted_containers(config: Config, progress: Progress) -> None:
+    """Stop and remove the containers, because `orchestrator.mode` was changed to one without containers.
+    Their volume, and so their tasks, remain. If that fails, only show the reason: `vestal down` tries again.
+    """
+    problem, lines = stop_containers(config)
+    for line in [*lines, problem]:
+        if line:
+            name, _, text = line.partition(": ")
+            progress.show(name, text)
 
 
 def _start_containers(config: Config, progress: Progress) -> None:

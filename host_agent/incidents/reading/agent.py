@@ -10,12 +10,15 @@ from host_agent.incidents.failures import NOT_STARTED
 from host_agent.incidents.incident import Failure
 from host_agent.incidents.ledger import Ledger
 from host_agent.incidents.reading.known import Known
-from host_agent.incidents.related import DISK, WATCHDOG
-from host_agent.services import AGENT
+from host_agent.incidents.related import DISK, MEMORY, WATCHDOG, WORKER
+from host_agent.services import AGENT, NAMES
 
 STARTING_UP_S = 120.0
 DOWN_TAKES_S = 10.0
 ENDED_WITH_VESTAL = "Vestal was stopped"
+WATCHER_ENDED = "the agent that watched it has ended"
+WATCHED_BY_EACH_AGENT = frozenset({*NAMES, MEMORY, WATCHDOG, WORKER})
+"""The services whose recovery every agent notices, although an earlier agent recorded their fault."""
 
 
 class AgentEvents:
@@ -35,10 +38,12 @@ class AgentEvents:
         """
         known = self._known
         died, known.agent_runs = known.agent_runs, True
-        rebooted = entry.number("booted_at") > known.agent_started_at > 0
-        known.agent_started_at = entry.ts
+        rebooted = self._has_rebooted(entry)
+        known.agent_started_at, known.boot_id = entry.ts, entry.text("boot_id")
         known.starting_until = entry.ts + STARTING_UP_S
-        self._ledger.end(entry, [DISK])  # the new agent checks every service itself
+        self._ledger.end(entry, [DISK])  # the new agent checks the disk itself
+        pending = {service for incident in self._ledger.live for service in incident.pending}
+        self._ledger.end(entry, pending - WATCHED_BY_EACH_AGENT, WATCHER_ENDED)
         if died:
             failure = failures.MACHINE_RESTARTED if rebooted else failures.AGENT_ENDED
             incident = self._ledger.fail(entry, failure, AGENT)
@@ -47,6 +52,18 @@ class AgentEvents:
                 incident.began_at = last_alive_at
             incident.part(AGENT, entry.ts).restarts += 1
             self._ledger.end(entry, [AGENT])
+
+    def _has_rebooted(self, entry: Entry) -> bool:
+        """Return whether the machine has restarted since the previous agent started. `entry` is about the
+        start of the new agent.
+
+        The ids of the boots decide. Where one is missing, as on macOS, the times do: they are wrong if the
+        clock was set meanwhile.
+        """
+        before, now = self._known.boot_id, entry.text("boot_id")
+        if before and now:
+            return before != now
+        return entry.number("booted_at") > self._known.agent_started_at > 0
 
     def agent_replacing(self, entry: Entry) -> None:
         """Record that the agent executes a newer program. Its services keep running, so open faults stay

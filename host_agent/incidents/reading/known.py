@@ -45,6 +45,7 @@ class Known:
 
     `traces` maps each service's name to the latest state of its process. `last_ts` is the time of the
     previous entry. `agent_runs` is True if an agent started, at `agent_started_at`, and has not been stopped.
+    `boot_id` identifies the boot of the machine that this agent started in; it is empty if unknown.
     Until `starting_until`, the agent is starting services, so a service that does not run yet is no fault.
     `slept_s` is how long the machine slept before it woke at `woke_at`.
     """
@@ -53,6 +54,7 @@ class Known:
     last_ts: float = 0.0
     agent_runs: bool = False
     agent_started_at: float = 0.0
+    boot_id: str = ""
     starting_until: float = float("-inf")
     woke_at: float = float("-inf")
     slept_s: float = 0.0

@@ -13,8 +13,16 @@ from host_agent.incidents.reading.known import Known
 from host_agent.incidents.related import DISK, MEMORY, name_of, with_children
 from host_agent.services import OLLAMA
 
+BY_PASS = "a recovery pass"
+"""The `stopped_by` of a container that a recovery pass restarts."""
+
+ENDS_PROCESS = "end the hung process"
+"""The beginning of the one remedy, `ReplaceHungChild`, that ends a supervised process."""
+
 PASS_LOOKED_S = 2.0
-"""A recovery pass is recorded at most this long after its checks, which miss any fault in between."""
+"""Entries of earlier versions do not say when the last check of their pass began. It is taken to have begun
+this long before the entry.
+"""
 
 
 class RecoveryEvents:
@@ -28,7 +36,9 @@ class RecoveryEvents:
         self._ledger, self._known = ledger, known
 
     def remedy_applied(self, entry: Entry) -> None:
-        """Open a fault, because a recovery pass found a service that does not work and applied a remedy."""
+        """Open a fault, because a recovery pass found a service that does not work and applied a remedy. If
+        the remedy ends the service's process, that end is no further failure.
+        """
         service = entry.service
         incident = self._ledger.fault_of(service)
         if incident is None:
@@ -38,6 +48,9 @@ class RecoveryEvents:
         remedy = failures.detail(entry.text("remedy"))
         done = f"A recovery pass acted on {name_of(service)}: {remedy}."
         self._ledger.mark_changed(incident).add_done(done)
+        trace = self._known.trace(service)
+        if remedy.startswith(ENDS_PROCESS) and trace.exit is None:
+            trace.exit, trace.counted = _found(service, entry.cause), True
 
     def only_a_reboot_helps(self, entry: Entry) -> None:
         """Open a fault, because a recovery pass found memory in use that belongs to no process."""
@@ -48,8 +61,11 @@ class RecoveryEvents:
         self._ledger.mark_changed(incident).become_urgent(entry.event, service)
 
     def recovery_finished(self, entry: Entry) -> None:
-        """End the faults of services that a recovery pass found healthy, and open a fault for each that it
-        found faulty.
+        """End the faults of services that the last check of a recovery pass found healthy or absent, and open
+        a fault for each that it found faulty.
+
+        The field `healthy` is about services only: memory may run short although every service is healthy. A
+        healthy service may have an issue too, such as a runner that Ollama's last server has left.
         """
         self._known.starting_until = float("-inf")
         healthy = entry.fields.get("healthy") is True
@@ -61,29 +77,46 @@ class RecoveryEvents:
                 self._ledger.fail(entry, _found(service, sentence), service)
         unhealthy = entry.names("unhealthy") | faults.keys()
         ill = {each for service in unhealthy for each in with_children(service)}
-        self._ledger.end(entry, self._seen_by_pass(entry.ts) - (set() if healthy else ill) - {DISK})
+        if healthy:
+            ill &= {MEMORY}
+        ended, absent = self._checked_by_pass(entry) - ill, entry.names("absent")
+        for service in sorted(ended):
+            self._ledger.end(entry, [service], f"no {service} is left" if service in absent else "")
 
-    def _seen_by_pass(self, ts: float) -> set[str]:
-        """Return the services that were already unhealthy when the recovery pass that ended at `ts` checked
-        them.
+    def _checked_by_pass(self, entry: Entry) -> set[str]:
+        """Return the unhealthy services that the last check of the recovery pass covered, if the check began
+        after their last fault. `entry` is the journal entry about the pass.
         """
+        checked, checked_seq = entry.names("checked"), entry.reference("checked_seq")
+        pending = [(incident, service) for incident in self._ledger.live for service in incident.pending]
+        if not checked:  # the pass of an earlier version, which covered every service but the disk
+            return {each for incident, each in pending if _is_seen(incident, each, entry.ts)} - {DISK}
         return {
             service
-            for incident in self._ledger.live
-            for service in incident.pending
-            if not 0 <= _last_fault_at(incident, service) - ts + PASS_LOOKED_S <= LATE_S
+            for incident, service in pending
+            if service in checked and _last_fault_seq(incident, service) <= checked_seq
         }
 
     def container_died(self, entry: Entry) -> None:
-        """Open a fault, because a container ended; if a person stopped the container, end its fault
-        instead.
+        """Open a fault, because a container ended. If the container was stopped on purpose, end its fault
+        instead; but if it was stopped only to be restarted, leave its fault open until it is healthy.
         """
         if entry.text("reason") == "stopped":
-            self._ledger.end(entry, [entry.service], f"{name_of(entry.service)} was stopped")
+            if not self._is_restart(entry):
+                self._ledger.end(entry, [entry.service], f"{name_of(entry.service)} was stopped")
+            elif incident := self._ledger.open_with(entry.service):
+                self._ledger.mark_changed(incident)
             return
         incident = self._ledger.fail(entry, failures.of_container(entry))
         if entry.text("reason") == "out_of_memory":
             incident.become_urgent(entry.event, entry.service)
+
+    def _is_restart(self, entry: Entry) -> bool:
+        """Return whether the container that ended according to `entry` was stopped to be restarted: by a
+        recovery pass, which stops no container for good, or because a person asked for a restart.
+        """
+        by, asked = entry.text("stopped_by"), self._known.trace(entry.service).was_asked(entry.ts)
+        return by == BY_PASS or (by != "" and asked == "restart")
 
     def container_unhealthy(self, entry: Entry) -> None:
         """Open a fault, because Docker's health check of a container failed."""
@@ -116,6 +149,16 @@ def _found(service: str, cause: str) -> Failure:
     return Failure("ran short" if service == MEMORY else "was found not to work", failures.detail(cause))
 
 
-def _last_fault_at(incident: Incident, service: str) -> float:
+def _last_fault_seq(incident: Incident, service: str) -> int:
+    """Return the number of the journal entry about the service's last fault in the incident."""
     part = incident.parts.get(service)
-    return incident.began_at if part is None else part.last_fault_at
+    return incident.first_seq if part is None else part.last_fault_seq
+
+
+def _is_seen(incident: Incident, service: str, pass_ended_at: float) -> bool:
+    """Return whether the service failed so long before the end of a recovery pass that the last check of the
+    pass is taken to have begun later.
+    """
+    part = incident.parts.get(service)
+    last_fault_at = incident.began_at if part is None else part.last_fault_at
+    return not 0 <= last_fault_at - pass_ended_at + PASS_LOOKED_S <= LATE_S

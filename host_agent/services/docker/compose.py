@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from host_agent.errors import ComposeFailed, DockerUnavailable
 from host_agent.services import child_environment
 from host_agent.services.child_environment import HOST_FROM_CONTAINER, REPO
+from host_agent.services.docker.time_zone import find_time_zone
 from host_agent.services.find_program import find_program
 from host_agent.services.orchestrator import knowledge_mounts
 from vestal.config import Config
@@ -31,13 +32,15 @@ class Compose:
     def command(self, *arguments: str) -> list[str]:
         """Return the command line of `docker compose` with `arguments`, for this project.
 
-        Raise DockerUnavailable if the program `docker` is not installed.
+        Raises DockerUnavailable if the program `docker` is not installed, and for `up` OSError if the file
+        that mounts further knowledge folders cannot be written. No other command needs that file.
         """
         docker = find_program("docker")
         if docker is None:
             raise DockerUnavailable("The `docker` command is not installed: install Docker, or run natively.")
         project = ["--project-name", self.project, "--project-directory", str(REPO)]
-        files = [REPO / "docker-compose.yml", *knowledge_mounts.write(self._config)]
+        mounts = knowledge_mounts.write(self._config) if "up" in arguments else []
+        files = [REPO / "docker-compose.yml", *mounts]
         file_arguments = [part for file in files for part in ("--file", str(file))]
         return [docker, "compose", *project, *file_arguments, *arguments]
 
@@ -54,6 +57,7 @@ class Compose:
             "VESTAL_ORCHESTRATOR_MEM_LIMIT": config.orchestrator.mem_limit,
             **knowledge_mounts.environment(config),
             "VESTAL_AGENTS_PATH": str(child_environment.agents_file(config)),
+            "TZ": find_time_zone(os.environ),
         }
         with contextlib.suppress(OSError):
             own["VESTAL_TOKEN"] = config.home.token.read_text().strip()

@@ -19,7 +19,10 @@ STATES = {
 STATUS_WORDS = {
     "created": ("its container was made and never started", "a recovery pass starts it"),
     "exited": ("its container has ended", "a recovery pass starts it"),
-    "dead": ("Docker could not remove its container and calls it dead", "a recovery pass makes another one"),
+    "dead": (
+        "Docker could not remove its container and calls it dead",
+        "`docker rm --force` removes it, and `vestal up` makes another one",
+    ),
     "removing": ("Docker is removing its container", ""),
     "restarting": ("its container ended, and Docker is about to start it again", ""),
     "paused": ("its container is paused", "a recovery pass resumes it"),
@@ -30,8 +33,29 @@ HEALTH = {"starting": State.STARTING, "unhealthy": State.DEGRADED}
 
 
 def service_of(inspect: Mapping[str, Any]) -> str:
-    """Return the compose service that a container belongs to; "" if it belongs to none."""
-    return str((inspect.get("Config", {}).get("Labels") or {}).get("com.docker.compose.service", ""))
+    """Return the compose service that a container belongs to; "" if it belongs to none, as a container of
+    `docker compose run` does.
+    """
+    return service_of_labels(inspect.get("Config", {}).get("Labels") or {})
+
+
+def service_of_labels(labels: Mapping[str, Any]) -> str:
+    """Return the compose service that the container with these labels belongs to; "" if it belongs to none.
+
+    A container of `docker compose run` has its service's label, but is an extra one that a person started.
+    """
+    is_extra = str(labels.get("com.docker.compose.oneoff", "")).lower() == "true"
+    return "" if is_extra else str(labels.get("com.docker.compose.service", ""))
+
+
+def run_of(inspect: Mapping[str, Any]) -> str:
+    """Return a text that identifies the present or last run of a container: a later start changes it."""
+    return f"{inspect.get('Id', '')} {(inspect.get('State') or {}).get('StartedAt', '')}"
+
+
+def is_running(inspect: Mapping[str, Any]) -> bool:
+    """Return whether the container runs, and is not paused."""
+    return str((inspect.get("State") or {}).get("Status", "")) == "running"
 
 
 def service_status(

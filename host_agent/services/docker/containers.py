@@ -1,5 +1,5 @@
-"""The containers of the orchestrator and of `nightly`, the service for long work at night: their status;
-start, stop and restart.
+"""The containers of the orchestrator, of `nightly`, the service for long work at night, and of the workers:
+their status; start, stop and restart.
 """
 
 import time
@@ -10,7 +10,7 @@ from host_agent.errors import DockerUnavailable
 from host_agent.journal import Journal
 from host_agent.services import IN_CONTAINERS
 from host_agent.services.docker import container_activity, container_status
-from host_agent.services.docker.compose import Compose
+from host_agent.services.docker.compose import WORKER, Compose
 from host_agent.services.docker.container_deaths import ExplainedDeath
 from host_agent.services.docker.death_watch import DeathWatch
 from host_agent.services.docker.docker_api import DockerApi
@@ -19,17 +19,19 @@ from vestal.supervision import ProcessActivity, StateStore
 
 CACHE_S = 0.5
 STOP_S = 20
+START_TIMEOUT_S = 120.0  # of a container whose image is built: a pass must not wait longer for a hung engine
 
 
 class Containers:
     """Reports the status of the containers of this home's compose project, and starts, stops and restarts
-    them. A stop by hand lasts until a start by hand.
+    them. A stop by hand lasts until a start or restart by hand, and until anybody starts the container, for
+    example with `docker start`.
     """
 
     def __init__(self, api: DockerApi, compose: Compose, journal: Journal, store: StateStore) -> None:
         self._api, self._compose, self._store = api, compose, store
         self.deaths = DeathWatch(api, compose.project, journal, on_change=self._drop_cache)
-        self._cache: tuple[float, dict[str, dict[str, Any]]] = (0.0, {})
+        self._cache: tuple[float, list[dict[str, Any]]] = (0.0, [])
 
     async def observe(self, fresh: bool = False) -> dict[str, ServiceStatus]:
         """Return the status of each service that has a container. Raises DockerUnavailable if the Docker
@@ -44,12 +46,24 @@ class Containers:
             found = await self._inspect(fresh)
         return {name: self._service_status(name, found[name]) for name in IN_CONTAINERS if name in found}
 
+    async def workers(self) -> list[ServiceStatus]:
+        """Return the status of each worker; every worker has a container of its own. Raises DockerUnavailable
+        if the Docker engine does not answer.
+        """
+        records = await self._records()
+        return [
+            self._service_status(WORKER, record)
+            for record in records
+            if container_status.service_of(record) == WORKER
+        ]
+
     async def activity(self, service: str, main_pid: int) -> ProcessActivity:
         """Return what the processes in a service's container do: the CPU time of all, and the state of the
         process `main_pid`. Raises DockerUnavailable if the Docker engine does not answer or the service has
         no container.
         """
-        top = await self._api.top(await self._id(service), container_activity.PS_ARGUMENTS)
+        container = str((await self._record(service))["Id"])
+        top = await self._api.top(container, container_activity.PS_ARGUMENTS)
         return container_activity.parse_top(top, main_pid)
 
     async def bring_up(self, service: str) -> None:
@@ -61,20 +75,30 @@ class Containers:
         """
         if not await self._api.has_image(self._compose.image):
             await self._compose.run("build")  # `up` would look for the image in a registry
-        await self._act(lambda: self._compose.run("up", "--detach", "--no-deps", service))
+        up = ("up", "--detach", "--no-deps", service)
+        await self._act(lambda: self._compose.run(*up, timeout_s=START_TIMEOUT_S))
 
-    async def restart(self, service: str, by: str, stop_s: int = STOP_S) -> None:
-        """Restart a container. `by` says who asks for it, and `stop_s` is the time between SIGTERM and
-        SIGKILL in seconds.
+    async def restart(self, service: str, by: str, stop_s: int = STOP_S, container: str = "") -> None:
+        """Restart a container of the service, or start it if it has ended. `by` says who asks for it, and
+        `stop_s` is the time between SIGTERM and SIGKILL in seconds. `container` is the beginning of the
+        container's identifier; it may be "" if the service has only one container.
         """
-        self.deaths.expect_stop(service, by)
-        container = await self._id(service)
-        await self._act(lambda: self._api.restart(container, stop_s))
+        record = await self._record(service, container)
+        if container_status.is_running(record):
+            self.deaths.expect_stop(service, by)
+        await self._act(lambda: self._api.restart(str(record["Id"]), stop_s))
 
-    async def unpause(self, service: str) -> None:
-        """Resume a paused container."""
-        container = await self._id(service)
-        await self._act(lambda: self._api.unpause(container))
+    async def restart_by_hand(self, service: str, by: str) -> None:
+        """Restart a service because `by` asks for it, and forget that a person may have stopped it, so that
+        recovery passes start it again too.
+        """
+        self.clear_manual_stop(service)
+        await self.restart(service, by)
+
+    async def unpause(self, service: str, container: str = "") -> None:
+        """Resume a paused container of the service. `container` is as in `restart`."""
+        record = await self._record(service, container)
+        await self._act(lambda: self._api.unpause(str(record["Id"])))
 
     def clear_manual_stop(self, service: str) -> None:
         """Forget that a person stopped the service, so that recovery passes start it again."""
@@ -92,12 +116,20 @@ class Containers:
 
     async def stop_by_hand(self, service: str, by: str) -> None:
         """Stop a service because `by` asks for it. Afterwards, neither recovery passes nor Docker's restart
-        policy start it.
+        policy start it. A service without a container needs no stop, and is not started either.
+
+        Raises DockerUnavailable if the container cannot be stopped; recovery passes then go on to repair it.
         """
-        self._store.save(_key(service), {"stopped_by_hand": True})
+        record = (await self._inspect(fresh=True)).get(service, {})
+        self._store.save(_key(service), {"stopped_by_hand": True, "run": container_status.run_of(record)})
+        if not record:
+            return
         self.deaths.expect_stop(service, by)
-        container = await self._id(service)
-        await self._act(lambda: self._api.stop(container, STOP_S))
+        try:
+            await self._act(lambda: self._api.stop(str(record["Id"]), STOP_S))
+        except DockerUnavailable:
+            self.clear_manual_stop(service)
+            raise
 
     def stopped_by_hand(self, service: str) -> bool:
         """Return whether a person stopped the service and nobody has started it since."""
@@ -126,26 +158,48 @@ class Containers:
         finally:
             self._drop_cache()
 
-    async def _id(self, service: str) -> str:
-        found = (await self._inspect()).get(service)
-        if found is None:
-            raise DockerUnavailable(f"{service} has no container: `vestal recover --once` makes one.")
-        return str(found["Id"])
+    async def _record(self, service: str, container: str = "") -> dict[str, Any]:
+        """Return the `docker inspect` record of the service's container whose identifier begins with
+        `container`. Raises DockerUnavailable if there is none.
+        """
+        of_service = (r for r in await self._records() if container_status.service_of(r) == service)
+        found = [record for record in of_service if str(record["Id"]).startswith(container)]
+        if not found:
+            missing = f"no container {container}" if container else "no container"
+            maker = "vestal up" if service == WORKER else "vestal recover --once"
+            raise DockerUnavailable(f"{service} has {missing}: `{maker}` makes one.")
+        return found[-1]
 
     async def _inspect(self, fresh: bool = False) -> dict[str, dict[str, Any]]:
-        """Return the `docker inspect` record of each service's container, at most CACHE_S old, or read now if
-        `fresh`.
+        """Return the `docker inspect` record of one container of each service, as old as in `_records`."""
+        return {container_status.service_of(record): record for record in await self._records(fresh)}
+
+    async def _records(self, fresh: bool = False) -> list[dict[str, Any]]:
+        """Return the `docker inspect` records of the services' containers, at most CACHE_S old, or read now
+        if `fresh`.
         """
         asked_at, found = self._cache
         now = time.monotonic()
         if fresh or now - asked_at > CACHE_S:
             listed = await self._api.containers(self._compose.project)
-            found = {container_status.service_of(entry): entry for entry in listed}
+            found = [record for record in listed if container_status.service_of(record)]
+            for record in found:
+                self._end_stop_of_started(record)
             self._cache = (now, found)  # the age of an answer counts from its request
         return found
 
+    def _end_stop_of_started(self, record: dict[str, Any]) -> None:
+        """Forget a stop by hand if the container has been started since, for example with `docker start`."""
+        service = container_status.service_of(record)
+        saved = self._store.load(_key(service)) or {}
+        was_started = container_status.is_running(record) and saved.get("run") != container_status.run_of(
+            record
+        )
+        if saved.get("stopped_by_hand") and was_started:
+            self.clear_manual_stop(service)
+
     def _drop_cache(self) -> None:
-        self._cache = (0.0, {})
+        self._cache = (0.0, [])
 
 
 def _key(service: str) -> str:

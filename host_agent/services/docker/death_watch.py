@@ -15,6 +15,7 @@ from host_agent.services.docker.docker_api import DockerApi
 from host_agent.services.docker.exit_cause import Explanation, explain
 
 RETRY_S = 5.0
+STEADY_S = 60.0  # the end of a shorter stream requests no pass, because an engine may end each stream at once
 LATE_EVIDENCE_S = 1.0  # the `oom` and `kill` events and the inspect record may come after the `die` event
 PENDING_S = 3.0  # a death older than this without an explanation was not watched
 POLL_INTERVAL_S = 0.05
@@ -85,9 +86,12 @@ class DeathWatch:
     async def run(self) -> None:
         """Follow the Docker engine's events about the project's containers until cancelled. Record deaths
         with their causes, and changes of health, in the journal, and request a recovery pass if Docker does
-        not heal the container. If the engine does not answer or ends the stream, connect again after RETRY_S.
+        not heal the container. If the engine ends the stream, connect again after RETRY_S, as soon as the
+        engine answers. Request a pass at the end of the stream and another one before connecting again, but
+        neither of them if the stream was shorter than STEADY_S and the engine answers at its end.
         """
         while True:
+            began_at = time.monotonic()
             try:
                 self._following = True
                 async for event in self._api.events(self._project):
@@ -96,15 +100,37 @@ class DeathWatch:
                 pass
             finally:
                 self._following = False
+            await self._wait_for_engine(was_steady=time.monotonic() - began_at >= STEADY_S)
+
+    async def _wait_for_engine(self, was_steady: bool) -> None:
+        """Wait RETRY_S, and then until the Docker engine answers. Request a recovery pass before and after
+        the wait if the engine does not answer now, or if the stream of events `was_steady`: the containers
+        may have died without an event.
+        """
+        is_news = was_steady or not await self._engine_answers()
+        if is_news:
+            self.pass_requests.put_nowait("the Docker engine's events broke off")
+        await asyncio.sleep(RETRY_S)
+        while not await self._engine_answers():  # noqa: ASYNC110 - no event announces it
             await asyncio.sleep(RETRY_S)
+        if is_news:
+            self._on_change()
+            self.pass_requests.put_nowait("the Docker engine answers again")
+
+    async def _engine_answers(self) -> bool:
+        try:
+            await self._api.version()
+        except DockerUnavailable:
+            return False
+        return True
 
     def _on_event(self, event: dict[str, Any]) -> None:
         action, container = str(event.get("Action", "")), container_deaths.container_of(event)
         attributes = container_deaths.attributes(event)
-        service = str(attributes.get("com.docker.compose.service", ""))
+        service = container_status.service_of_labels(attributes)
         self._trail.add(event)
         self._on_change()
-        if action == "oom":
+        if action == "oom" and service:
             self._journal.record(
                 service, "container_out_of_memory", "the kernel killed in it", container=container[:12]
             )
@@ -155,6 +181,7 @@ class DeathWatch:
             found.sentence,
             exit_code=death.exit_code,
             reason=str(found.cause),
+            stopped_by=death.stopped_by,
             container=death.container[:12],
             limit_bytes=container_status.memory_limit_bytes(inspect),
         )

@@ -7,6 +7,7 @@ address (`docker_endpoint`), a deadline for each call, and one exception for all
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from http import HTTPStatus
 from typing import Any
 
 import aiodocker
@@ -54,7 +55,9 @@ class DockerApi:
             return int((await docker.system.info()).get("MemTotal") or 0)
 
     async def containers(self, project: str) -> list[dict[str, Any]]:
-        """Return the `docker inspect` record of every container of a compose project, running or not."""
+        """Return the `docker inspect` record of every container of a compose project, running or not. Raises
+        DockerUnavailable also if the engine lists the containers and does not answer about one of them.
+        """
         label = {"label": [f"com.docker.compose.project={project}"]}
         async with self._ask("list containers") as docker:
             identifiers = [found.id for found in await docker.containers.list(all=True, filters=label)]
@@ -113,10 +116,13 @@ class DockerApi:
             self._client = None
 
     async def _inspect(self, container: str) -> dict[str, Any] | None:
-        """Return a container's record, or None if none can be read: it may have been removed just now."""
-        with contextlib.suppress(DockerUnavailable):
-            async with self._ask("inspect the container") as docker:
+        """Return a container's record, or None if the container was removed since it was listed."""
+        async with self._ask("inspect the container") as docker:
+            try:
                 return await docker.containers.container(container).show()
+            except aiodocker.DockerError as error:
+                if error.status != HTTPStatus.NOT_FOUND:
+                    raise
         return None
 
     @contextlib.asynccontextmanager

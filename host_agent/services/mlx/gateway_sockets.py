@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 
 from vestal.config import Config
@@ -22,12 +22,20 @@ GATEWAY_WILL_NOT_COME = frozenset({"child_stopped", "child_gave_up", "breaker_op
 """Events of the gateway after which it is better to refuse a client at once than to keep it waiting."""
 
 
+KeepSockets = Callable[[Sequence[socket.socket]], Awaitable[None]]
+"""Passes these sockets to the watchdog, which keeps them in place of those that it has."""
+
+
+async def keep_nowhere(sockets: Sequence[socket.socket]) -> None:
+    """Do nothing, since there is no watchdog."""
+
+
 class GatewaySockets:
     """Binds the gateway's sockets before each launch, and passes them to the gateway's process.
 
     `inherited` has the sockets that stayed open when an earlier agent replaced itself by this one; those of
     the gateway are used again instead of being bound. `environment` returns further environment variables for
-    each gateway that is launched.
+    each gateway that is launched. `keep` passes the sockets to the watchdog.
 
     An address that cannot be bound is left to the gateway, which reports the reason and the remedy. The
     address of the Docker bridge is left to the gateway too until the bridge exists.
@@ -38,10 +46,11 @@ class GatewaySockets:
         config: Config,
         inherited: InheritedSockets,
         environment: Callable[[], Mapping[str, str]] = lambda: {},
+        keep: KeepSockets = keep_nowhere,
     ) -> None:
         self._port = config.mlx.port
         self._configured = config.mlx.bind
-        self._environment = environment
+        self._environment, self._keep = environment, keep
         self._sockets: dict[str, socket.socket] = {}
         for address in self._addresses():
             if (found := inherited.take(address, self._port)) is not None:
@@ -56,6 +65,8 @@ class GatewaySockets:
         """Launch the gateway with the sockets. Raises LaunchError or OSError if its process cannot be
         started.
         """
+        # The watchdog may still keep a socket that `close` has closed here, whose address is then not free.
+        await self._keep(self.held)
         await asyncio.to_thread(self._bind_missing)
         sockets = self._sockets.values()
         fds = {listening_sockets.FDS_VARIABLE: listening_sockets.fds_value(sockets)}

@@ -1,5 +1,6 @@
 """The MLX server: how its gateway is started and probed, and the status of its engine."""
 
+import asyncio
 import logging
 import sys
 import time
@@ -7,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import aiohttp
+import psutil
 
 from host_agent.installed import digests
 from host_agent.services import MLX_SERVER, child_environment, http_probe, process_activity
@@ -20,9 +22,9 @@ from host_agent.services.mlx.answers import (
     read_write_failures,
     request_count,
 )
-from host_agent.services.mlx.gateway_sockets import GatewaySockets
+from host_agent.services.mlx.gateway_sockets import GatewaySockets, KeepSockets, keep_nowhere
 from host_agent.services.service_status import ServiceStatus
-from vestal.config import Config
+from vestal.config import Config, handed_down
 from vestal.supervision import (
     PRODUCTIVE_WEIGHT,
     UP,
@@ -54,7 +56,8 @@ class MlxService:
 
     `command` is the gateway's command line. `inherited` has the listening sockets that stayed open when an
     earlier agent replaced itself by this one. Each probe calls `on_health` with the body of the gateway's
-    answer to GET /health, or with None if there is no answer.
+    answer to GET /health, or with None if there is no answer. `keep_sockets` passes the gateway's sockets to
+    the watchdog.
     """
 
     def __init__(
@@ -64,12 +67,13 @@ class MlxService:
         command: tuple[str, ...] = GATEWAY,
         inherited: InheritedSockets | None = None,
         on_health: Callable[[Mapping[str, Any] | None], None] = lambda body: None,
+        keep_sockets: KeepSockets = keep_nowhere,
     ) -> None:
         self._config, self._session, self._command = config, session, command
         self._on_health = on_health
         self._url = f"http://127.0.0.1:{config.mlx.port}/health"
         self.port = config.mlx.port
-        self.sockets = GatewaySockets(config, inherited or InheritedSockets(), self._digest)
+        self.sockets = GatewaySockets(config, inherited or InheritedSockets(), self._digest, keep_sockets)
         self._hands_over: int | None = None  # the PID of the gateway that last said that it can hand over
         self._requests: int | None = None
         self._served: object = None  # the PID of the last gateway that said that it served a client
@@ -91,7 +95,7 @@ class MlxService:
         return ChildSpec(
             name=MLX_SERVER,
             command=self._command,
-            env=child_environment.common(self._config),
+            env=child_environment.common(self._config) | handed_down.for_child(self._config),
             log_path=home.logs / "mlx_server.log",
             pid_file=home.run / "mlx_server.json",
             find=find_supervised,
@@ -113,12 +117,17 @@ class MlxService:
         it cannot, it must be restarted.
 
         Return False too if the agent does not hold the listening sockets that the successor needs. It lacks
-        them if it adopted the gateway of an agent that died, or if its settings name another port.
+        them if it adopted the gateway of an agent that died, or if its settings name another port. Return
+        False also if the gateway keeps an answer log and its successor would not (`mlx.keep_answers_s` is 0
+        now): the successor would delete the log, and with it the answers that were handed over.
         """
         if gateway.state not in UP or gateway.process_pid is None or not self.sockets.held:
             return False
-        await self.probe(gateway.process_pid)
-        return self._hands_over == gateway.process_pid
+        pid = gateway.process_pid
+        if not self._config.mlx.keep_answers_s and await asyncio.to_thread(_keeps_answers, pid):
+            return False
+        await self.probe(pid)
+        return self._hands_over == pid
 
     @property
     def requests(self) -> int | None:
@@ -200,7 +209,19 @@ def settings_text(config: Config) -> str:
     """Return, as JSON, the settings that the gateway and its engine read. An upgrade compares digests of the
     code and of this text to find out whether a running gateway is out of date.
     """
-    return config.model_dump_json(include={"mlx", "models", "supervision"})
+    return config.model_dump_json(include=set(handed_down.SECTIONS))
+
+
+def _keeps_answers(pid: int) -> bool:
+    """Return whether the gateway with this PID was started with settings that keep an answer log. Return True
+    also if its settings cannot be read.
+    """
+    try:
+        text = psutil.Process(pid).environ().get(handed_down.VARIABLE, "")
+    except psutil.Error:
+        return True
+    started_with = handed_down.read(text)
+    return started_with is None or started_with.mlx.keep_answers_s > 0
 
 
 def _handover_policy(config: Config) -> HandoverPolicy:

@@ -14,7 +14,7 @@ from host_agent.services.http_probe import Reply
 from vestal.config.model_names import canonical
 
 OK, BAD_REQUEST, TOO_MANY, BUSY = 200, 400, 429, 503
-NEVER_UNLOADED_S = 10 * 365 * 86400.0
+YEAR_2100 = 4_102_444_800.0
 EMBEDDING_FAMILIES = ("bert", "nomic-bert", "nomic-bert-moe", "gemma-embedding", "xlm-roberta")
 
 
@@ -24,7 +24,8 @@ class ModelInMemory:
 
     `size_bytes` is the memory that the model takes. `embeds` is True for an embedding model. `context_tokens`
     and `expires_at`, when Ollama unloads the model (in seconds since 1970), are 0 if Ollama does not report
-    them.
+    them. Ollama sets `expires_at` at the end of each request to the model: to the keep-alive from then. While
+    requests run, it has the time that was set last.
     """
 
     name: str
@@ -32,6 +33,11 @@ class ModelInMemory:
     embeds: bool = False
     context_tokens: int = 0
     expires_at: float = 0.0
+
+    @property
+    def is_permanent(self) -> bool:
+        """Return whether Ollama never unloads the model: it then reports a time centuries ahead."""
+        return self.expires_at > YEAR_2100
 
 
 @dataclass(frozen=True)
@@ -52,12 +58,14 @@ class ModelProbeResult:
     """The result of a probe of a model. `ok` says whether the model works, and `detail` why it does not.
 
     `busy` is True if the model counts as working although it has generated nothing for the probe, for example
-    because its queue is full; `detail` then says what it does.
+    because its queue is full; `detail` then says what it does. `server_time` is when the model answered, in
+    seconds since 1970 by the clock of Ollama's server; 0 if the answer does not say it.
     """
 
     ok: bool
     detail: str = ""
     busy: bool = False
+    server_time: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -103,20 +111,17 @@ def choose_probe_model(models: Sequence[ModelInMemory], configured: str | None) 
     return min(models, key=lambda m: m.size_bytes, default=None)
 
 
-def probe_request(model: ModelInMemory, now: float, *, tokens: int = 1) -> ModelRequest:
-    """Return a request for `tokens` tokens, or for one vector of an embedding model, that leaves the loaded
-    model as it is. `now` is in seconds since 1970.
+def probe_request(model: ModelInMemory, *, tokens: int = 1) -> ModelRequest:
+    """Return a request for `tokens` tokens, or for one vector of an embedding model, that does not change the
+    loaded model.
 
-    The request repeats the remaining time for which the model stays loaded. It also repeats the model's
-    context size, because another size would reload the model.
+    The request repeats the model's context size, because another size would reload the model. It has no
+    keep-alive: Ollama would apply it to users' later requests too (server/sched.go, `useLoadedRunner`).
+    Without one, the model stays loaded after the probe for as long as after its last user's request.
     """
     body: dict[str, Any] = {"model": model.name, "options": {}}
     if model.context_tokens:
         body["options"]["num_ctx"] = model.context_tokens
-    if model.expires_at:
-        remaining_s = model.expires_at - now
-        is_permanent = remaining_s > NEVER_UNLOADED_S
-        body["keep_alive"] = -1 if is_permanent else f"{max(1, math.ceil(remaining_s))}s"
     if model.embeds:
         return ModelRequest("/api/embed", body | {"input": "one"})
     body["options"] |= {"num_predict": tokens, "temperature": 0}
@@ -140,7 +145,7 @@ def says_embeddings_only(reply: Reply) -> bool:
 
 def _judge_text(reply: Reply) -> ModelProbeResult:
     if reply.fields.get("response") or reply.fields.get("thinking"):
-        return ModelProbeResult(True)
+        return ModelProbeResult(True, server_time=_time(reply.fields.get("created_at")))
     return ModelProbeResult(False, "it answers 200 with an empty text (its runner has lost the GPU)")
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from host_agent.services.ollama.ownership import Owner, OwnerKind
 
 Commands = tuple[tuple[str, ...], ...]
+DAEMONS_FOLDER = "/Library/LaunchDaemons"
 
 
 @dataclass(frozen=True)
@@ -66,13 +67,13 @@ def _plan(owner: Owner, action: str, tools: Tools) -> ControlPlan:
         case OwnerKind.BREW:
             return ControlPlan(((tools.brew, "services", action, "ollama"),))
         case OwnerKind.LAUNCHD:
-            return ControlPlan((_launchctl(owner.name, action, tools),))
+            return ControlPlan((_launchctl(owner, action, f"gui/{tools.uid}", tools.agents_folder),))
         case OwnerKind.SYSTEMD_USER:
             return ControlPlan((("systemctl", "--user", action, owner.name),))
         case OwnerKind.SYSTEMD_SYSTEM:
             return _as_root(owner, ("systemctl", action, owner.name), tools)
         case OwnerKind.LAUNCHD_SYSTEM:
-            return _as_root(owner, _launchctl_system(owner.name, action), tools)
+            return _as_root(owner, _launchctl(owner, action, "system", DAEMONS_FOLDER), tools)
         case OwnerKind.APP:
             return _menu_bar_app(owner, action)
         case OwnerKind.ORPHAN | OwnerKind.NOBODY | OwnerKind.OURS:
@@ -81,21 +82,19 @@ def _plan(owner: Owner, action: str, tools: Tools) -> ControlPlan:
             return ControlPlan(refusal=_refusal(owner, action))
 
 
-def _launchctl(label: str, action: str, tools: Tools) -> tuple[str, ...]:
-    domain = f"gui/{tools.uid}"
-    plist = f"{tools.agents_folder}/{label}.plist"
-    return {
-        "restart": ("launchctl", "kickstart", "-k", f"{domain}/{label}"),
-        "stop": ("launchctl", "bootout", f"{domain}/{label}"),
-        "start": ("launchctl", "bootstrap", domain, plist),
-    }[action]
+def _launchctl(owner: Owner, action: str, domain: str, folder: str) -> tuple[str, ...]:
+    """Return the command that carries out `action` for a launchd job. `folder` has the property lists of the
+    launchd domain.
 
-
-def _launchctl_system(label: str, action: str) -> tuple[str, ...]:
+    `bootstrap` loads an unloaded job; launchd refuses it for a loaded one, which `kickstart` starts.
+    """
+    job = f"{domain}/{owner.name}"
+    if action == "start" and owner.is_unloaded:
+        return ("launchctl", "bootstrap", domain, f"{folder}/{owner.name}.plist")
     return {
-        "restart": ("launchctl", "kickstart", "-k", f"system/{label}"),
-        "stop": ("launchctl", "bootout", f"system/{label}"),
-        "start": ("launchctl", "bootstrap", "system", f"/Library/LaunchDaemons/{label}.plist"),
+        "restart": ("launchctl", "kickstart", "-k", job),
+        "stop": ("launchctl", "bootout", job),
+        "start": ("launchctl", "kickstart", job),
     }[action]
 
 

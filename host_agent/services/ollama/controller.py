@@ -8,14 +8,15 @@ import os
 from collections.abc import Callable
 
 from host_agent.errors import NotPossible
-from host_agent.service_manager import unit_lookup
+from host_agent.service_manager import launchctl_output, unit_lookup
+from host_agent.service_manager.launchctl_output import LaunchctlOutcome
 from host_agent.services import OLLAMA, terminate
 from host_agent.services.find_process import find_supervised
 from host_agent.services.ollama import control_plan, installation, server_process
 from host_agent.services.ollama.control_plan import ControlPlan, Tools
 from host_agent.services.ollama.discovery import Discovery, agents_folder
 from host_agent.services.ollama.installation import Address
-from host_agent.services.ollama.ownership import Owner, OwnerKind
+from host_agent.services.ollama.ownership import Owner, OwnerKind, owner_to_start
 from vestal.config import Config
 from vestal.platform import model_servers
 from vestal.platform.commands import run_async
@@ -31,10 +32,11 @@ from vestal.supervision import (
     has_ended,
     read_pid_file,
 )
-from vestal.supervision.processes.identity import boot_id
+from vestal.supervision.processes.identity import is_of_this_boot
 
 RECORD = "ollama.owner"
 COMMAND_TIMEOUT_S = 90.0
+UNDER_WAY = (LaunchctlOutcome.ALREADY, LaunchctlOutcome.STOPPING)
 APP_RUNS = "the menu-bar app Ollama.app runs, and keeps a server of its own"
 
 
@@ -109,9 +111,7 @@ class OllamaController:
         """Return why the agent may not carry out `action`, judged by the owner of Ollama that was found last;
         "" if the agent may try.
         """
-        if self.has_child or (action == "start" and self.owner.runs):
-            return ""
-        if not self.owner.runs and action == "stop":
+        if self.has_child or action == ("start" if self.owner.runs else "stop"):
             return ""
         plan = self.control_plan(self.owner, action)
         if plan.start_own and not installation.installed():
@@ -127,7 +127,7 @@ class OllamaController:
         if not self.may_act:
             return
         identity = read_pid_file(self._spec.pid_file) if self._spec.pid_file else None
-        if identity is not None and has_ended(identity.pid) and identity.boot in ("", boot_id()):
+        if identity is not None and has_ended(identity.pid) and is_of_this_boot(identity):
             # Agent and server both died. The next start would kill the rest of the group: the runners.
             await server_process.terminate_runners(
                 await asyncio.to_thread(server_process.runners_of_group, identity.pid)
@@ -190,12 +190,10 @@ class OllamaController:
             await self._control_child(action, f"{action} by hand")
             return
         owner = await self._discovery.owner(self.pid, fresh=True)
-        if owner.runs and action == "start":
+        if action == ("start" if owner.runs else "stop"):
             return
-        if not owner.runs and action == "start" and stopped.get("kind"):
-            owner = Owner(OwnerKind(str(stopped["kind"])), str(stopped.get("name", "")))
-        if not owner.runs and action == "stop":
-            return
+        if action == "start":
+            owner = owner_to_start(owner, str(stopped.get("kind", "")), str(stopped.get("name", "")))
         await self._carry_out(owner, action, f"{action} by hand", reset=True)
 
     # --- for a recovery pass --------------------------------------------------------------------------------
@@ -294,6 +292,9 @@ class OllamaController:
 async def _run(command: tuple[str, ...]) -> None:
     """Run a command that controls Ollama. Raises NotPossible, with its last line of output, if it fails."""
     done = await run_async(*command, timeout_s=COMMAND_TIMEOUT_S)
-    if done.exit_code != 0:
+    # launchctl refuses to start a job that starts, and to stop one that stops.
+    is_launchctl = command[0] == "launchctl"
+    is_under_way = is_launchctl and launchctl_output.classify(done.exit_code, done.text) in UNDER_WAY
+    if done.exit_code != 0 and not is_under_way:
         lines = done.text.strip().splitlines()
         raise NotPossible(f"`{' '.join(command)}` failed: {lines[-1] if lines else done.exit_code}")

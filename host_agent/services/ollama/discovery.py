@@ -11,6 +11,7 @@ from pathlib import Path
 from host_agent.service_manager import unit_lookup
 from host_agent.service_manager.unit_lookup import Job
 from host_agent.services.ollama import classify, installation
+from host_agent.services.ollama.classify import RunnerId
 from host_agent.services.ollama.installation import Address
 from host_agent.services.ollama.ownership import (
     BREW_LABELS,
@@ -42,6 +43,7 @@ class Discovery:
         self._me = process_lookup.current_user()
         self._allows_two = config.ollama.manage == "always"
         self._last: tuple[float, ProcessSnapshot | None, Owner] = (float("-inf"), None, Owner())
+        self._known_runners: frozenset[RunnerId] = frozenset()
 
     async def owner(self, own_pid: int | None, fresh: bool = False) -> Owner:
         """Return the owner of Ollama: who starts and restarts it, such as the agent, Homebrew, or nobody.
@@ -92,16 +94,30 @@ class Discovery:
 
     async def orphans(self) -> tuple[ProcessSnapshot, ...]:
         """Return the runners whose server has ended."""
-        return await asyncio.to_thread(_orphans)
+        return await asyncio.to_thread(self._find_orphans)
 
     def runners(self, server: int | None) -> tuple[ProcessSnapshot, ...]:
         """Return the runners of the server whose PID is `server`, or of all servers if `server` is None."""
-        found = process_lookup.find_by_words("ollama", "llama-server")
+        found = self._servers_and_runners()
         return tuple(p for p in found if classify.is_runner(p) and server in (None, p.ppid))
 
     def is_mine(self, process: ProcessSnapshot) -> bool:
         """Return whether the process is this user's, and so can be terminated without root."""
         return process.user == self._me
+
+    def _servers_and_runners(self) -> tuple[ProcessSnapshot, ...]:
+        """Return every process that may be a server or a runner, and remember which runners have a server:
+        once their server has ended, nothing else may show that a llama-server is Ollama's.
+        """
+        found = process_lookup.find_by_words("ollama", "llama-server")
+        self._known_runners = classify.runners_of_servers(found, self._known_runners)
+        return found
+
+    def _find_orphans(self) -> tuple[ProcessSnapshot, ...]:
+        found = {process.pid: process for process in self._servers_and_runners()}
+        unknown = {process.ppid for process in found.values() if process.ppid > 1} - set(found)
+        parents = [parent for parent in map(process_lookup.snapshot, unknown) if parent]
+        return classify.orphaned_runners((*found.values(), *parents), self._known_runners)
 
     def _last_is_valid(self) -> bool:
         """Return whether the cached owner is still valid: it was found at most CACHE_S ago, and the process
@@ -160,13 +176,6 @@ class Discovery:
         if unit is not None and unit.name not in (UNIT, BREW_UNIT):
             lookups.append(unit_lookup.systemd_unit(unit.name, unit.system))
         return tuple(found + [job for job in await asyncio.gather(*lookups) if job])
-
-
-def _orphans() -> tuple[ProcessSnapshot, ...]:
-    found = {process.pid: process for process in process_lookup.find_by_words("ollama", "llama-server")}
-    unknown = {process.ppid for process in found.values() if process.ppid > 1} - set(found)
-    parents = map(process_lookup.snapshot, unknown)
-    return classify.orphaned_runners((*found.values(), *(parent for parent in parents if parent)))
 
 
 def agents_folder() -> str:

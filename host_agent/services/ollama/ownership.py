@@ -72,7 +72,8 @@ class Owner:
     `name` identifies the owner as its `kind` requires: for example, it is the label of a launchd job, or the
     name of a systemd unit, a user or a program. `pid` is the process that listens on Ollama's port, and
     `user` the user that it runs as, if they are known. Only an owner of the kind ELSEWHERE has an `address`:
-    the one at which its server listens, "" if it does not listen yet.
+    the one at which its server listens, "" if it does not listen yet. `is_unloaded` is True for a launchd job
+    that the agent has unloaded, because a person stopped Ollama, and that launchd does not list.
     """
 
     kind: OwnerKind = OwnerKind.NOBODY
@@ -80,6 +81,7 @@ class Owner:
     pid: int | None = None
     user: str = ""
     address: str = ""
+    is_unloaded: bool = False
 
     @property
     def runs(self) -> bool:
@@ -123,6 +125,18 @@ def owner_of(evidence: OwnershipEvidence) -> Owner:
         return _registered_owner(evidence)
     kind, name = _owner_of_running(evidence, holder)
     return Owner(kind, name, holder.pid, holder.user)
+
+
+def owner_to_start(found: Owner, kind: str, name: str) -> Owner:
+    """Return the owner through which a person's start goes: the one with this `kind` and `name`, which ran
+    Ollama until a person stopped it, or `found` if `kind` is "".
+
+    `found` is who is registered to start Ollama now. If that is the same owner, as after a new login, for
+    which launchd loads its jobs again, the owner does not count as unloaded.
+    """
+    if not kind or (found.kind, found.name) == (kind, name):
+        return found
+    return Owner(OwnerKind(kind), name, is_unloaded=True)
 
 
 def _owner_of_running(evidence: OwnershipEvidence, holder: ProcessSnapshot) -> tuple[OwnerKind, str]:

@@ -1,6 +1,8 @@
 """Probe Ollama as a client would. Each check asks for the version and the models. If a model is loaded or
 configured for it, the check also sends a model probe (a request to a model for one token). It sends none if
-an earlier one is still unanswered, or if the last one succeeded less than `ollama.probe_interval_s` ago.
+an earlier one is still unanswered, or if the last one succeeded less than `ollama.probe_interval_s` ago. Nor
+does it probe a model that is not in use and has answered since its last use, unless the model is configured
+for it or never unloaded: each probe prolongs the time until Ollama unloads the model.
 
 A check does not wait behind users' requests for long: if a model probe is not answered soon and the model is
 judged to be busy, the check ends, and a later check looks for the answer.
@@ -92,16 +94,35 @@ class OllamaProbe:
         self._judgement = None
 
     async def _check_model(self, info: ServerInfo) -> ModelProbeResult:
-        model = answers.choose_probe_model(info.loaded, self._settings.probe_model)
-        if model is None:
+        if answers.choose_probe_model(info.loaded, self._settings.probe_model) is None:
             self.reset()
             return ModelProbeResult(True)
+        self._budget = budget = self._budget.listed(info.loaded)
         if self._request is None:
-            if not self._budget.is_due(time.monotonic()):
+            if not budget.is_due(time.monotonic()):
                 return ModelProbeResult(True)
-            self._budget = self._budget.asked(time.monotonic())
+            model = await self._model_to_probe(budget, info)
+            if self._budget is not budget:  # `reset` was called meanwhile: another server runs by now
+                return ModelProbeResult(True, busy=True)
+            if model is None:
+                self._budget = budget.found_idle(time.monotonic())
+                return ModelProbeResult(True)
+            self._budget = budget.asked(time.monotonic(), model.name)
             self._request = asyncio.create_task(self._probe_model(model), name="ollama's token")
         return await self._verdict_of(self._request)
+
+    async def _model_to_probe(self, budget: ProbeBudget, info: ServerInfo) -> ModelInMemory | None:
+        """Return the model to probe: the configured one, else the smallest that has not answered since its
+        last use. If all have answered, but a runner is in use, its request may be one that never ends: return
+        the model that answered last, which was probably used last. Any other may be idle, and probes would
+        keep it loaded. If no runner is in use, return None.
+        """
+        now, configured = time.monotonic(), self._settings.probe_model
+        due = info.loaded if configured else budget.models_to_probe(info.loaded, now)
+        if configured or due:
+            return answers.choose_probe_model(due, configured)
+        is_used = silence.is_used(await self._look.readings(), budget.since_answer_s(now))
+        return budget.answered_last(info.loaded) if is_used else None
 
     async def _verdict_of(self, request: asyncio.Task[ModelProbeResult]) -> ModelProbeResult:
         """Return the verdict on the model probe that the task `request` has sent. If no answer comes in time,
@@ -145,15 +166,15 @@ class OllamaProbe:
 
     async def _probe_model(self, model: ModelInMemory) -> ModelProbeResult:
         try:
-            request = answers.probe_request(model, time.time())
+            request = answers.probe_request(model)
             reply = await self._post(request)
             if answers.says_embeddings_only(reply):
-                request = answers.probe_request(replace(model, embeds=True), time.time())
+                request = answers.probe_request(replace(model, embeds=True))
                 reply = await self._post(request)
             verdict = answers.judge(request, reply)
             if verdict.ok or reply.status != answers.OK or request.path != "/api/generate":
                 return verdict
-            request = answers.probe_request(model, time.time(), tokens=SECOND_CHANCE_TOKENS)
+            request = answers.probe_request(model, tokens=SECOND_CHANCE_TOKENS)
             return answers.judge(request, await self._post(request))
         except NoAnswer as error:
             return ModelProbeResult(False, str(error))

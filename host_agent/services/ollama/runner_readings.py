@@ -51,12 +51,14 @@ class Reading:
 @dataclass(frozen=True)
 class RunnerReading:
     """What was observed of one runner, a process that holds a model for Ollama. `reading` says what the
-    runner was doing, and `cores` how many CPU cores it was using.
+    runner was doing, and `cores` how many CPU cores it was using. `connected` is True if its server had a
+    connection to it for a client's request, which may be over.
     """
 
     pid: int
     cores: float
     reading: Reading
+    connected: bool = False
 
 
 STEP_RUNS = Reading(RunnerActivity.WORKING, None, "its /slots does not answer, as during a step")

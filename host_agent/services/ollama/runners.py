@@ -1,4 +1,6 @@
-"""Look at Ollama's runners: their CPU time, the slots of a `llama-server`, and the end of Ollama's log."""
+"""Look at Ollama's runners: their CPU time, the slots of a `llama-server`, the end of Ollama's log, and the
+connections of the server to them.
+"""
 
 import asyncio
 import os
@@ -6,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import aiohttp
+import psutil
 
 from host_agent.services import http_probe
 from host_agent.services.http_probe import AnswerTimeout, NoAnswer
@@ -27,6 +30,7 @@ SAMPLE_S = 0.5
 SLOTS_TIMEOUT_S = 2.0
 LOG_TAIL_BYTES = 64 * 1024
 PORT_OPTION = "--port"
+MLX_ENGINE_OPTION = "--mlx-engine"
 
 
 class RunnerLook:
@@ -45,18 +49,19 @@ class RunnerLook:
 
     async def readings(self) -> tuple[RunnerReading, ...]:
         """Return for each runner of the server what it does, from its GET /slots or else from the server's
-        log, and how many CPU cores it uses. A runner whose /slots does not answer within SLOTS_TIMEOUT_S
-        counts as working, because it does not answer during a step of its computation.
+        log, how many CPU cores it uses, and whether its server is connected to it. A runner whose /slots does
+        not answer within SLOTS_TIMEOUT_S counts as working, because it does not answer during a step of its
+        computation.
         """
         runners = await asyncio.to_thread(self._runners)
+        connected = await asyncio.to_thread(lambda: [_is_connected(runner) for runner in runners])
         slots = asyncio.gather(*map(self._slots, runners))
         cores, readings = await asyncio.gather(_cores(runners), slots)
         if any(reading.activity is RunnerActivity.HIDDEN for reading in readings):
             from_log = await asyncio.to_thread(_read_log_file, self._log())
             readings = [from_log if r.activity is RunnerActivity.HIDDEN else r for r in readings]
-        return tuple(
-            RunnerReading(*one) for one in zip((r.pid for r in runners), cores, readings, strict=True)
-        )
+        pids = (runner.pid for runner in runners)
+        return tuple(RunnerReading(*one) for one in zip(pids, cores, readings, connected, strict=True))
 
     async def _slots(self, runner: ProcessSnapshot) -> Reading:
         port = port_of(runner)
@@ -97,6 +102,25 @@ def log_of(owner: Owner, own_log: Path) -> Path | None:
     except OSError:
         return None
     return stderr if os.path.isfile(stderr) else None
+
+
+def _is_connected(runner: ProcessSnapshot) -> bool:
+    """Return whether the server, the runner's parent, has a connection to the runner's port for a request of
+    a client. Return False if the server's connections cannot be read, as for another user's process.
+
+    The server of an MLX runner also keeps a connection for itself: at each GET /api/ps, such as this agent's,
+    it asks the runner how much memory it uses (Ollama's x/mlxrunner/client.go).
+    """
+    port = port_of(runner)
+    try:
+        sockets = psutil.Process(runner.ppid).net_connections(kind="tcp") if port and runner.ppid > 1 else []
+    except psutil.Error:
+        return False
+    connections = sum(
+        bool(entry.status == psutil.CONN_ESTABLISHED and entry.raddr and entry.raddr.port == port)
+        for entry in sockets
+    )
+    return connections > (1 if MLX_ENGINE_OPTION in runner.words else 0)
 
 
 async def _cores(runners: Sequence[ProcessSnapshot]) -> list[float]:

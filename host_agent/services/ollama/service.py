@@ -56,19 +56,13 @@ class OllamaService:
         self._events = EventStream(time.time, on_event)
         look = RunnerLook(session, self._runners, self._log)
         self._probe = OllamaProbe(config.ollama, session, look, token_timeout_s, self._record_judgement)
-        self.controller = OllamaController(
-            config,
-            self._address,
-            self._discovery,
-            store,
-            on_event,
-            ready=self._ready,
-            health=self._health,
-        )
+        given = (config, self._address, self._discovery, store, on_event)
+        self.controller = OllamaController(*given, ready=self._ready, health=self._health)
         self._observation = Observation(installed=True, url=self._address.url)
         self._observed_at = float("-inf")
         self._observed_child: tuple[int | None, State] = (None, State.STOPPED)
         self._checking: asyncio.Task[Observation] | None = None
+        self._has_requested_pass = False  # since the failures in a row began
 
     # --- status and checks ----------------------------------------------------------------------------------
 
@@ -126,7 +120,7 @@ class OllamaService:
         """
         self._probe.reset()
         self._observation = replace(self._observation, failures=0, verdict=ModelProbeResult(True))
-        self._observed_at = float("-inf")
+        self._observed_at, self._has_requested_pass = float("-inf"), False
 
     def machine_woke(self, slept_s: float) -> None:
         """Forget the failures from before the machine slept, and have the supervisor probe at once."""
@@ -173,8 +167,8 @@ class OllamaService:
 
     async def watch_once(self) -> None:
         """Check an Ollama server that the agent did not start (Ollama's app or a service manager did), and
-        request a recovery pass if the server does not answer or its process has ended. The recovery pass
-        limits how often the server is restarted.
+        request a recovery pass, once an outage, if the server does not answer or its process has ended. The
+        recovery pass limits how often the server is restarted.
         """
         if await self.controller.yield_to_other_server():
             self.forget_failures()
@@ -183,8 +177,11 @@ class OllamaService:
         seen = await self.check()
         is_wanted = self.controller.may_act and seen.installed and not self.controller.stopped_by_hand
         is_gone = not seen.owner.runs and is_wanted
-        if (seen.is_down or is_gone) and seen.failures == FAILURES_UNTIL_DOWN:
+        # A dry run checks too, so this check may be the first one here and yet not the third that fails.
+        is_outage = (seen.is_down or is_gone) and seen.failures >= FAILURES_UNTIL_DOWN
+        if is_outage and not self._has_requested_pass:
             self._request_pass("Ollama is gone" if is_gone else f"Ollama is down: {seen.verdict.detail}")
+            self._has_requested_pass = True
 
     # --- observing ------------------------------------------------------------------------------------------
 
@@ -245,6 +242,7 @@ class OllamaService:
         the `result` of a check, and keep and return it all as the last observation. `failures` counts the
         failed checks in a row. With `fresh`, the owner is not taken from the cache.
         """
+        self._has_requested_pass = self._has_requested_pass and failures > 0
         child = self.controller.status()
         owner = await self._discovery.owner(child.process_pid, fresh)
         is_installed = await asyncio.to_thread(installation.installed)

@@ -1,4 +1,5 @@
-"""Judge a probe that gets no answer: is the model busy with other requests, or does it hang? Pure.
+"""Judge a probe that gets no answer: is the model busy with other requests, or does it hang? Before a probe,
+judge whether a request uses a model at all. Pure.
 
 A runner whose tokens advance is busy, however long its queue. A runner that works without progress counts as
 hung, after `no_progress_s` if it uses CPU, and after STANDSTILL_S if it uses none. A runner that does not
@@ -18,6 +19,7 @@ BUSY_CORES = 0.02  # a runner on a GPU needs little of the CPU, an idle runner n
 BUSY_CORES_WITHOUT_SLOT = (
     0.2  # for a runner with idle slots, which may split a long prompt into tokens, or only answer us
 )
+IDLE_CONNECTION_S = 95.0  # net/http of Go, in which Ollama is written, closes an idle connection after 90 s
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,26 @@ def judge(
     at_rest = "; ".join(f"its runner (PID {r.pid}) uses no CPU, and {r.reading.evidence}" for r in readings)
     return RunnerJudgement(
         True, "at_rest", f"no token within {silent_s:.0f} s; {at_rest or 'it has no runner'}"
+    )
+
+
+def is_used(readings: Iterable[RunnerReading], since_answer_s: float) -> bool:
+    """Return whether a request seems to use one of the runners: the runner works, loads its model, uses as
+    much CPU as requests need, or its server has a connection to it for a request. The last probe was answered
+    `since_answer_s` seconds ago, and no probe is open.
+
+    Ollama closes its connection to a `llama-server` with each request. Its connection to another runner stays
+    open for a while after a request, so it counts only IDLE_CONNECTION_S after the probe. The connection for
+    an MLX runner's status stays open for ever, so `connected` leaves it out.
+    """
+    return any(
+        runner.reading.activity in (RunnerActivity.WORKING, RunnerActivity.LOADING)
+        or runner.cores >= BUSY_CORES_WITHOUT_SLOT
+        or (
+            runner.connected
+            and (runner.reading.activity is RunnerActivity.IDLE or since_answer_s >= IDLE_CONNECTION_S)
+        )
+        for runner in readings
     )
 
 

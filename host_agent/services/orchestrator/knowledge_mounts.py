@@ -11,6 +11,7 @@ from pathlib import Path
 from host_agent.errors import HostAgentError
 from host_agent.services import IN_CONTAINERS
 from host_agent.services.child_environment import knowledge_folders
+from vestal.best_effort.files import write_file
 from vestal.config import Config
 
 FILE = "knowledge.compose.json"  # JSON is YAML, too
@@ -27,18 +28,25 @@ def environment(config: Config) -> dict[str, str]:
 
 def write(config: Config) -> list[Path]:
     """Write the second compose file, which mounts every knowledge folder but the first, and return its path
-    in a list. If there is only one folder, write nothing and return [].
+    in a list. If there is only one folder, write nothing and return []. A file that is right already is left
+    alone, so that a full or read-only disk is no obstacle. Raises OSError if the file cannot be written.
     """
     others = list(knowledge_folders(config).items())[1:]
     if not others:
         return []
     volumes = [_mount(name, path) for name, path in others]
     file = config.home.run / FILE
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(
-        json.dumps({"services": {name: {"volumes": volumes} for name in IN_CONTAINERS}}, indent=1)
-    )
+    text = json.dumps({"services": {name: {"volumes": volumes} for name in IN_CONTAINERS}}, indent=1)
+    if not _has_text(file, text):
+        write_file(file, text)
     return [file]
+
+
+def _has_text(file: Path, text: str) -> bool:
+    try:
+        return file.read_text() == text
+    except (OSError, ValueError):
+        return False
 
 
 def check(config: Config) -> None:

@@ -74,11 +74,20 @@ def rows(look: Look) -> dict[str, ServiceStatus]:
         MLX_SERVER: _gateway(look),
         MLX_ENGINE: engine_row(look.children[MLX_SERVER], look.engine, look.reported),
         OLLAMA: look.ollama,
-        DOCKER: docker_engine.service_status(look.docker, look.decision).with_extra(project=look.project),
+        DOCKER: docker_engine.service_status(_docker(look), look.decision).with_extra(project=look.project),
         **_orchestrators(look),
     }
     parents = _parents(look.decision.mode)
     return {name: _completed(found[name], parents[name], look.failures.get(name)) for name in NAMES}
+
+
+def _docker(look: Look) -> DockerObservation:
+    """Return the observation of the Docker engine. An engine that reports its version but cannot list the
+    containers counts as one that does not answer, because it half hangs.
+    """
+    if isinstance(look.containers, str) and look.containers and not look.docker.error:
+        return DockerObservation(error=look.containers, failures=1)
+    return look.docker
 
 
 def _parents(mode: Mode) -> dict[str, str | None]:

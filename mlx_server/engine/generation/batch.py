@@ -24,7 +24,7 @@ from mlx_server.engine.generation.prefill_pace import PrefillPace
 from mlx_server.engine.generation.prompt_batch import MOST_TOKENS, PromptBatch, short_rest
 from mlx_server.engine.generation.prompt_slices import PromptSlices
 from mlx_server.engine.generation.sampling import Processor, Sampler
-from mlx_server.engine.kv.kv_cache import share_offsets
+from mlx_server.engine.kv.kv_cache import as_request_kv, share_offsets
 from mlx_server.engine.kv.request_caches import can_drop_tokens, make_request_caches, supports_padding
 from mlx_server.memory_forecast.kv_quantization import KvQuantization
 
@@ -158,9 +158,12 @@ class Batch:
         `pause_at` tokens, so that the caller can store the keys and values of exactly these tokens.
         """
         rest, pause = list(tokens[cached:]), max(pause_at - cached, 0)
+        own = (
+            [as_request_kv(each) for each in caches] if cached else make_request_caches(self._model, self._kv)
+        )
         (uid,) = self._generator.insert_segments(
             [[part for part in (rest[:pause], rest[pause:]) if part]],
-            caches=[list(caches) if cached else make_request_caches(self._model, self._kv)],
+            caches=[own],
             all_tokens=[list(tokens[:cached])],
             samplers=[sampler],
             logits_processors=[list(processors)],

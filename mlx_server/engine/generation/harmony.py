@@ -49,7 +49,8 @@ class HarmonyParser:
     text; with "auto", a message to a tool is a call; with "required", messages of visible text can be calls,
     too. `call_format` describes the calls of Muse Spark's format: the markers around a call, and the parser
     of the text between them. Text without any header is visible text. A call that cannot be parsed, for
-    example because its arguments are not a JSON object, is released as text.
+    example because its arguments are not a JSON object, is released as text. With `has_schema`, the visible
+    text must match the client's schema, so the preamble that a model writes before its calls is thinking.
     """
 
     def __init__(
@@ -58,9 +59,11 @@ class HarmonyParser:
         tool_choice: ToolChoice = "none",
         tools: Sequence[dict[str, Any]] = (),
         call_format: CallFormat = TAGGED_JSON,
+        has_schema: bool = False,
     ) -> None:
         self._call_format = call_format  # of the calls of a format without channels
         self._tokens, self._tool_choice, self._tools = tokens, tool_choice, tuple(tools)
+        self._has_schema = has_schema
         self.control_tokens = tokens.controls
         self.has_tool_calls = False
         self._section = _Section.HEADER
@@ -151,17 +154,21 @@ class HarmonyParser:
         return self._close_message()
 
     def _open_message(self) -> None:
-        found = _RECIPIENT.search(self._role) or _RECIPIENT.search(self._channel)
-        recipient = found[1] if found else ""
+        recipient = _recipient(f"{self._role} {self._channel}")
         self._recipient = "" if recipient in _NO_TOOLS else recipient.removeprefix("functions.")
         self._call, self._had_message = "", True
         may_call = self._tool_choice != "none"
         if may_call and self._recipient:
             self._section = _Section.CALL
-        elif self._channel.strip().startswith("analysis") or recipient == "self":
+        elif self._hides_message_to(recipient):
             self._section = _Section.THINKING
         else:
             self._section = _Section.CALL if self._tool_choice == "required" else _Section.TEXT
+
+    def _hides_message_to(self, recipient: str) -> bool:
+        """Return whether a message to `recipient` with the header that has been read is thinking."""
+        is_hidden_preamble = self._has_schema and _is_of_preamble(self._channel)
+        return recipient == "self" or self._channel.strip().startswith("analysis") or is_hidden_preamble
 
     def _close_message(self) -> OutputPiece:
         section, self._section = self._section, _Section.HEADER
@@ -200,6 +207,23 @@ class HarmonyParser:
             text = _BETWEEN_MESSAGES + text
         self._written[self._section] = True
         return OutputPiece(thinking=text) if self._section is _Section.THINKING else OutputPiece(text)
+
+
+def is_header_without_grammar(header: str) -> bool:
+    """Return whether `header`, the part of a message's header before or after `<|channel|>`, shows that the
+    message is a call or the preamble that a model writes before its calls. The grammar of an answer with a
+    schema does not apply to them.
+    """
+    return _recipient(header) not in ("", *_NO_TOOLS) or _is_of_preamble(header)
+
+
+def _is_of_preamble(channel: str) -> bool:
+    return channel.strip().startswith("commentary")
+
+
+def _recipient(header: str) -> str:
+    found = _RECIPIENT.search(header)
+    return found[1] if found else ""
 
 
 def _may_be_role(text: str) -> bool:

@@ -4,6 +4,7 @@ request's grammar begins to apply: the first message that is not thinking. Pure.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,20 +78,32 @@ def find_harmony_tokens(tokenizer: Any) -> HarmonyTokens | None:
 
 
 class HarmonyGate:
-    """Finds where an answer's grammar applies: from the first message on that is not thinking."""
+    """Finds where an answer's grammar applies: from the first message on that is not thinking.
 
-    def __init__(self, tokens: HarmonyTokens) -> None:
-        self._tokens = tokens
+    With `is_exempt`, calls and the preambles before them do not count either, because the grammar is that of
+    an answer to the user. `is_exempt` takes the tokens of a message's header before or after `<|channel|>`,
+    without the special ones, and returns whether they show that the message is one of these.
+    """
+
+    def __init__(
+        self, tokens: HarmonyTokens, is_exempt: Callable[[Sequence[int]], bool] | None = None
+    ) -> None:
+        self._tokens, self._is_exempt = tokens, is_exempt
+        self._before_channel: tuple[int, ...] = ()
         self._header: tuple[int, ...] | None = ()  # from <|channel|> on, if there is one; None in a message
 
     def opens_after(self, token: int) -> bool:
-        """Advance by `token`. Return True if the next token is the first of a message that is not
-        thinking.
+        """Advance by `token`. Return True if the grammar applies to the next token, which is then the first
+        of a message.
         """
-        if token in (self._tokens.channel, self._tokens.start):
-            self._header = ()
+        if token == self._tokens.channel:
+            self._before_channel, self._header = self._header or (), ()
+        elif token == self._tokens.start:
+            self._before_channel, self._header = (), ()
         elif token == self._tokens.message:
             header, self._header = self._header or (), None
+            if self._is_exempt is not None and any(map(self._is_exempt, (self._before_channel, header))):
+                return False
             return not self._tokens.is_of_thinking(header)
         elif token in self._tokens.ends_of_message:
             self._header = None

@@ -18,9 +18,12 @@ from typing import Any, Literal, Protocol
 from mlx_server.engine.generation.detokenizer import partial_match_length
 from mlx_server.engine.generation.harmony_tokens import HarmonyTokens
 from mlx_server.engine.generation.tool_calls import (
+    CALL_KEYS,
+    CALL_KEYS_BESIDE_A_SCHEMA,
     ToolParser,
     are_all_offered,
     may_begin_tool_call,
+    parse_calls_beside_a_schema,
     parse_tool_calls,
 )
 from mlx_server.protocol import ToolCall
@@ -106,9 +109,9 @@ class OutputParser:
 
     With `tool_choice` "none", calls remain text; with "auto", they are found anywhere in the visible text;
     with "required", the whole answer must consist of calls. `tools` are the tools that the client offers.
-    `thinking` is True if the prompt ends inside the model's thinking, so that the answer begins there.
-
-    `has_tool_calls` becomes True with the first call.
+    `thinking` is True if the prompt ends inside the model's thinking, so that the answer begins there. With
+    `has_schema`, a grammar makes the visible text either match the client's schema, or be calls as bare JSON:
+    markers of calls are then ordinary text. `has_tool_calls` becomes True with the first call.
     """
 
     def __init__(
@@ -117,11 +120,14 @@ class OutputParser:
         tool_choice: ToolChoice = "none",
         tools: Sequence[dict[str, Any]] = (),
         thinking: bool = False,
+        has_schema: bool = False,
     ) -> None:
         self._markers, self._tool_choice, self._tools = markers, tool_choice, tuple(tools)
         self._section = _Section.THINKING if thinking else _Section.TEXT
         self._formats = {one.start: one for one in markers.calls} if tool_choice == "auto" else {}
-        self._text_ends = (*self._formats, *markers.wrappers)
+        self._text_ends = markers.wrappers if has_schema else (*self._formats, *markers.wrappers)
+        self._call_keys = CALL_KEYS_BESIDE_A_SCHEMA if has_schema else CALL_KEYS
+        self._parse_bare_calls = parse_calls_beside_a_schema if has_schema else parse_tool_calls
         self._format = markers.calls[0]  # of the call that is being read
         self._call_in_thinking = False
         self._before_call = ""  # whitespace before a call in the thinking
@@ -225,9 +231,8 @@ class OutputParser:
                     return OutputPiece()
                 if marker.startswith(text):
                     return OutputPiece()
-            if self._tool_choice == "required":
-                return OutputPiece()
-            if self._tool_choice == "auto" and self._at_start and may_begin_tool_call(text):
+            may_call = self._tool_choice == "auto" and self._at_start
+            if self._tool_choice == "required" or (may_call and may_begin_tool_call(text, self._call_keys)):
                 return OutputPiece()
         return self._text_up_to_call()
 
@@ -283,7 +288,7 @@ class OutputParser:
         return OutputPiece(thinking=self._before_call + text)
 
     def _bare_calls_or_text(self, text: str) -> OutputPiece:
-        calls = parse_tool_calls(text, self._tools)
+        calls = self._parse_bare_calls(text, self._tools)
         if are_all_offered(calls, self._tools):
             self.has_tool_calls = True
             return OutputPiece(tool_calls=calls)

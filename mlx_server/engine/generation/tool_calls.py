@@ -19,7 +19,11 @@ call or a list of calls, each a dict. It may raise any exception if it cannot pa
 MAX_NESTING = 100
 """How deep a call's arguments may be nested. JSON parsers of other languages allow 128 levels or more."""
 
-_CALL_KEYS = ('"name"', '"function"', '"type"', '"id"', '"arguments"', '"parameters"')
+CALL_KEYS = ('"name"', '"function"', '"type"', '"id"', '"arguments"', '"parameters"')
+"""The keys, in quotes, with which models begin a call that they write as JSON."""
+CALL_KEYS_BESIDE_A_SCHEMA = ('"name"',)
+"""The keys with which a call can begin if a grammar holds the answer: the grammar fixes their order."""
+_KEYS_BESIDE_A_SCHEMA = {"name", "arguments"}
 
 
 def parse_tool_calls(
@@ -51,9 +55,27 @@ def are_all_offered(calls: tuple[ToolCall, ...], tools: Sequence[dict[str, Any]]
     return bool(calls) and all(call.name in names for call in calls)
 
 
-def may_begin_tool_call(text: str) -> bool:
-    """Return whether `text`, the beginning of an answer, may become a call written as JSON without
-    markers.
+def parse_calls_beside_a_schema(text: str, tools: Sequence[dict[str, Any]]) -> tuple[ToolCall, ...]:
+    """Return the calls in `text`, an answer to a client that has given a schema for answers. The grammar
+    allows calls only as objects with exactly `name` and `arguments`, an object, or as a list of these.
+    Anything else matches the client's schema, even if it looks like a call; then return (). `tools` has no
+    effect; `parse_tool_calls` has this parameter.
+    """
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return ()
+    for item in found if isinstance(found, list) else [found]:
+        if not isinstance(item, dict) or item.keys() != _KEYS_BESIDE_A_SCHEMA:
+            return ()
+        if not isinstance(item["arguments"], dict):
+            return ()
+    return _to_calls(found)
+
+
+def may_begin_tool_call(text: str, keys: Sequence[str] = CALL_KEYS) -> bool:
+    """Return whether `text`, the beginning of an answer, may become a call written as JSON without markers.
+    `keys` are the keys, in quotes, with which such a call may begin.
     """
     rest = text.lstrip()
     if rest.startswith("["):
@@ -63,7 +85,7 @@ def may_begin_tool_call(text: str) -> bool:
     if not rest.startswith("{"):
         return False
     key = rest[1:].lstrip()
-    return not key or any(known.startswith(key) or key.startswith(known) for known in _CALL_KEYS)
+    return not key or any(known.startswith(key) or key.startswith(known) for known in keys)
 
 
 def _to_calls(found: Any) -> tuple[ToolCall, ...]:

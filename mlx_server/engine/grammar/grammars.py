@@ -16,6 +16,7 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_server.engine.errors import RequestError
+from mlx_server.engine.grammar.answer_or_calls import answer_schema
 from mlx_server.engine.grammar.constraint import Constraint, Gate
 from mlx_server.engine.grammar.json_schema import SchemaAdapter, patterns
 from mlx_server.engine.grammar.schema_recursion import is_endless
@@ -129,9 +130,12 @@ class Grammars:
 
     def _compile(self, schema: dict[str, Any], text: str) -> Any:
         """Return a new matcher for `schema`, whose JSON is `text`. Parts of the schema that a grammar cannot
-        express are left out and logged. Raises RequestError if the schema cannot be used as a grammar.
+        express are left out and logged. Raises RequestError if the schema cannot be used as a grammar, or if
+        it allows calls beside an answer whose own schema cannot be.
         """
-        if len(text) > MAX_SCHEMA_CHARS:
+        if (answer := answer_schema(schema)) is not None:
+            self._compile(answer, json.dumps(answer))  # finds its faults, with the paths that the client sent
+        elif len(text) > MAX_SCHEMA_CHARS:
             raise _unusable_schema(f"it has {len(text)} characters, and the limit is {MAX_SCHEMA_CHARS}")
         try:
             adapter = SchemaAdapter(schema)
@@ -146,7 +150,7 @@ class Grammars:
         matcher.deep_copy().compute_bitmask()
         if matcher.is_stopped() and not matcher.is_accepting():
             raise _unusable_schema("no text meets it")
-        if adapter.left_out:
+        if adapter.left_out and answer is None:
             log_event(
                 "schema_parts_ignored", cause="a grammar cannot express them", parts=adapter.left_out[:50]
             )
@@ -171,8 +175,8 @@ class Grammars:
 
 def _unusable_patterns(schema: dict[str, Any]) -> frozenset[str]:
     """Return the regular expressions in `schema` that llguidance does not support, such as those with
-    lookahead. An expression that is invalid in any dialect, for example because of unbalanced brackets, is
-    not included, because it is a mistake of the client.
+    lookahead. One that is invalid in any dialect (unbalanced brackets) is a mistake of the client, and not
+    included.
     """
     from llguidance import LLMatcher
 
@@ -284,9 +288,7 @@ class GrammarProcessor:
 
 def _unpack(bitmask: bytes, size: int) -> mx.array:
     """Convert a bitmask to `size` booleans, one for each logit. Logits beyond the bitmask, which are padding,
-    get False.
-
-    llguidance's own kernel for this needs Metal, so it is done in plain MLX.
+    get False. llguidance's own kernel for this needs Metal, so it is done in plain MLX.
     """
     words = mx.array(np.frombuffer(bitmask, dtype=np.uint32))
     bits = ((words[:, None] >> mx.arange(32, dtype=mx.uint32)) & 1).astype(mx.bool_).reshape(-1)[:size]

@@ -93,9 +93,9 @@ class BatchKV(BatchKVCache):
         super().extend(other)
         self._set_ends(ends)
 
-    def extract(self, idx: int) -> KVCache:
+    def extract(self, idx: int) -> Any:
         """Return a copy of row `idx`, without its padding."""
-        row: KVCache = super().extract(idx)
+        row = as_request_kv(super().extract(idx))
         if unused := self._idx - self.ends()[idx]:
             row.trim(unused)
         return row
@@ -159,7 +159,7 @@ class RequestKV(KVCache):
 
 
 def as_request_kv(cache: Any) -> Any:
-    """Convert mlx-lm's KVCache, which snapshots in the prompt cache contain, to a RequestKV. Return any other
-    cache unchanged.
+    """Convert mlx-lm's KVCache to a RequestKV, and return any other cache unchanged. Caches of both classes
+    cannot be in one batch, so each cache that may come from mlx-lm's own code is converted.
     """
     return RequestKV.from_state(cache.state) if type(cache) is KVCache else cache

@@ -7,10 +7,10 @@ takes about 100 µs, mostly for reading the machine's figures.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from mlx_server.engine.errors import LoadError
+from mlx_server.engine.memory.forecasts import Forecasts
 from mlx_server.engine.memory.ledger import (
     Fits,
     Holding,
@@ -28,11 +28,10 @@ from mlx_server.engine.memory.reservations import (
     reserved_answer_tokens,
 )
 from mlx_server.memory_forecast.forecast import ENGINE_BYTES, Forecast
-from mlx_server.memory_forecast.kv_quantization import KvQuantization, KvQuantizationOf, never_quantized
+from mlx_server.memory_forecast.kv_quantization import KvQuantizationOf, never_quantized
 from mlx_server.memory_forecast.weights import Arithmetic
 from mlx_server.model_store import ModelEntry
-from mlx_server.model_store.files.weight_files import UnreadableModel
-from mlx_server.model_store.forecasts import Files, forecast_of
+from mlx_server.model_store.forecasts import Files
 from mlx_server.protocol import Generate, MemoryUse
 from vestal.config.units import format_size
 
@@ -79,12 +78,11 @@ class MemoryGuard:
         files_of: Callable[[ModelEntry], Files],
         kv_of: KvQuantizationOf = never_quantized,
     ) -> None:
-        self._limit_bytes, self._arithmetic, self._step_tokens = limit_bytes, arithmetic, step_tokens
-        self._read, self._files_of, self._kv_of = read, files_of, kv_of
-        self._unquantizable: set[str] = set()  # digests of models that cannot use quantized KV
+        self._limit_bytes = limit_bytes
+        self._read = read
+        self._forecasts = Forecasts(arithmetic, step_tokens, files_of, kv_of)
         self.tenants: Callable[[], Iterable[Tenant]] = tuple
         self.relieve: Callable[[Fits], None] = lambda fits: None
-        self._forecasts: dict[tuple[str, str, KvQuantization | None], Forecast] = {}
         self._reserved = Reservations()
         self._loading: Holding | None = None
         self._last_reading: MemoryReading | None = None
@@ -93,8 +91,8 @@ class MemoryGuard:
 
     def before_load(self, entry: ModelEntry, leaving: Iterable[str] = ()) -> Fits:
         """Return what must be freed so that `entry` can be loaded. From then until `load_ended`, `entry`
-        counts as a model in memory. The models `leaving` are to be unloaded in any case, so this method
-        neither counts nor returns them.
+        counts as a model in memory. The models `leaving` are to be unloaded in any case, so their memory
+        counts as free, and they are not in the result.
 
         Raises InsufficientMemory if the model can never fit, and MustWait if it does not fit at this time.
         """
@@ -112,7 +110,7 @@ class MemoryGuard:
             "take a smaller or more strongly quantized model, or raise mlx.memory_limit",
             {"weights_bytes": expected.weights.bytes},
         )
-        fits = self._decide(self._ledger(going), need, ask)
+        fits = self._decide(self._ledger(), need, ask, going)
         self._loading = Holding(
             entry.name,
             expected.resident_bytes,
@@ -131,27 +129,14 @@ class MemoryGuard:
         self._loading = None
 
     def forecast(self, entry: ModelEntry) -> Forecast:
-        """Return how much memory the model `entry` and its requests need. This forecast is made once, and
-        then cached. If the model's files lack a value from which it is made, it counts only the weights.
-        Raises LoadError if the files are unreadable.
+        """Return how much memory the model `entry` and its requests need (see `Forecasts.of`). Raises
+        LoadError if the model's files are unreadable.
         """
-        kv = None if entry.digest in self._unquantizable else self._kv_of(entry.name)
-        key = entry.digest, entry.draft.digest if entry.draft else "", kv
-        known = self._forecasts.get(key)
-        if known is None:
-            known = self._forecasts[key] = self._forecast(entry, kv)
-        return known
+        return self._forecasts.of(entry)
 
     def cannot_quantize_kv(self, entry: ModelEntry) -> None:
         """Record that the model `entry` cannot work with quantized keys and values."""
-        self._unquantizable.add(entry.digest)
-
-    def _forecast(self, entry: ModelEntry, kv: KvQuantization | None) -> Forecast:
-        try:
-            files = self._files_of(entry)
-        except UnreadableModel as error:
-            raise LoadError(entry.name, str(error)) from error
-        return forecast_of(entry, files, self._arithmetic, step_tokens=self._step_tokens, kv=kv)
+        self._forecasts.cannot_quantize_kv(entry)
 
     # --- requests ---
 
@@ -277,8 +262,8 @@ class MemoryGuard:
         weights = own + sum(shared.values())
         return MemoryUse(weights, kv_bytes, sum(h.reserved_bytes for h in held), prompt_cache_bytes)
 
-    def _ledger(self, leaving: set[str] | None = None) -> Ledger:
-        holdings = [self._holding(t) for t in self.tenants() if t.entry.name not in (leaving or ())]
+    def _ledger(self) -> Ledger:
+        holdings = [self._holding(tenant) for tenant in self.tenants()]
         if self._loading is not None:
             holdings.append(self._loading)
         self._last_reading = self._read()
@@ -304,8 +289,8 @@ class MemoryGuard:
             tenant.shared_bytes + expected.tokenizer_bytes if tenant.shared else 0,
         )
 
-    def _decide(self, ledger: Ledger, need: Need, ask: RefusalWords) -> Fits:
-        decision = decide(ledger, need)
+    def _decide(self, ledger: Ledger, need: Need, ask: RefusalWords, leaving: Collection[str] = ()) -> Fits:
+        decision = decide(ledger, need, leaving)
         if isinstance(decision, Fits):
             return decision
         error = refusal(decision, ledger, need, ask)

@@ -11,7 +11,7 @@ wait for running requests, refuse.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 GIB = 1024**3
@@ -197,30 +197,34 @@ def freed_bytes(holdings: Sequence[Holding], evicted: Iterable[str], staying: st
     return freed
 
 
-def decide(ledger: Ledger, need: Need) -> Decision:
-    """Decide whether the need fits (and what must be freed for it), must wait, or can never be met."""
+def decide(ledger: Ledger, need: Need, leaving: Collection[str] = ()) -> Decision:
+    """Decide whether the need fits (and what must be freed for it), must wait, or can never be met.
+
+    The models `leaving` are in memory, and will be unloaded before the need is met, whatever the decision
+    says. Their memory counts as free, and they are not in `Fits.evict`.
+    """
     staying = sum(h.bytes for h in ledger.holdings if h.name == need.staying)
     at_least = ledger.overhead_bytes + staying + need.alone_bytes
     if at_least > ledger.limit_bytes:
         return Never(at_least, ledger.free_bytes)
-    missing = need.bytes - ledger.free_bytes
-    if missing <= 0:
+    evict = list(leaving)
+    freed = freed_bytes(ledger.holdings, evict, need.shared)
+    lacking = need.bytes - ledger.free_bytes - freed
+    if lacking <= 0:
         return Fits()
-    missing -= ledger.idle_caches_bytes
-    evict: list[str] = []
-    freed = 0
+    missing = need.bytes - ledger.free_bytes - ledger.idle_caches_bytes
     kept = {h.shared for h in ledger.holdings if h.shared and not _can_go(h, need)} | {need.shared}
     for holding in sorted(ledger.holdings, key=lambda h: h.last_used_s):
         if missing <= freed:
             break
         frees_something = holding.own_bytes > 0 or holding.shared not in kept
-        if _can_go(holding, need) and (frees_something or not holding.shared):
+        if holding.name not in evict and _can_go(holding, need) and (frees_something or not holding.shared):
             evict.append(holding.name)
             freed = freed_bytes(ledger.holdings, evict, need.shared)
     missing -= freed
     busy = tuple(h.name for h in ledger.holdings if h.busy)
     if missing <= 0 or (not busy and _machine_has_room(ledger, need, evict)):
-        return Fits(True, tuple(evict), need.bytes - ledger.free_bytes)
+        return Fits(True, tuple(name for name in evict if name not in leaving), lacking)
     return Wait(ledger.free_bytes, busy)
 
 

@@ -26,8 +26,13 @@ _NAMES = {
 }
 _TYPES = {name: dtype for dtype, name in _NAMES.items()}
 _RAW = {8: mx.uint64, 4: mx.uint32, 2: mx.uint16, 1: mx.uint8}
-_KINDS = (KVCache, RotatingKVCache, ArraysCache, CacheList, QuantizedRequestKV)
-_CLASSES = {kind.__name__: kind for kind in _KINDS}
+_KINDS = (RotatingKVCache, ArraysCache, CacheList, QuantizedRequestKV)
+_CLASSES = {"KVCache": RequestKV, **{kind.__name__: kind for kind in _KINDS}}
+"""The classes of a request's caches by their names in snapshots. They are the classes that a new request gets
+(`make_request_caches`), because a restored request must be able to join a batch with new ones. Only inside a
+CacheList, which mlx-lm restores, a KVCache is mlx-lm's own, for new and restored requests alike.
+"""
+_CLASS_NAMES = {kind: name for name, kind in _CLASSES.items()} | {KVCache: "KVCache"}
 
 ROOM_TOKENS = 256
 """The spare capacity of restored arrays, in tokens. Without spare capacity, all arrays would be copied to
@@ -132,12 +137,10 @@ def _from_snapshot(stored: Snapshot) -> list[Any]:
 
 
 def _class_name(cache: Any) -> str:
-    """Return the name of the cache's class. Raises KeyError if the class of the cache, or of one of its
-    parts, is unknown.
+    """Return the name of the cache's class in snapshots. Raises KeyError if the class of the cache, or of one
+    of its parts, is unknown.
     """
-    name = type(cache).__name__
-    if _CLASSES[name] is not type(cache):
-        raise KeyError(name)
+    name = _CLASS_NAMES[type(cache)]
     for part in getattr(cache, "caches", ()):
         _class_name(part)
     return name

@@ -10,11 +10,12 @@ from mlx_server.engine.memory.guard import Tenant
 from mlx_server.engine.models import residency
 from mlx_server.engine.models.loading import Weights, shared_bytes, weights_bytes
 from mlx_server.engine.models.residency import Resident
-from mlx_server.engine.scheduling.request import IN_RUNNER
+from mlx_server.engine.scheduling.memory_queue import MemoryQueue
+from mlx_server.engine.scheduling.request import IN_RUNNER, RequestStatus
 from mlx_server.engine.scheduling.request_table import EngineRequests
 from mlx_server.engine.scheduling.runners.runner import Runner
 from mlx_server.model_store import ModelEntry
-from mlx_server.protocol import LoadedModelReport
+from mlx_server.protocol import Embed, Generate, Load, LoadedModelReport, Rerank
 
 
 @dataclass
@@ -35,7 +36,8 @@ class LoadedModel:
     expires_s: float
     shared_bytes: int = 0
     keep_alive_s: float | None = None
-    """How many seconds the last request asked to keep the model loaded; None for the default."""
+    """How many seconds the last request that named a keep-alive asked to keep the model loaded; None for the
+    default."""
     unload_ids: list[str] = field(default_factory=list)
     """Ids of the `Unload` operations to answer. They make the model unload once its requests are done."""
 
@@ -43,15 +45,20 @@ class LoadedModel:
 class LoadedModels:
     """The models in memory, at most `limit`: the caller must unload the models that `evictions_for` returns
     before it loads another one. `requests` are all requests in the engine, which show which models are busy.
+    The model of the first request in `queue` is about to be needed, so it neither expires nor makes room.
 
     `default_keep_alive_s`, called with a model's name, returns how many seconds that model remains loaded by
     default while it is unused; a negative number means forever.
     """
 
     def __init__(
-        self, requests: EngineRequests, limit: int, default_keep_alive_s: Callable[[str], float]
+        self,
+        requests: EngineRequests,
+        queue: MemoryQueue,
+        limit: int,
+        default_keep_alive_s: Callable[[str], float],
     ) -> None:
-        self._requests, self._limit = requests, limit
+        self._requests, self._queue, self._limit = requests, queue, limit
         self._default_keep_alive_s = default_keep_alive_s
         self._models: dict[str, LoadedModel] = {}
         self._on_gpu = computes_on_gpu()
@@ -67,7 +74,7 @@ class LoadedModels:
         held, shared = weights_bytes(weights), shared_bytes(weights) if entry.weights_id else 0
         model = LoadedModel(entry, weights, runner, held, now, now, shared)
         self._models[entry.name] = model
-        self.mark_used(model, None, now)
+        self.mark_unused(model, now)
         return model
 
     def drop(self, model: LoadedModel) -> None:
@@ -81,12 +88,21 @@ class LoadedModels:
         """Return whether the model's runner works on requests."""
         return self._requests.any(*IN_RUNNER, model=model.entry.name)
 
-    def mark_used(self, model: LoadedModel, keep_alive_s: float | None, now: float) -> None:
-        """Record that a request uses the model and asks for `keep_alive_s` (None for the default), and
-        restart the model's keep-alive.
+    def mark_used(self, model: LoadedModel, op: Generate | Embed | Rerank | Load, now: float) -> None:
+        """Record that the request `op` uses the model, and restart the model's keep-alive. A keep-alive that
+        the request names also holds after later requests that name none, as in Ollama. Otherwise, clients of
+        APIs without a keep-alive would end one that was set for the model.
+
+        A resumed `Load` restores the keep-alive of an earlier engine. It changes nothing if another request
+        has named a keep-alive, because that one may be newer.
         """
-        model.keep_alive_s = keep_alive_s
+        if isinstance(op, Load) and op.resumed and model.keep_alive_s is not None:
+            return
+        if op.keep_alive_s is not None:
+            model.keep_alive_s = op.keep_alive_s
         self.mark_unused(model, now)
+        if isinstance(op, Load) and op.expires_in_s is not None:
+            model.expires_s = min(model.expires_s, now + op.expires_in_s)
 
     def mark_unused(self, model: LoadedModel, now: float) -> None:
         """Restart the model's keep-alive, which runs from the end of its last request."""
@@ -94,56 +110,60 @@ class LoadedModels:
         default_s = self._default_keep_alive_s(model.entry.name)
         model.expires_s = residency.expiry_s(now, model.keep_alive_s, default_s)
 
-    def expired(self, now: float, awaited: str | None) -> list[LoadedModel]:
-        """Return the idle models whose keep-alive is over, or which an `Unload` operation names. The model
-        `awaited` (None for no model) does not expire, because a request is about to start on it.
+    def expired(self, now: float) -> list[LoadedModel]:
+        """Return the models without requests whose keep-alive is over, or which an `Unload` operation names.
+
+        A request that waits for memory counts, even if others come first: if its model were unloaded, the
+        model would have to be loaded again, and the request would then be the last one to get memory.
         """
-        names = set(residency.expired(self._expiring(awaited), now))
+        names = set(residency.expired(self._residents(self._has_requests), now))
         return [
             model
             for name, model in self._models.items()
-            if name in names or (name != awaited and model.unload_ids and not self.is_busy(model))
+            if name in names or (model.unload_ids and not self._has_requests(model))
         ]
 
-    def next_expiry_s(self, awaited: str | None) -> float:
-        """Return the time, on the scheduler's clock, at which the keep-alive of the next idle model is over;
-        infinity if that will never happen. The model `awaited` (None for no model) is left out, because a
-        request is about to start on it, so that it does not expire.
+    def next_expiry_s(self) -> float:
+        """Return the time, on the scheduler's clock, at which the keep-alive of the next model without
+        requests is over; infinity if that will never happen.
         """
-        return residency.next_expiry_s(self._expiring(awaited))
-
-    def _expiring(self, awaited: str | None) -> list[Resident]:
-        return [resident for resident in self._residents() if resident.name != awaited]
+        return residency.next_expiry_s(self._residents(self._has_requests))
 
     def evictions_for(self, entry: ModelEntry) -> list[LoadedModel] | None:
         """Return the models to unload so that `entry` can be loaded without exceeding the limit on the number
         of models.
 
-        Return None if too many models are busy.
+        Return None if too many models are busy, or are needed by the first request that waits for memory.
         """
-        names = residency.victims(self._residents(), self._limit, entry.weights_id)
+        residents = self._residents(lambda model: self.is_busy(model) or self._is_awaited(model))
+        names = residency.victims(residents, self._limit, entry.weights_id)
         return None if names is None else [self._models[name] for name in names]
 
-    def _residents(self) -> list[Resident]:
+    def _has_requests(self, model: LoadedModel) -> bool:
+        """Return whether the model's runner works on requests, or requests for the model wait for memory."""
+        return self._requests.any(*IN_RUNNER, RequestStatus.WAITING_FOR_MEMORY, model=model.entry.name)
+
+    def _is_awaited(self, model: LoadedModel) -> bool:
+        """Return whether the first request that waits for memory needs the model."""
+        return model.entry.name == self._queue.awaited_model
+
+    def _residents(self, must_stay: Callable[[LoadedModel], bool]) -> list[Resident]:
         return [
-            Resident(name, self.is_busy(model), model.last_used_s, model.expires_s, _shared_as(model))
+            Resident(name, must_stay(model), model.last_used_s, model.expires_s, _shared_as(model))
             for name, model in self._models.items()
         ]
 
     # --- reports ---
 
-    def tenants(self, awaited: str | None) -> list[Tenant]:
-        """Return all loaded models with the memory that they take, for the memory ledger. `awaited` is the
-        name of the model whose request is the first that waits for memory, so that this model is not
-        unloaded; None if no request waits for memory.
-        """
+    def tenants(self) -> list[Tenant]:
+        """Return all loaded models with the memory that they take, for the memory ledger."""
         return [
             Tenant(
                 model.entry,
                 model.bytes + model.runner.feature_bytes(),
                 self.request_ids(name),
                 model.last_used_s,
-                name == awaited,
+                self._is_awaited(model),
                 _shared_as(model),
                 model.shared_bytes + (model.runner.feature_bytes() if model.shared_bytes else 0),
             )
@@ -186,6 +206,7 @@ class LoadedModels:
                 expires_in_s=None if model.expires_s == float("inf") else max(model.expires_s - now, 0.0),
                 kv_bytes=kv_bytes.get(name, 0),
                 on_gpu=self._on_gpu,
+                keep_alive_s=model.keep_alive_s,
             )
             for name, model in self._models.items()
         )

@@ -24,7 +24,7 @@ class MemoryQueue:
     @property
     def awaited_model(self) -> str | None:
         """Return the name of the model of the first request in the queue; None if no request waits. This
-        model must not be unloaded while its request waits.
+        model must not be unloaded while its request waits (see `LoadedModels`).
         """
         first = self._first()
         return first.model if first else None

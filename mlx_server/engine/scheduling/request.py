@@ -189,7 +189,8 @@ class Request:
     """A `Generate`, `Embed`, `Rerank` or `Load` operation and its state. `op.model` is the model's name with
     its tag, as `vestal.config.canonical` returns it. Only `EngineRequests` may change `status`.
 
-    `memory_wait` is set when memory has no room for the request. The attributes from `tokenization` on do not
+    `memory_wait` is set when memory has no room for the request. It remains if the request's model is
+    unloaded and loaded again, so that the wait ends in time. The attributes from `tokenization` on do not
     exist at first: the model's runner sets them when the request reaches the statuses that the comments name.
     """
 
@@ -241,5 +242,7 @@ class Request:
 
     @property
     def resumes(self) -> bool:
-        """Return True if the request continues an answer that was interrupted when an earlier engine died."""
-        return isinstance(self.op, Generate) and bool(self.op.emitted)
+        """Return True if an earlier engine ran the request and died, perhaps before the answer's first
+        token.
+        """
+        return self.op.resumed or (isinstance(self.op, Generate) and bool(self.op.emitted))

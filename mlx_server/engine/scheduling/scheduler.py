@@ -89,18 +89,15 @@ class Scheduler:
         self._events: list[Event] = []
         guard, send, policy = backend.guard, self._events.append, WaitPolicy(settings.max_wait_s)
         self._requests = EngineRequests()
-        self._models = LoadedModels(self._requests, settings.max_loaded_models, settings.keep_alive_of)
         self._queue = MemoryQueue(self._requests, policy)
+        self._models = LoadedModels(
+            self._requests, self._queue, settings.max_loaded_models, settings.keep_alive_of
+        )
         self._loads = Loads(self._requests, catalog, self._models, guard, policy, backend.load)
         self._starter = Starter(self._requests, self._queue, self._models, send, clock)
         self._operations = Operations(self._requests, self._models, self._starter, send, clock)
         self._unloader = Unloader(
-            self._models,
-            self._queue,
-            self._prompt_cache,
-            backend.release_memory,
-            send,
-            backend.verification,
+            self._models, self._prompt_cache, backend.release_memory, send, backend.verification
         )
         self._load_outcomes = LoadOutcomes(
             self._loads,
@@ -129,7 +126,7 @@ class Scheduler:
             lambda event: emit([event]),
             max_image_pixels=settings.max_image_pixels,
         )
-        guard.tenants = lambda: self._models.tenants(self._queue.awaited_model)
+        guard.tenants = self._models.tenants
         guard.relieve = self._unloader.relieve
 
     # --- serving ---
@@ -146,7 +143,7 @@ class Scheduler:
     def preload(self) -> None:
         """Begin to load the models that the configuration names for the start."""
         for name in self._settings.preload:
-            self._operations.carry_out(Load(PRELOAD + name, name, self._settings.keep_alive_of(name)))
+            self._operations.carry_out(Load(PRELOAD + name, name))
 
     def turn(self) -> None:
         """Carry out the operations that have arrived, after waiting for one if there is nothing else to do.
@@ -292,7 +289,7 @@ class Scheduler:
         """
         now, until_s = self._clock(), self._drain_until_s
         if until_s is None:
-            until_s = self._models.next_expiry_s(self._queue.awaited_model)
+            until_s = self._models.next_expiry_s()
         if self._requests.any(*WAITING) or self._loads.loading is not None:
             until_s = min(until_s, now + RETRY_S)
         return min(max(until_s - now, 0.0), LONGEST_WAIT_S)

@@ -39,7 +39,7 @@ class Starter:
         seconds for the model's load.
         """
         now = self._clock()
-        self._models.mark_used(model, request.op.keep_alive_s, now)
+        self._models.mark_used(model, request.op, now)
         request.load_s = load_s
         if isinstance(request.op, Load):
             self._requests.finish(request)
@@ -99,7 +99,6 @@ class Starter:
         while (request := self._queue.due(now)) is not None:
             model = self._models.get(request.model)
             if model is None or request.prompt is None:  # the model was unloaded meanwhile
-                request.memory_wait = None
                 self._requests.move(request, RequestStatus.WAITING_FOR_MODEL)
                 if model is not None:  # the model was also loaded again
                     self.start(request, model, load_s=0.0)

@@ -12,7 +12,6 @@ from mlx_server.engine.memory.ledger import Fits
 from mlx_server.engine.models.weights.verification import Verification
 from mlx_server.engine.prompt_cache.store import BlockStore
 from mlx_server.engine.scheduling.loaded_models import LoadedModel, LoadedModels
-from mlx_server.engine.scheduling.memory_queue import MemoryQueue
 from mlx_server.protocol import Event, Unloaded
 
 
@@ -20,22 +19,20 @@ class Unloader:
     """Unloads models that have expired, that an `Unload` operation names, that have damaged weights, or whose
     memory is needed. Passes the `Unloaded` events to `send`.
 
-    `unload_expired` spares the model of the first request in `queue`. If memory is needed, RAM of
-    `prompt_cache` may be freed, too. `verification` reports models with damaged weights, and is notified of
-    each unload. `release_memory` returns freed memory to the system.
+    If memory is needed, RAM of `prompt_cache` may be freed, too. `verification` reports models with damaged
+    weights, and is notified of each unload. `release_memory` returns freed memory to the system.
     """
 
     def __init__(
         self,
         models: LoadedModels,
-        queue: MemoryQueue,
         prompt_cache: BlockStore,
         release_memory: Callable[[], None],
         send: Callable[[Event], None],
         verification: Verification,
     ) -> None:
         self._verification = verification
-        self._models, self._queue, self._prompt_cache = models, queue, prompt_cache
+        self._models, self._prompt_cache = models, prompt_cache
         self._release_memory, self._send = release_memory, send
         self._has_unreleased = False
 
@@ -57,10 +54,10 @@ class Unloader:
             self._send(Unloaded(name, id, damage))
 
     def unload_expired(self, now: float) -> None:
-        """Unload the idle models whose keep-alive is over, or which an `Unload` operation names, except for
-        the model of the next request to start.
+        """Unload the models without requests whose keep-alive is over, or which an `Unload` operation
+        names.
         """
-        for model in self._models.expired(now, self._queue.awaited_model):
+        for model in self._models.expired(now):
             self.unload(model, "unloaded" if model.unload_ids else "expired")
 
     def unload_damaged(self) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlx_server.engine.kv.kv_cache import RequestKV, as_request_kv
+from mlx_server.engine.kv.kv_cache import RequestKV
 from mlx_server.engine.kv.quantized_kv_cache import QuantizedRequestKV
 from mlx_server.engine.request_fence import confined
 from mlx_server.engine.vision.feature_cache import ImageFeatures
@@ -68,7 +68,7 @@ class ImagePrefill:
     def begin(self, caches: list[Any], cached: int) -> None:
         """Begin the computation after the first `cached` tokens, whose keys and values are in `caches`."""
         self.has_begun = True
-        self.caches = [as_request_kv(cache) for cache in caches]
+        self.caches = caches
         self.cached = self.restored = cached
         for one in self._placed:
             if one.end <= cached:

@@ -17,14 +17,17 @@ the events of that time, and the next gateway has the engine compute them again.
 
 from mlx_server.gateway.answer_log.folder import LogInUse
 from mlx_server.gateway.answer_log.log import AnswerLog
+from mlx_server.gateway.answer_log.log_at_end import LogAtEnd
 from mlx_server.gateway.answer_log.no_log import LockOnlyLog, NoLog
 from mlx_server.gateway.answer_log.records import (
     FORMAT,
+    FORMAT_OF_REFERENCES,
     Accepted,
     Ended,
     Event,
     Left,
     Record,
+    Referenced,
     Silence,
     TakenUp,
     pack_record,
@@ -33,15 +36,18 @@ from mlx_server.gateway.answer_log.records import (
 
 __all__ = [
     "FORMAT",
+    "FORMAT_OF_REFERENCES",
     "Accepted",
     "AnswerLog",
     "Ended",
     "Event",
     "Left",
     "LockOnlyLog",
+    "LogAtEnd",
     "LogInUse",
     "NoLog",
     "Record",
+    "Referenced",
     "Silence",
     "TakenUp",
     "pack_record",

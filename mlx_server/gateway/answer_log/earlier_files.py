@@ -8,7 +8,15 @@ from typing import Any
 
 from mlx_server.gateway.answer_log.file_names import FileName
 from mlx_server.gateway.answer_log.folder import AnswerFolder, FoundFile
-from mlx_server.gateway.answer_log.records import FORMAT, Accepted, Ended, Left, TakenUp, read_records
+from mlx_server.gateway.answer_log.records import (
+    FORMAT,
+    OLDEST_FORMAT,
+    Accepted,
+    Ended,
+    Left,
+    TakenUp,
+    read_records,
+)
 
 START_GRACE_S = 60.0
 """How long every ended or suspended answer is kept after a start. Without this grace period, a clock that is
@@ -73,7 +81,7 @@ def take_over(folder: AnswerFolder) -> Found:
     found.expired_ids = folder.expired_ids()
     found.last_number = max((file.name.number for file in files), default=0)
     newer = [file for file in files if file.name.format > FORMAT]
-    older = [file for file in files if file.name.format < FORMAT]  # none can be migrated: 1 is the first
+    older = [file for file in files if file.name.format < OLDEST_FORMAT]
     if newer:
         cause = "Files of a newer version are left as they are, and not read."
         found.notes.append(("answer_log_entry_skipped", cause, {"files": len(newer)}))
@@ -83,7 +91,8 @@ def take_over(folder: AnswerFolder) -> Found:
     for file in older:
         _remove(folder, file)
     for file in files:
-        if file.name.format == FORMAT and (taken := _take(folder, file, found)) is not None:
+        is_readable = OLDEST_FORMAT <= file.name.format <= FORMAT
+        if is_readable and (taken := _take(folder, file, found)) is not None:
             found.files.append(taken)
     return found
 

@@ -20,8 +20,8 @@ class FileName:
 
     `number` counts the answers in the order of their acceptance. It makes the name unique even on a file
     system that ignores case. `id` is the answer's id. `key` is derived from the client's Idempotency-Key, and
-    None without one. `format` is the number of the format of the file's records. `ended` is True if the
-    answer has ended.
+    None without one. `format` is the number of the oldest format that can hold the file's records. `ended` is
+    True if the answer has ended.
     """
 
     number: int
@@ -37,6 +37,10 @@ class FileName:
     def as_ended(self) -> FileName:
         """Return the name that the file gets when its answer has ended."""
         return replace(self, ended=True)
+
+    def in_format(self, number: int) -> FileName:
+        """Return the name that the file gets when a record needs the format with this number."""
+        return replace(self, format=number)
 
     @classmethod
     def parse(cls, name: str) -> FileName | None:

@@ -179,11 +179,16 @@ class AnswerFile:
         """Return all bytes that were written."""
         return self._folder.read(self.name)[: self.size_bytes] if self._exists else b""
 
+    def rename(self, name: FileName) -> None:
+        """Rename the file, which may be open. A file that does not exist yet is created with this name."""
+        if self._exists:
+            self._folder.rename(self.name, name)
+        self.name = name
+
     def end(self) -> None:
         """Close the file and rename it to mark its answer as ended."""
         self.close()
-        self._folder.rename(self.name, self.name.as_ended())
-        self.name = self.name.as_ended()
+        self.rename(self.name.as_ended())
 
     def remove(self) -> None:
         """Close the file and delete it."""

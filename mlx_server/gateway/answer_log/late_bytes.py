@@ -11,7 +11,7 @@ import msgspec
 from mlx_server.gateway.answer_log.records import Accepted, pack_record, packed_bytes
 
 MAX_PACKED_AT_ONCE_BYTES = 256 * 1024
-"""The largest body that is packed at once; a larger one is packed by the writing thread."""
+"""The largest body, with what it refers to, that is packed at once. The writing thread packs larger ones."""
 
 
 class LateBytes:
@@ -32,17 +32,19 @@ Chunk = bytes | LateBytes
 
 def packed(accepted: Accepted, body: Sequence[bytes]) -> Chunk:
     """Return the record of a request as bytes: `accepted`, with the joined parts in `body` as its body unless
-    there are none. If the parts are large together, return a LateBytes, whose bytes are made later. In both
-    cases, this call raises ValueError if the record cannot be packed, as `pack_record` does.
+    there are none. If the parts and what the body refers to are large together, return a LateBytes, whose
+    bytes are made later. In both cases, this call raises ValueError if the record cannot be packed, as
+    `pack_record` does.
     """
-    size_bytes = sum(map(len, body))
+    body_bytes = sum(map(len, body)) or len(accepted.body)
+    size_bytes = body_bytes + sum(map(len, accepted.referenced))
 
     def make() -> bytes:
         return pack_record(msgspec.structs.replace(accepted, body=b"".join(body)) if body else accepted)
 
     if size_bytes <= MAX_PACKED_AT_ONCE_BYTES:
         return make()
-    return LateBytes(packed_bytes(accepted, size_bytes), make)
+    return LateBytes(packed_bytes(msgspec.structs.replace(accepted, body=b""), body_bytes), make)
 
 
 def made(chunks: Sequence[Chunk]) -> list[bytes]:

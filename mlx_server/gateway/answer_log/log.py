@@ -18,12 +18,12 @@ from mlx_server.gateway.answer_log.folder import AnswerFolder
 from mlx_server.gateway.answer_log.index import Entry, Index
 from mlx_server.gateway.answer_log.late_bytes import Chunk, packed
 from mlx_server.gateway.answer_log.records import (
-    FORMAT,
     Accepted,
     Ended,
     Left,
     Record,
     TakenUp,
+    format_of,
     pack_record,
     read_records,
 )
@@ -100,7 +100,7 @@ class AnswerLog:
             data = packed(accepted, body)
         except ValueError as error:
             return self._skip(accepted.id, str(error))
-        name = FileName(next(self._numbers), accepted.id, key, FORMAT, ended=False)
+        name = FileName(next(self._numbers), accepted.id, key, format_of(accepted), ended=False)
         entry = Entry(name, 0, self._clock.now())
         self._index.add(entry)
         self._writer.add(name)
@@ -119,8 +119,17 @@ class AnswerLog:
             return self._skip(answer_id, str(error))
         if isinstance(record, Left | TakenUp):
             self._index.suspend(entry, isinstance(record, Left), self._clock.now())
+        if (number := format_of(record)) > entry.name.format:
+            entry.name = entry.name.in_format(number)
+            self._writer.rename(entry.name)
         self._append(entry, data)
         return None
+
+    def append_packed(self, answer_id: str, data: bytes) -> None:
+        """Append events and keep-alives that `pack_record` has packed, to an answer that has not ended."""
+        entry = self._index.get(answer_id)
+        if entry is not None and not entry.name.ended:
+            self._append(entry, data)
 
     def ended(self, answer_id: str) -> None:
         """Record that the request has ended, after its last event, and close its file."""
@@ -146,7 +155,7 @@ class AnswerLog:
             return None
         has_ended = entry.name.ended
         try:
-            data = await asyncio.wrap_future(self._writer.read(entry.name))
+            data = await asyncio.wrap_future(self._writer.read(lambda: entry.name))
         except OSError as error:
             self._drop_unreadable(entry, str(error.strerror or error))
             return None
@@ -169,7 +178,7 @@ class AnswerLog:
         if entry is None:
             return None
         try:
-            return await asyncio.wrap_future(self._writer.read(entry.name))
+            return await asyncio.wrap_future(self._writer.read(lambda: entry.name))
         except OSError:
             return None
 

@@ -25,6 +25,9 @@ class NoLog(AnswerLog):
     def append(self, answer_id: str, record: Record) -> None:
         """Do nothing."""
 
+    def append_packed(self, answer_id: str, data: bytes) -> None:
+        """Do nothing."""
+
     def ended(self, answer_id: str) -> None:
         """Do nothing."""
 

@@ -16,9 +16,13 @@ import msgspec
 from mlx_server import protocol
 from mlx_server.protocol import Done, Failed, ProtocolError, Token
 
-FORMAT = 1
-"""The number of the current format, which is part of each file's name (`file_names`). It must be raised when
-the meaning of a record or of a field changes."""
+FORMAT, FORMAT_OF_REFERENCES, OLDEST_FORMAT = 2, 2, 1
+"""The numbers of the newest format, of the first format that can hold what a request's body refers to (the
+record `Referenced`, and the field `referenced` of `Accepted`), and of the oldest format that can be read.
+
+When a record or a field is added, or changes its meaning, FORMAT must be raised, and `format_of` must return
+its new number for such records. A file's name holds the highest number that its records need. So if an
+earlier version of the gateway is installed again, it can read all files except those with newer records."""
 
 _HEADER = struct.Struct(">II")
 
@@ -29,12 +33,20 @@ class _Stored(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field
     """
 
 
-class Accepted(_Stored, frozen=True):
+class Accepted(_Stored, frozen=True, omit_defaults=True):
     """The HTTP request as it was accepted: the first record of every file.
+
+    `format` is the newest format that can be read by the gateway that accepted the request. If another
+    machine serves the request, that gateway reads the records from there, so they must not need a newer one.
 
     `created_s` is in seconds since 1970. `query` is without the question mark. All random draws of the
     request are derived from `seed`. `key_digest` is a digest of the idempotency key, or None without one;
     `body_digest` is one of the body. `version` is the version of the MLX server that accepted the request.
+
+    `referenced` is what the body names by an id, such as the conversation that it continues, in the form that
+    the request's API dialect chooses. So the request can be run again although that was deleted meanwhile.
+    Because of it, the records of a long conversation's turns repeat the conversation, as the bodies of the
+    other dialects do. To share it between files, no file could be deleted without regard to the others.
     """
 
     format: int
@@ -49,6 +61,15 @@ class Accepted(_Stored, frozen=True):
     key_digest: str | None
     body_digest: str
     version: str
+    referenced: tuple[bytes, ...] = ()
+
+
+class Referenced(_Stored, frozen=True):
+    """What the request's body refers to: `parts` are the field `referenced` of `Accepted`. This record is
+    written if that was not known when the first record was, because another machine had received the request.
+    """
+
+    parts: tuple[bytes, ...]
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -101,12 +122,18 @@ class _EventFrame(_Stored, frozen=True, tag="frame"):
     frame: bytes
 
 
-Record = Accepted | Event | Silence | Left | TakenUp | Ended
+Record = Accepted | Referenced | Event | Silence | Left | TakenUp | Ended
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(
-    Accepted | _StoredEvent | _EventFrame | Silence | Left | TakenUp | Ended
+    Accepted | Referenced | _StoredEvent | _EventFrame | Silence | Left | TakenUp | Ended
 )
+
+
+def format_of(record: Record) -> int:
+    """Return the number of the oldest format that can hold a record."""
+    refers = record.referenced if isinstance(record, Accepted) else isinstance(record, Referenced)
+    return FORMAT_OF_REFERENCES if refers else OLDEST_FORMAT
 
 
 def pack_record(record: Record) -> bytes:
@@ -131,10 +158,19 @@ def packed_bytes(accepted: Accepted, body_bytes: int) -> int:
     """Return how many bytes the packed record of a request will have once its body of `body_bytes` bytes is
     added. The body in `accepted` must be empty. Raises ValueError if the record cannot be packed.
 
-    MessagePack writes the length of a body in 1, 2 or 4 bytes after the type.
+    What the body refers to may be large, and is not packed for this.
     """
-    length_bytes = 1 if body_bytes < 2**8 else 2 if body_bytes < 2**16 else 4
-    return len(pack_record(accepted)) - 1 + length_bytes + body_bytes
+    empty = msgspec.structs.replace(accepted, referenced=(b"",) * len(accepted.referenced))
+    texts_bytes = (body_bytes, *map(len, accepted.referenced))
+    return len(pack_record(empty)) + sum(map(_added_bytes, texts_bytes))
+
+
+def _added_bytes(size_bytes: int) -> int:
+    """Return by how many bytes a packed record grows if a text of `size_bytes` replaces an empty one, whose
+    length MessagePack writes in 1 byte. It writes a longer text's length in 1, 2 or 4 bytes.
+    """
+    length_bytes = 1 if size_bytes < 2**8 else 2 if size_bytes < 2**16 else 4
+    return length_bytes - 1 + size_bytes
 
 
 def read_records(data: bytes) -> tuple[list[Record], int]:

@@ -51,10 +51,11 @@ class _Fate(Enum):
 @dataclass(eq=False)
 class _Pending:
     """A file, the bytes that wait to be appended to it, and its `fate`: what happens to the file once they
-    are written.
+    are written. `name` is the name that the file must have before they are written.
     """
 
     file: AnswerFile
+    name: FileName
     chunks: list[Chunk] = field(default_factory=list)
     fate: _Fate = _Fate.OPEN
 
@@ -88,7 +89,7 @@ class Writer:
         """
         file = AnswerFile(self._folder, name, size_bytes, exists=exists)
         with self._lock:
-            self._files[name.number] = _Pending(file)
+            self._files[name.number] = _Pending(file, name)
 
     def append(self, number: int, data: Chunk) -> bool:
         """Queue bytes for the file with this number, and return True. If bytes wait already, and `data` would
@@ -108,6 +109,15 @@ class Writer:
             self._touch(number)
         return True
 
+    def rename(self, name: FileName) -> None:
+        """Have the thread give the file with the number in `name` this name, before it writes the bytes that
+        wait for the file. Return at once. Do nothing if the file was deleted after a failed write.
+        """
+        with self._lock:
+            if (pending := self._files.get(name.number)) is not None:
+                pending.name = name
+                self._touch(name.number)
+
     def end(self, number: int) -> None:
         """Have the thread rename the file with this number, to mark its answer as ended, once it has written
         all bytes queued for the file. Return at once. Do nothing if the answer was lost, because the file
@@ -122,18 +132,20 @@ class Writer:
         """Delete a file, and the bytes that wait to be written to it."""
         with self._lock:
             pending = self._files.setdefault(
-                name.number, _Pending(AnswerFile(self._folder, name, exists=True))
+                name.number, _Pending(AnswerFile(self._folder, name, exists=True), name)
             )
             self._forget_chunks(pending)
             pending.fate = _Fate.REMOVED
             self._touch(name.number)
 
-    def read(self, name: FileName) -> Future[bytes]:
+    def read(self, name: Callable[[], FileName]) -> Future[bytes]:
         """Return a future that receives all bytes that were appended to a file, whether they are written yet
         or not. The future raises OSError if the file cannot be read, or the writer is closed.
+
+        `name` returns the file's name, and is called by the thread: the file may get another one meanwhile.
         """
         future: Future[bytes] = Future()
-        if not self._put(lambda: self._read(name, future)):
+        if not self._put(lambda: self._read(name(), future)):
             future.set_exception(OSError(errno.EBADF, "the answer log is closed"))
         return future
 
@@ -239,13 +251,17 @@ class Writer:
         return error is None
 
     def _write(self, pending: _Pending) -> bool:
-        """Write the bytes that wait for a file, then rename the file if `pending.fate` is ENDED. If the fate
-        is REMOVED, delete the file instead. Return whether the file grew. Raises OSError if the disk fails.
+        """Give a file its name, write the bytes that wait for it, and then rename it if `pending.fate` is
+        ENDED. If the fate is REMOVED, delete the file instead. Return whether the file grew. Raises OSError
+        if the disk fails.
         """
         with self._lock:
-            chunks, pending.chunks, fate = pending.chunks, [], pending.fate
+            chunks, pending.chunks = pending.chunks, []
+            fate, name = pending.fate, pending.name
         before = pending.file.size_bytes
         try:
+            if fate is not _Fate.REMOVED and name != pending.file.name:
+                pending.file.rename(name)
             if chunks and fate is not _Fate.REMOVED:
                 data = b"".join(made(chunks))
                 chunks = [data]

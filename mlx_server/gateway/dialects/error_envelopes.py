@@ -44,20 +44,22 @@ OLLAMA = ErrorEnvelope(
 )
 
 _OPENAI_TYPES = {
-    400: "invalid_request_error",
     401: "authentication_error",
     403: "permission_error",
     404: "not_found_error",
-    405: "invalid_request_error",
-    413: "invalid_request_error",
-    499: "invalid_request_error",
+    429: "rate_limit_error",
     503: "service_unavailable_error",
 }
+"""The types of OpenAI's errors. Other statuses below 500 are the client's faults."""
+
+
+def _error_type(error: HttpError, types: Mapping[int, str], server_fault: str) -> str:
+    return types.get(error.status, "invalid_request_error" if error.status < 500 else server_fault)
 
 
 def openai_body(error: HttpError) -> dict[str, Any]:
     """Return the error for OpenAI's clients, which read the name of the wrong field from `param`."""
-    error_type = _OPENAI_TYPES.get(error.status, "server_error")
+    error_type = _error_type(error, _OPENAI_TYPES, "server_error")
     detail = {"message": error.message, "type": error_type, "code": error.code}
     return {"error": {"param": error.fields.get("field"), **error.fields, **detail}}
 
@@ -79,20 +81,19 @@ OPENAI = ErrorEnvelope(
 )
 
 _ANTHROPIC_TYPES = {
-    400: "invalid_request_error",
     401: "authentication_error",
     403: "permission_error",
     404: "not_found_error",
-    405: "invalid_request_error",
     413: "request_too_large",
-    499: "invalid_request_error",
+    429: "rate_limit_error",
     503: "overloaded_error",
 }
+"""The types of Anthropic's errors. Other statuses below 500 are the client's faults."""
 
 
 def anthropic_body(error: HttpError) -> dict[str, Any]:
     """Return the error in the form that Anthropic's clients read."""
-    error_type = _ANTHROPIC_TYPES.get(error.status, "api_error")
+    error_type = _error_type(error, _ANTHROPIC_TYPES, "api_error")
     detail = {"type": error_type, "message": error.message, "code": error.code}
     return {"type": "error", "error": {**error.fields, **detail}}
 

@@ -8,22 +8,28 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
+from mlx_server import protocol
 from mlx_server.gateway.dialects.body_budget import SMALL_BYTES
 from mlx_server.gateway.dialects.value_limits import check_counts
 from mlx_server.gateway.errors import BadRequest, listed, quoted
 from mlx_server.gateway.json_text import valid_text
+from mlx_server.gateway.requests.model_requests import with_moved_references
 from vestal.web.json_body import StepwiseDecoder
 
 ANY_ARGUMENTS = {"type": "object"}
 
+UNREADABLE = "arguments"
+"""The name under which a template gets the arguments of a past call that are not a JSON object."""
 
-def call_arguments(field: str, given: str | dict[str, Any] | None) -> dict[str, Any]:
+
+def past_arguments(given: str | dict[str, Any] | None) -> dict[str, Any]:
     """Return the arguments of a past tool call as the object that chat templates expect.
 
     `given` are the arguments as the client sent them: JSON text from OpenAI's clients, an object from
-    Ollama's. None and an empty text become an empty object. `field` is the path of the arguments in the body,
-    which the error names. An unpaired surrogate in the text becomes U+FFFD. Raises BadRequest if the text is
-    neither a JSON object nor `null`.
+    Ollama's. None and an empty text become an empty object. An unpaired surrogate in the text becomes U+FFFD.
+    Text that is neither a JSON object nor `null`, or that the engine could not be sent, becomes the only
+    value of an object, under the name UNREADABLE. A model may have written such text, and it remains in the
+    history: an error would fail every later turn of the conversation too.
     """
     if not given or isinstance(given, dict):
         return given or {}
@@ -32,13 +38,10 @@ def call_arguments(field: str, given: str | dict[str, Any] | None) -> dict[str, 
         arguments = json.loads(given, cls=decoder, parse_constant=_refuse_constant)
         if "\\u" in given:
             arguments = json.loads(valid_text(json.dumps(arguments, ensure_ascii=False)))
-    except RecursionError as error:
-        raise BadRequest("invalid_request", f"{field}: the JSON is nested too deeply") from error
-    except ValueError as error:
-        raise BadRequest("invalid_request", f"{field}: not JSON ({error})") from error
-    if not isinstance(arguments, dict | None):
-        raise BadRequest("invalid_request", f"{field}: should be a JSON object (given: {given[:60]})")
-    return arguments or {}
+        protocol.check_json("arguments", arguments)
+    except (ValueError, RecursionError, protocol.ProtocolError):
+        return {UNREADABLE: given}
+    return (arguments or {}) if isinstance(arguments, dict | None) else {UNREADABLE: given}
 
 
 def check_argument_texts(texts: Iterable[str]) -> None:
@@ -88,7 +91,7 @@ def call_schema(tools: Sequence[dict[str, Any]], name: str | None = None) -> dic
     # A reference in a function's schema starts at the schema's root, which becomes a part of a larger schema.
     try:
         definitions = {
-            f"arguments{index}": _with_moved_references(function["parameters"], index)
+            f"arguments{index}": with_moved_references(function["parameters"], f"arguments{index}")
             for index, function in enumerate(allowed)
             if function.get("parameters")
         }
@@ -106,15 +109,3 @@ def _schema_of_call(function: dict[str, Any], index: int) -> dict[str, Any]:
         "required": ["name", "arguments"],
         "additionalProperties": False,
     }
-
-
-def _with_moved_references(schema: Any, index: int) -> Any:
-    if isinstance(schema, list):
-        return [_with_moved_references(item, index) for item in schema]
-    if not isinstance(schema, dict):
-        return schema
-    moved = {key: _with_moved_references(value, index) for key, value in schema.items()}
-    reference = schema.get("$ref")
-    if isinstance(reference, str) and reference.startswith("#"):
-        moved["$ref"] = f"#/$defs/arguments{index}{reference[1:]}"
-    return moved

@@ -10,6 +10,7 @@ events, the same route writes the same frames again, in this gateway or in anoth
 | `history`     | the events and keep-alives that the reader of an answer has received                |
 | `kept_answer` | one request that generates: its ids, its random numbers, and its file in the log    |
 | `rendering`   | the frames of the response that the route writes, for the clients that follow it    |
+| `first_record` | the first record of a request in the log                                          |
 | `runs`        | the ASGI scope and body with which a route runs                                     |
 | `received_body` | the body of a request, until it is in the log                                     |
 | `offers`      | asks other machines to continue answers                                             |

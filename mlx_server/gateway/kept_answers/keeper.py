@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 from starlette.types import ASGIApp, Scope
 
-from mlx_server import VERSION
-from mlx_server.gateway.answer_log import FORMAT, Accepted, AnswerLog, Ended, Left, Record, TakenUp
+from mlx_server.gateway.answer_log import Accepted, AnswerLog, Ended, Left, LogAtEnd, Record, TakenUp
+from mlx_server.gateway.kept_answers import runs
+from mlx_server.gateway.kept_answers.first_record import first_record
 from mlx_server.gateway.kept_answers.kept_answer import KeptAnswer
-from mlx_server.gateway.kept_answers.offers import Offers
+from mlx_server.gateway.kept_answers.offers import MirroredElsewhere, Offers
+from mlx_server.gateway.kept_answers.received_body import ReceivedBody
 from mlx_server.gateway.kept_answers.rendering import CopyElsewhere, Receive
 from mlx_server.gateway.kept_answers.running import RunningAnswers, gateway_stops
-from mlx_server.gateway.kept_answers.runs import history_of, is_suspended, receiving, replaying, scope_of
 from vestal.supervision import Clock
 from vestal.web.http_error import HttpError
 
@@ -24,16 +24,6 @@ NO_LONGER_KEPT = (
     "This answer is no longer kept: it failed, was cancelled, is older than mlx.keep_answers_s, "
     "or could not be written down."
 )
-SECRET_HEADERS = frozenset({b"authorization", b"x-api-key", b"cookie", b"idempotency-key"})
-"""Headers of a request that are not written to the answer log."""
-
-
-class MirroredElsewhere(Protocol):
-    """Answers that other machines generate and whose records are copied to this machine. Each method
-    continues such an answer here and returns it; None if there is no copy of its records."""
-
-    async def find(self, answer_id: str) -> KeptAnswer | None: ...
-    async def find_by_key(self, key_digest: str) -> KeptAnswer | None: ...
 
 
 class AnswerKeeper:
@@ -87,27 +77,22 @@ class AnswerKeeper:
         """Start a request, whose body is read from `receive`, and return its answer. `key_digest` is the
         digest of its idempotency key, or None.
         """
-        head = Accepted(
-            format=FORMAT,
-            id=secrets.token_hex(16),
-            created_s=self._clock.wall(),
-            method=scope["method"],
-            path=scope["path"],
-            query=scope["query_string"].decode("latin-1"),
-            headers=tuple(
-                (name.decode("latin-1"), value.decode("latin-1"))
-                for name, value in scope["headers"]
-                if name not in SECRET_HEADERS
-            ),
-            body=b"",
-            seed=secrets.randbits(63),
-            key_digest=key_digest,
-            body_digest="",
-            version=VERSION,
-        )
+        head = first_record(scope, self._clock.wall(), key_digest)
         answer = KeptAnswer(head, self.log, self._running.release, offer=self.offers.offer_failed)
-        state = dict(scope.get("state", {}))
-        self._running.run(answer, {**scope, "state": state}, receiving(receive, answer, self.offers.place))
+        own_scope = {**scope, "state": dict(scope.get("state", {}))}
+        self._running.run(answer, own_scope, runs.receiving(receive, answer, self.offers.place))
+        return answer
+
+    def with_connection(self, scope: Scope, path: str, body: ReceivedBody) -> KeptAnswer:
+        """Return the answer to a request that cannot run without its connection, such as a message over the
+        WebSocket with this `scope`. It is not among the `running` answers, and is written to the answer log
+        once it has ended, as the answer to a POST request with this path and body.
+        """
+        posted = {**scope, "method": "POST", "path": path, "query_string": b""}
+        log = LogAtEnd(self.log, lambda: not self._is_detached)
+        answer = KeptAnswer(first_record(posted, self._clock.wall()), log, lambda ended: None)
+        answer.body = body
+        answer.first_frames.append(0)  # its client reads it from the beginning
         return answer
 
     async def take_over(self, records: Sequence[Record]) -> KeptAnswer:
@@ -134,6 +119,10 @@ class AnswerKeeper:
         self.offers.offer_running(self.running, error)
 
     # --- earlier requests ---
+
+    def running_answer(self, answer_id: str) -> KeptAnswer | None:
+        """Return the answer with this id if it runs in this gateway, else None."""
+        return self._running.get(answer_id)
 
     def has(self, answer_id: str) -> bool:
         """Return whether the answer is running here or is in the log."""
@@ -214,34 +203,42 @@ class AnswerKeeper:
         continues this request: an answer that runs nothing here, and whose frames clients read from that
         machine through this gateway. Return None if no machine does, or if the request has ended.
         """
-        head = records[0]
-        assert isinstance(head, Accepted)
-        if self.offers.others is None or isinstance(records[-1], Ended):
-            return None
-        elsewhere = await self.offers.others.holding(head)
+        elsewhere = await self.elsewhere(records)
         if elsewhere is None:
             return None
+        head = records[0]
+        assert isinstance(head, Accepted)
         answer = KeptAnswer(msgspec.structs.replace(head, body=b""), self.log, self._running.release)
         answer.body.is_whole.set()
         answer.move_to(elsewhere)
         return answer
 
-    def _take_up(self, records: Sequence[Record]) -> KeptAnswer:
+    async def elsewhere(self, records: Sequence[Record]) -> CopyElsewhere | None:
+        """Return a function that reads from another machine the answer whose records in the answer log are
+        `records`. Return None if no machine continues it, or if it has ended.
+        """
         head = records[0]
         assert isinstance(head, Accepted)
-        if is_suspended(records):
+        if self.offers.others is None or isinstance(records[-1], Ended):
+            return None
+        return await self.offers.others.holding(head)
+
+    def _take_up(self, records: Sequence[Record]) -> KeptAnswer:
+        head = runs.head_of(records)
+        assert head is not None
+        if runs.is_suspended(records):
             self.log.append(head.id, TakenUp())
         answer = KeptAnswer(
             msgspec.structs.replace(head, body=b""),
             self.log,
             self._running.release,
-            history_of(records),
+            runs.history_of(records),
             was_accepted=True,
             offer=self.offers.offer_failed,
         )
         answer.body.is_whole.set()
-        scope = scope_of(head, self._application)
-        self._running.run(answer, scope, replaying(head.body, answer))
+        scope = runs.scope_of(head, self._application)
+        self._running.run(answer, scope, runs.replaying(head.body, answer))
         return answer
 
     async def take_up_unfinished(self, application: Any) -> int:
@@ -254,10 +251,10 @@ class AnswerKeeper:
         self._application = application
         taken_up = 0
         for answer_id in self.log.unfinished():
-            records = await self.log.records(answer_id)
-            if not records or not isinstance(records[0], Accepted) or is_suspended(records):
+            records = await self.log.records(answer_id) or ()
+            if runs.head_of(records) is None or runs.is_suspended(records):
                 continue
-            if self.offers.others is not None and await self.offers.others.holding(records[0]) is not None:
+            if await self.elsewhere(records) is not None:
                 self.log.append(answer_id, Left())  # a peer took the answer over while no gateway ran here
                 continue
             self._take_up(records)

@@ -35,9 +35,10 @@ class KeptAnswer:
 
     The attribute `is_accepted` says whether the request was submitted to the dispatcher. The event
     `is_prepared` is set then, or at the request's end if that comes first. If `outlives_client` is True, the
-    request continues without clients. A resumed request has the same `random` (the source of its random
-    numbers) and `created_s` (when it was first accepted, in seconds since 1970) as in its first run, so that
-    it makes the same frames.
+    request continues without clients. `referenced` is what the request's body names by an id (see
+    `Accepted`); the route sets it before it submits a new request. A resumed request has the same
+    `referenced`, `random` (the source of its random numbers) and `created_s` (when it was first accepted, in
+    seconds since 1970) as in its first run, so that it makes the same frames.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class KeptAnswer:
         self.head = head
         self.history = history
         self.random = random.Random(head.seed)
+        self.referenced = head.referenced
         self.rendering = Rendering()
         self.outlives_client = False
         self.first_frames: list[int] = []  # for each client that follows: the first frame that it reads
@@ -87,7 +89,7 @@ class KeptAnswer:
 
     @property
     def body_digest(self) -> str:
-        """Return the digest of the request's body, which must have arrived."""
+        """Return the digest of the request's body, which has arrived."""
         return self.head.body_digest or self.body.digest
 
     @property
@@ -97,9 +99,7 @@ class KeptAnswer:
 
     @property
     def is_over(self) -> bool:
-        """Return whether the task of the request's HTTP handler and all answers of the request have ended,
-        and no other machine is being asked to continue the request.
-        """
+        """Return whether the request's task, all its answers and any offer to other machines have ended."""
         return (self.task is None or self.task.done()) and not (self._unfinished or self.is_offered)
 
     # --- the route, through `GatewayContext` ---
@@ -112,7 +112,8 @@ class KeptAnswer:
         public_id = self.id if number == 0 else f"{self.id}-{number}"
         request_id = f"{public_id}.{secrets.token_hex(4)}" if self._was_accepted else public_id
         self.request_ids.add(request_id)
-        return ResumedRequest(request_id, public_id, events_of(self.history, number), self._was_accepted)
+        events = events_of(self.history, number)
+        return ResumedRequest(request_id, public_id, events, self._was_accepted, self.created_s)
 
     def accept(self, count: int, *, outlives_client: bool = False) -> None:
         """Record that the `count` answers to the request (several with OpenAI's `n` or a list of prompts)
@@ -127,8 +128,7 @@ class KeptAnswer:
         ended = {number for number, item in self.history if isinstance(item, protocol.Done)}
         self._unfinished = set(range(count)) - ended
         if not self._was_accepted:
-            head = msgspec.structs.replace(self.head, body_digest=self.body.digest)
-            self._log.begin(head, self.body.take_parts())
+            self._log.begin(self._head_to_write, self.body.take_parts())
             self._written = asyncio.ensure_future(self._log.flush())
         elif not self._unfinished:  # a gateway may die between the last event and the record of the end
             self._log.ended(self.id)
@@ -142,10 +142,12 @@ class KeptAnswer:
 
     @property
     def whole_head(self) -> Accepted:
-        """Return `head` with the request's body, which must have arrived and must not have been moved to the
-        log yet.
-        """
-        return msgspec.structs.replace(self.head, body=self.body.peek(), body_digest=self.body.digest)
+        """Return `head` with the request's body, which has arrived and was not moved to the log yet."""
+        return msgspec.structs.replace(self._head_to_write, body=self.body.peek())
+
+    @property
+    def _head_to_write(self) -> Accepted:
+        return msgspec.structs.replace(self.head, body_digest=self.body.digest, referenced=self.referenced)
 
     def record(self, number: int, item: TicketItem | Silence) -> None:
         """Write `item` to the request's file in the log, before clients receive it in answer number `number`
@@ -273,8 +275,7 @@ class KeptAnswer:
         records stay in the log, so that the request can continue here if that machine is lost.
         """
         if not self.is_written_down:
-            head = msgspec.structs.replace(self.head, body_digest=self.body.digest)
-            self._log.begin(head, self.body.take_parts())
+            self._log.begin(self._head_to_write, self.body.take_parts())
         self._log.append(self.id, Left())
         self.move_to(elsewhere)
         self._unfinished.clear()

@@ -11,6 +11,7 @@ from typing import Protocol
 from mlx_server.gateway.answer_log import Accepted, AnswerLog, Record
 from mlx_server.gateway.kept_answers.kept_answer import KeptAnswer
 from mlx_server.gateway.kept_answers.rendering import CopyElsewhere
+from mlx_server.gateway.kept_answers.runs import with_whole_head
 from vestal.web.http_error import HttpError
 
 
@@ -42,6 +43,14 @@ class OtherMachines(Protocol):
 
     def stop_writing(self) -> None:
         """Write nothing more to the answer log, because the log is about to be closed."""
+
+
+class MirroredElsewhere(Protocol):
+    """Answers that other machines generate and whose records are copied to this machine. Each method
+    continues such an answer here and returns it; None if there is no copy of its records."""
+
+    async def find(self, answer_id: str) -> KeptAnswer | None: ...
+    async def find_by_key(self, key_digest: str) -> KeptAnswer | None: ...
 
 
 class Offers:
@@ -103,7 +112,10 @@ class Offers:
         """Return the records of a running answer from the answer log, or only its first record if the log has
         no file for it yet; None if the log has lost the records.
         """
-        return await self._log.records(answer.id) if answer.is_written_down else [answer.whole_head]
+        if not answer.is_written_down:
+            return [answer.whole_head]
+        records = await self._log.records(answer.id)
+        return None if records is None else with_whole_head(records)
 
     async def place(self, answer: KeptAnswer) -> bool:
         """Have another machine serve a new request, if that machine is less busy than this one, or has

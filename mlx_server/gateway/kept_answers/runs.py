@@ -9,10 +9,11 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+import msgspec
 from starlette.types import Scope
 
 from mlx_server import protocol
-from mlx_server.gateway.answer_log import Accepted, Event, Left, Record, Silence, TakenUp
+from mlx_server.gateway.answer_log import Accepted, Event, Left, Record, Referenced, Silence, TakenUp
 from mlx_server.gateway.kept_answers.history import Item
 from mlx_server.gateway.kept_answers.kept_answer import KeptAnswer
 from mlx_server.gateway.kept_answers.rendering import Message, Receive
@@ -38,6 +39,25 @@ def scope_of(head: Accepted, application: Any) -> Scope:
         "state": {},
         "app": application,
     }
+
+
+def head_of(records: Sequence[Record]) -> Accepted | None:
+    """Return the first record of a request in the answer log, with what the request's body refers to; None if
+    the records do not begin with a request.
+    """
+    head = records[0] if records else None
+    if not isinstance(head, Accepted):
+        return None
+    parts = next((record.parts for record in records if isinstance(record, Referenced)), ())
+    return msgspec.structs.replace(head, referenced=head.referenced or parts)
+
+
+def with_whole_head(records: Sequence[Record]) -> Sequence[Record]:
+    """Return the records of an answer for another machine: the first one has what the request's body refers
+    to, even if that was written down later.
+    """
+    head = head_of(records)
+    return records if head is None else [head, *records[1:]]
 
 
 def is_suspended(records: Sequence[Record]) -> bool:

@@ -14,10 +14,14 @@ from dataclasses import dataclass
 
 import msgspec
 
+from mlx_server.gateway.dialects.responses.references import response_of_item
+
 PIECE_BYTES = 4096
 """The size of the parts into which a text is divided. A conversation is divided into its messages instead."""
 MAX_PARTS = 512
 MAX_REMEMBERED = 20_000
+MAX_REFERENCE_BYTES = 1024
+"""A reference to a stored item is not longer than this."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,8 @@ class Asked:
 
     `beginnings` are pairs (digest, size in bytes). Each describes the conversation from its start to the end
     of one of its messages or pieces of text; the last pair describes the longest beginning.
-    `previous_response_id` names the response that the request continues; it is empty if there is none.
+    `previous_response_id` names the response that the request continues or, if it names none, the response of
+    the last stored item that its input refers to; it is empty if there is neither.
     """
 
     model: str = ""
@@ -70,7 +75,34 @@ def asked_in(body: bytes) -> Asked:
         digest.update(part + b"\0")
         size_bytes += len(part)
         beginnings.append((digest.digest()[:16], size_bytes))
-    return Asked(read.model, read.previous_response_id or "", tuple(beginnings))
+    previous_id = read.previous_response_id or _referenced_response(bytes(read.input))
+    return Asked(read.model, previous_id, tuple(beginnings))
+
+
+class _Reference(msgspec.Struct):
+    type: str | None = None
+    id: str = ""
+
+
+_reference_decoder = msgspec.json.Decoder(_Reference)
+
+
+def _referenced_response(given: bytes) -> str:
+    """Return the id of the response to which the last item reference in `given`, the JSON of a body's input,
+    belongs; an empty text if there is none.
+    """
+    items = _list_decoder.decode(given) if given.startswith(b"[") else []
+    for item in map(bytes, reversed(items)):
+        if len(item) > MAX_REFERENCE_BYTES or b'"id"' not in item:
+            continue
+        try:
+            read = _reference_decoder.decode(item)
+        except (msgspec.MsgspecError, UnicodeError):
+            continue
+        is_short = read.type is None and b'"role"' not in item  # the type may be left out
+        if (read.type == "item_reference" or is_short) and (response_id := response_of_item(read.id)):
+            return response_id
+    return ""
 
 
 def _parts(read: _Body) -> Iterator[bytes]:

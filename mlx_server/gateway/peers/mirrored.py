@@ -135,6 +135,13 @@ class MirroredAnswers:
                     return answer_id
         return None
 
+    def forgive_silence(self, now: float, gap_s: float) -> None:
+        """Leave the last `gap_s` seconds out of the silence of each machine, because this process could not
+        receive anything in this time.
+        """
+        for origin in self._origins.values():
+            origin.heard_at = min(now, origin.heard_at + gap_s)
+
     def take_of_dead(self, now: float, after_s: float) -> Sequence[bytes]:
         """Remove all machines that have sent nothing for `after_s` seconds, and return the records of their
         answers.

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 
-from mlx_server.gateway.answer_log import Accepted, AnswerLog, Ended, Event, Silence, read_records
+from mlx_server.gateway.answer_log import Accepted, AnswerLog, Ended, Event, Referenced, Silence, read_records
 from mlx_server.gateway.kept_answers.keeper import AnswerKeeper
 from mlx_server.gateway.kept_answers.kept_answer import KeptAnswer
+from mlx_server.gateway.kept_answers.runs import with_whole_head
 from mlx_server.gateway.peers.mirrored import MirrorBatch, MirroredAnswers
 from mlx_server.gateway.peers.passed_on import is_passed_on, marked
 from mlx_server.gateway.peers.peer import Peer
@@ -23,6 +24,8 @@ passed on to it. The pause grows while no records come."""
 LOOK_S = 1.0
 DEAD_AFTER_S = 10.0
 """If a machine has mirrored nothing for this long, its answers are finished here."""
+STOOD_STILL_S = 5.0
+"""If the pause before a look for dead machines takes longer than this, this process stood still."""
 MAX_PART_BYTES, MAX_PARTS_BYTES = 1024 * 1024, 8 * 1024 * 1024
 
 
@@ -107,7 +110,7 @@ async def copy_records(answer_log: AnswerLog, peer: Peer, answer_id: str, offset
         wait_s = COPY_S if records else min(2 * wait_s, MAX_COPY_S)
         offset += size_bytes
         for record in records:
-            if isinstance(record, Event | Silence):
+            if isinstance(record, Event | Silence | Referenced):
                 answer_log.append(answer_id, record)
             elif isinstance(record, Ended):
                 answer_log.ended(answer_id)
@@ -132,11 +135,20 @@ class TakeOverMirrored:
         """Finish the answers of dead machines, until cancelled or until this gateway's answer log is closed.
         The log is closed when a new gateway process replaces this one. From then on, the other machines
         mirror their answers to the new process, which finishes them if need be.
+
+        If this process stood still (SIGSTOP, a sleeping or swapping machine), it received nothing meanwhile,
+        and the messages of living machines still wait in its sockets. So the time that it stood still does
+        not count as silence of the other machines.
         """
         while True:
+            began_at = self._clock.now()
             await self._clock.sleep(LOOK_S)
             if self._keeper.is_closed:
                 return
+            slept_s = self._clock.now() - began_at
+            if slept_s > STOOD_STILL_S:
+                self._mirrored.forgive_silence(self._clock.now(), slept_s)
+                continue
             for data in self._mirrored.take_of_dead(self._clock.now(), DEAD_AFTER_S):
                 try:
                     await self._go_on(data, "its machine does not answer any more")
@@ -166,7 +178,7 @@ class TakeOverMirrored:
         if not isinstance(head, Accepted) or self._keeper.has(head.id):
             return None
         try:
-            answer = await self._keeper.take_over(marked(records))
+            answer = await self._keeper.take_over(marked(with_whole_head(records)))
         except HttpError:  # the log cannot be written at present
             self._mirrored.put_back(head.id, data, self._clock.now())
             raise

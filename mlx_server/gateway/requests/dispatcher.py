@@ -16,7 +16,6 @@ from mlx_server.gateway import errors
 from mlx_server.gateway.requests.engine_answers import EngineAnswers
 from mlx_server.gateway.requests.engine_sender import EngineSender, Send
 from mlx_server.gateway.requests.loaded_models import LoadedModelTracker
-from mlx_server.gateway.requests.model_requests import LoadRequest
 from mlx_server.gateway.requests.open_tickets import OpenTickets
 from mlx_server.gateway.requests.pauses import Pauses
 from mlx_server.gateway.requests.request_actions import DispatcherParts, RequestActions
@@ -109,6 +108,7 @@ class Dispatcher:
         request_id = resumed.id if resumed else self.new_request_id()
         now = self._clock.now()
         ticket = Ticket(request_id, request, dialect, now, self._cancel)
+        ticket.created_s = resumed.created_s if resumed else self._clock.wall()
         if resumed:
             ticket.resume(resumed)
             if ticket.ended:
@@ -223,16 +223,20 @@ class Dispatcher:
     def engine_ready(self, send: Send, loaded: Iterable[str]) -> None:
         """Use a new engine, which is ready for any model: continue the parked requests (those whose engine
         died or was replaced), start queued ones, and load the models that earlier engines had loaded. `send`
-        sends the engine one frame. `loaded` are the models that the engine has loaded already.
+        sends the engine one frame. `loaded` are the models that the engine has loaded already. A model that
+        an unfinished request loads or unloads is left to that request.
         """
         self._engine.engine_takes_requests(send)
         if self.refusing and self.refusing.code == "engine_unavailable":
             self.refusing = None
         self._actions.carry_out(self._table.engine_ready())
-        loaded_by_requests = (ticket.request.model for ticket in self._tickets.values())
-        for model, keep_alive_s in self.loaded_models.to_reload({*loaded, *loaded_by_requests}):
+        requests = [ticket.request for ticket in self._tickets.values()]
+        controlled = {request.model for request in requests if request.lane is Lane.CONTROL}
+        for load in self.loaded_models.to_reload({*loaded, *(request.model for request in requests)}):
+            if load.model in controlled:  # an unfinished request loads or unloads it
+                continue
             try:
-                self.submit(sendable(LoadRequest(model, keep_alive_s)), GATEWAY_ITSELF, GATEWAY_ITSELF)
+                self.submit(sendable(load), GATEWAY_ITSELF, GATEWAY_ITSELF)
             except errors.GatewayError:
                 return  # the queue is full, or the gateway drains: a model is loaded when it is used again
 

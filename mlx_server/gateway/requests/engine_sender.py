@@ -51,14 +51,20 @@ class EngineSender:
         for ticket in self._tickets.values():
             ticket.is_read_for = False
 
-    def request(self, ticket: Ticket, emitted: Sequence[int], traceparent: str | None) -> None:
+    def request(
+        self, ticket: Ticket, emitted: Sequence[int], traceparent: str | None, *, resumed: bool
+    ) -> None:
         """Send a request. `emitted` are the ids of the tokens that its client already has, and `traceparent`
-        is the trace span that the request belongs to.
+        is the trace span that the request belongs to. `resumed` says that an engine has run the request
+        before and was lost.
 
         Raises the exceptions of the encoding, such as MemoryError if there is no memory for the frame, which
         is a second copy of the request.
         """
-        self._send_frame(ticket.request.frame(ticket.id, emitted, traceparent))
+        frame = ticket.request.frame(
+            ticket.id, emitted, traceparent, resumed=resumed, created_s=ticket.created_s
+        )
+        self._send_frame(frame)
 
     def cancel(self, request_id: str) -> None:
         """Tell the engine to drop a request."""

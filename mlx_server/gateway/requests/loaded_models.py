@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from mlx_server import protocol
-
-KEEP_LOADED_S = -1.0
-"""The keep-alive that never expires, as the protocol between gateway and engine represents it."""
+from mlx_server.gateway.requests.model_requests import LoadRequest
 
 
 class LoadedModelTracker:
@@ -21,7 +19,7 @@ class LoadedModelTracker:
         self.memory_limit_bytes = 0
         self._reports: dict[str, protocol.LoadedModelReport] = {}
         self._loaded: set[str] = set()  # updated at once, whereas `_reports` waits for the next report
-        self._reload: dict[str, float | None] = {}  # name -> keep_alive_s for the next engine
+        self._reload: dict[str, LoadRequest] = {}  # by name: the load for the next engine
 
     @property
     def reports(self) -> list[protocol.LoadedModelReport]:
@@ -42,10 +40,10 @@ class LoadedModelTracker:
                 self._reports = {model.model: model for model in loaded}
                 self._loaded = set(self._reports)
                 for model in loaded:
-                    self._reload[model.model] = _keep_alive_s(model)
+                    self._reload[model.model] = _reload(model)
             case protocol.Loaded(model=name):
                 self._loaded.add(name)
-                self._reload.setdefault(name, None)
+                self._reload.setdefault(name, LoadRequest(name, resumed=True))
             case protocol.Unloaded(model=name):
                 self._reports.pop(name, None)
                 self._loaded.discard(name)
@@ -53,7 +51,7 @@ class LoadedModelTracker:
             case protocol.Ready(loaded=names):
                 self._loaded.update(names)
                 for name in names:
-                    self._reload.setdefault(name, None)
+                    self._reload.setdefault(name, LoadRequest(name, resumed=True))
             case _:
                 pass
 
@@ -65,13 +63,23 @@ class LoadedModelTracker:
         """Remove a model from the list of those to load again, because loading it has failed."""
         self._reload.pop(name, None)
 
-    def to_reload(self, present: Iterable[str]) -> list[tuple[str, float | None]]:
-        """Return (name, keep-alive in seconds) of the models of earlier engines that are not in `present`,
-        the models of the current engine. A keep-alive of None stands for the default.
+    def to_reload(self, present: Iterable[str]) -> list[LoadRequest]:
+        """Return the requests that load the models of earlier engines again, or, for a model in `present`
+        (the models of the current engine and of its requests), only restore the keep-alive that a client
+        asked for. A model with a keep-alive of 0 is left out: after its last request, nobody needs it.
         """
         excluded = set(present)
-        return [(name, keep_alive_s) for name, keep_alive_s in self._reload.items() if name not in excluded]
+        loads = [load for load in self._reload.values() if load.keep_alive_s != 0]
+        absent = [load for load in loads if load.model not in excluded]
+        kept = [
+            LoadRequest(load.model, load.keep_alive_s, resumed=True)
+            for load in loads
+            if load.model in excluded and load.keep_alive_s is not None
+        ]
+        return absent + kept
 
 
-def _keep_alive_s(model: protocol.LoadedModelReport) -> float:
-    return KEEP_LOADED_S if model.expires_in_s is None else max(1.0, model.expires_in_s)
+def _reload(model: protocol.LoadedModelReport) -> LoadRequest:
+    """Return the request that loads a model again for the rest of its keep-alive."""
+    rest_s = None if model.expires_in_s is None else max(1.0, model.expires_in_s)
+    return LoadRequest(model.model, model.keep_alive_s, rest_s, resumed=True)

@@ -7,11 +7,12 @@ that the client already has, are added each time the request is sent to an engin
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from mlx_server import protocol
+from mlx_server.gateway.errors import BadRequest
 from mlx_server.gateway.requests.table.admission import Lane
 
 SEED_MASK = 2**63 - 1
@@ -25,8 +26,10 @@ ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
 class GenerationRequest:
     """A request to continue a chat (`messages`), a text (`prompt`) or token ids (`prompt_ids`).
 
-    The fields have the names and meanings of `protocol.Generate`. If `tool_choice` is "required", the answer
-    must be a call to one of the `tools`.
+    The fields have the names and meanings of `protocol.Generate`, with two exceptions. If `tool_choice` is
+    "required", the answer must be a call to one of the `tools`, and `json_schema` is the schema of that call.
+    Otherwise, `json_schema` is the schema that the answer must match unless the model calls one of the
+    `tools`. `allowed_calls` are the names of the tools that may be called (None: all).
     """
 
     model: str
@@ -38,6 +41,7 @@ class GenerationRequest:
     count_only: bool = False
     tools: tuple[dict[str, Any], ...] | None = None
     tool_choice: Literal["auto", "required"] | None = None
+    allowed_calls: frozenset[str] | None = None
     think: bool | None = None
     template: dict[str, Any] | None = None
     chat_template: str | None = None
@@ -67,12 +71,30 @@ class GenerationRequest:
     def _effective_tool_choice(self) -> Literal["none", "auto", "required"]:
         if self.tool_choice == "required":
             return "required"
-        # An answer in a given JSON schema is not a tool call, even if it looks like one.
-        return "auto" if self.tools and self.json_schema is None else "none"
+        if self.json_schema is not None and not self._callable:
+            return "none"  # the answer matches the schema, even if it looks like a call
+        return "auto" if self.tools else "none"
+
+    @property
+    def _effective_json_schema(self) -> dict[str, Any] | None:
+        """Return the JSON schema that the whole answer must match, whether it calls tools or not. Raises
+        BadRequest if `json_schema` is nested too deeply.
+        """
+        if self.json_schema is None or self._effective_tool_choice != "auto":
+            return self.json_schema
+        return _answer_or_calls(self.json_schema, self._callable)
+
+    @property
+    def _callable(self) -> list[str]:
+        """Return the names of the tools that the answer may call."""
+        names = dict.fromkeys(tool["function"]["name"] for tool in self.tools or ())
+        return [name for name in names if self.allowed_calls is None or name in self.allowed_calls]
 
     def operation(self) -> protocol.Op:
         """Return the request as an operation of the protocol between gateway and engine, still without the
         request id and the tokens that the client has.
+
+        Raises BadRequest if `json_schema` is nested too deeply.
         """
         return protocol.Generate(
             id="",
@@ -88,7 +110,7 @@ class GenerationRequest:
             think=self.think,
             template=self.template,
             chat_template=self.chat_template,
-            json_schema=self.json_schema,
+            json_schema=self._effective_json_schema,
             top_logprobs=self.top_logprobs,
             sampling=self.sampling,
             max_tokens=self.max_tokens,
@@ -106,6 +128,47 @@ class GenerationRequest:
             prompt_logprobs=self.prompt_logprobs,
             adds_special_tokens=self.adds_special_tokens,
         )
+
+
+def _answer_or_calls(schema: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """Return the JSON schema of an answer that either matches `schema`, or calls the tools with these
+    `names`. Raises BadRequest if `schema` is nested too deeply.
+
+    A grammar that allowed only `schema` would silently forbid the calls, and the model would invent what the
+    tools return. A call has the same form as one that the client requires. Its arguments may be any object,
+    as in an answer without a schema, so that a tool whose own schema no grammar can express does not fail the
+    request. The engine finds `schema` in the result (`answer_schema`), to check it alone, and because some
+    models write calls in a form of their own.
+    """
+    call = {
+        "type": "object",
+        "properties": {"name": {"enum": list(names)}, "arguments": {"type": "object"}},
+        "required": ["name", "arguments"],
+        "additionalProperties": False,
+    }
+    calls = {"type": "array", "items": {"$ref": "#/$defs/call"}, "minItems": 1}
+    try:
+        answer = with_moved_references(schema, "answer")
+    except RecursionError as error:
+        raise BadRequest("invalid_request", "the JSON schema of the answer is nested too deeply") from error
+    definitions = {"answer": answer, "call": call, "calls": calls}
+    return {"anyOf": [{"$ref": f"#/$defs/{name}"} for name in definitions], "$defs": definitions}
+
+
+def with_moved_references(schema: Any, name: str) -> Any:
+    """Return a copy of a JSON schema that becomes the definition `name` (in `$defs`) of a larger schema. A
+    reference in `schema` starts at the root, so each one is extended by the path of the definition. Raises
+    RecursionError if `schema` is nested too deeply.
+    """
+    if isinstance(schema, list):
+        return [with_moved_references(item, name) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    moved = {key: with_moved_references(value, name) for key, value in schema.items()}
+    reference = schema.get("$ref")
+    if isinstance(reference, str) and reference.startswith("#"):
+        moved["$ref"] = f"#/$defs/{name}{reference[1:]}"
+    return moved
 
 
 @dataclass(frozen=True)
@@ -164,19 +227,22 @@ class RerankRequest:
 @dataclass(frozen=True)
 class LoadRequest:
     """A request to load a model, or to renew its keep-alive if it is loaded. The model is unloaded after it
-    has been unused for `keep_alive_s` seconds. None stands for the configured default, and a negative value
-    keeps the model loaded forever.
+    has been unused for `keep_alive_s` seconds. None leaves the keep-alive as it is (at first, the configured
+    default), and a negative value keeps the model loaded forever. Until its first use, the model is kept for
+    `expires_in_s` at most, unless that is None. `resumed` is True if an engine that was lost had loaded it.
     """
 
     model: str
     keep_alive_s: float | None = None
+    expires_in_s: float | None = None
+    resumed: bool = False
 
     @property
     def lane(self) -> Lane:
         return Lane.CONTROL
 
     def operation(self) -> protocol.Op:
-        return protocol.Load("", self.model, self.keep_alive_s)
+        return protocol.Load("", self.model, self.keep_alive_s, self.expires_in_s, self.resumed)
 
 
 @dataclass(frozen=True)

@@ -105,7 +105,8 @@ class RequestActions:
         emitted = request.emitted if request else []
         try:
             traceparent = self._spans.sent(request_id, len(emitted))
-            self._engine.request(self._tickets[request_id], emitted, traceparent)
+            resumed = request is not None and request.is_resumed
+            self._engine.request(self._tickets[request_id], emitted, traceparent, resumed=resumed)
         except Exception as error:
             log.exception("Request %s could not be sent", request_id)
             message = (

@@ -17,13 +17,15 @@ class ResumedRequest:
 
     `public_id` is the id by which the client knows the request. `id` is the one that the gateway and the
     engine use. A resumed request gets a new `id`, because the engine may still be cancelling the earlier one.
-    `was_accepted` is True if a gateway has accepted the request before, False if it is new.
+    `was_accepted` is True if a gateway has accepted the request before, False if it is new. `created_s` is
+    when it was first accepted, in seconds since 1970.
     """
 
     id: str
     public_id: str
     events: Sequence[protocol.Token | protocol.Done] = ()
     was_accepted: bool = False
+    created_s: float | None = None
 
     @property
     def emitted(self) -> list[int]:

@@ -8,15 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import msgspec
 
 from mlx_server import protocol
 from mlx_server.gateway.errors import BadRequest
-from mlx_server.gateway.requests.model_requests import SEED_MASK, GenerationRequest, ModelRequest
+from mlx_server.gateway.requests.model_requests import (
+    SEED_MASK,
+    GenerationRequest,
+    LoadRequest,
+    ModelRequest,
+)
 from mlx_server.gateway.requests.table.admission import Lane
 
-ADDED_LATER = ("id", "sampling", "emitted", "check_only", "traceparent")
+ADDED_LATER = ("id", "sampling", "emitted", "check_only", "traceparent", "resumed", "created_s")
 """The fields of a generation that are added each time it is sent, because they differ between sendings."""
 _NAMES_FOR_CLIENTS = {
     "template": "the variables for the chat template",
@@ -37,15 +43,26 @@ class SendableRequest:
     _prepared: protocol.PreparedOp
     _sampling: protocol.Sampling | None = None
 
-    def frame(self, request_id: str, emitted: Sequence[int], traceparent: str | None = None) -> bytes:
+    def frame(
+        self,
+        request_id: str,
+        emitted: Sequence[int],
+        traceparent: str | None = None,
+        *,
+        resumed: bool = False,
+        created_s: float | None = None,
+    ) -> bytes:
         """Return the frame for an engine. `emitted` are the ids of the tokens that the client already has.
         `traceparent` names the trace span to which the engine's work belongs; None if there is none.
+        `resumed` says that an engine has run the request before and was lost, and `created_s` is when the
+        request was first accepted, in seconds since 1970.
         """
-        may_be_traced = self._sampling is not None or self.lane in (Lane.EMBED, Lane.RERANK)
-        traced = {"traceparent": traceparent} if traceparent and may_be_traced else {}
-        if self._sampling is None:
-            return self._prepared.frame(id=request_id, **traced)
-        return self._prepared.frame(id=request_id, sampling=self._sampling, emitted=emitted, **traced)
+        added: dict[str, Any] = {"id": request_id}
+        if self._sampling is not None:
+            added |= {"sampling": self._sampling, "emitted": emitted, "created_s": created_s}
+        if self._sampling is not None or self.lane in (Lane.EMBED, Lane.RERANK):
+            added |= {"resumed": resumed} | ({"traceparent": traceparent} if traceparent else {})
+        return self._prepared.frame(**added)
 
     def check_frame(self, request_id: str) -> bytes:
         """Return the frame that asks an engine to check the request, which must be a generation."""
@@ -70,7 +87,10 @@ def sendable(request: ModelRequest) -> SendableRequest:
         if isinstance(request, GenerationRequest):
             prepared = protocol.prepare(request.operation(), *ADDED_LATER)
             return SendableRequest(request.model, request.lane, prepared, request.sampling)
-        prepared = protocol.prepare(request.operation(), "id", "traceparent")
+        later = (
+            ("id", "traceparent") if isinstance(request, LoadRequest) else ("id", "traceparent", "resumed")
+        )
+        prepared = protocol.prepare(request.operation(), *later)
         return SendableRequest(request.model, request.lane, prepared)
     except protocol.ProtocolError as error:
         raise BadRequest("invalid_request", f"{_in_clients_terms(str(error))}.") from error

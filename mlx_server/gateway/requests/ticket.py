@@ -54,7 +54,8 @@ class Ticket:
     `prompt_tokens` is the length of the prompt, None while it is unknown. `origin` is the HTTP request that
     the ticket belongs to, None for the gateway's own requests. `is_read_for` is True while a running engine
     checks whether it can serve the request and has not loaded the request's model. Such a check takes longer,
-    because the engine must read files of the model.
+    because the engine must read files of the model. `created_s` is when the request was first accepted, in
+    seconds since 1970.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Ticket:
         self.outcome: str | None = None
         self.prompt_tokens: int | None = None
         self.is_read_for = False
+        self.created_s: float | None = None
         self._on_cancel = on_cancel
         self._events: asyncio.Queue[TicketItem] = asyncio.Queue()
         self._deliver: Callable[[TicketItem], None] = self._events.put_nowait

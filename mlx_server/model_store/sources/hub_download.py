@@ -9,7 +9,6 @@ its name in the cache, which is its sha256, so that the library finds it there.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import queue
 import threading
@@ -20,6 +19,7 @@ from pathlib import Path
 from mlx_server.model_store.errors import ModelStoreError
 from mlx_server.model_store.files.integrity import sha256_of
 from mlx_server.model_store.sources.hub_repository import HubFile, Repository
+from vestal.platform.file_lock import try_lock, wait_for_lock
 
 CONNECTIONS = 4
 """How many files are downloaded at the same time. One connection to the hub's storage gives about 50 MB/s."""
@@ -68,13 +68,17 @@ class Blobs:
 
     def delete_abandoned(self) -> None:
         """Delete the partial files in the cache that belong to none of the repository's large files, unless a
-        process is downloading them.
+        process is downloading them. On a file system without locks, that is unknown, so they all stay.
         """
         wanted = {self.partial_path(file) for file in self.large}
         for partial in set(self.folder.glob(f"*{_SUFFIX}")) - wanted:
-            with contextlib.suppress(OSError), partial.open("rb") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                partial.unlink()
+            with contextlib.suppress(OSError):
+                lock = try_lock(partial)
+                if lock is not None:
+                    try:
+                        partial.unlink()
+                    finally:
+                        os.close(lock)
 
     def _size(self, file: HubFile) -> int:
         for path in (self.path(file), self.partial_path(file)):
@@ -149,18 +153,21 @@ def _download(name: str, repository: Repository, file: HubFile, blobs: Blobs) ->
         if sha256_of(partial) != file.sha256:
             partial.unlink()
             raise mismatch(name, repository.repo, file.name)
+        os.fsync(descriptor)  # a power cut would leave a part of it under the name of a complete file
         partial.rename(blobs.path(file))
 
 
 @contextmanager
 def _locked(partial: Path) -> Iterator[int]:
     """Open the partial file, which is created if it is missing, lock it so that no other process appends to
-    it, and yield its file descriptor. If another process holds the lock, wait until it is released.
+    it, and yield its file descriptor. If another process holds the lock, wait until it is released. On a
+    file system without locks, go on without one: two processes that append to one file damage it, and its
+    checksum shows that.
     """
     while True:
         descriptor = os.open(partial, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            wait_for_lock(descriptor)
             if _is_at(descriptor, partial):
                 yield descriptor
                 return

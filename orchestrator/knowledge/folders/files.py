@@ -128,14 +128,24 @@ def walk(folder: Path) -> Iterator[KnowledgeFile | Skipped]:
             name = f"{path}/{entry.name}" if path else entry.name
             if entry.name[0] == ".":
                 continue
-            if entry.is_dir(follow_symlinks=False):
+            try:
+                is_folder = entry.is_dir(follow_symlinks=False)
+                listed = None if is_folder else _listed(entry, name)
+            except OSError as error:  # a network file system may have to ask its server about each entry
+                why = f"unreadable ({error.strerror})"
+                yield Skipped(replace_invalid_unicode(name), why, temporary=True, folder=True)
+                continue
+            if is_folder:
                 below.append((entry.path, name))
-            elif (listed := _listed(entry, name)) is not None:
+            elif listed is not None:
                 yield listed
         to_visit += reversed(below)
 
 
 def _listed(entry: os.DirEntry[str], path: str) -> KnowledgeFile | Skipped | None:
+    """Return the text file, or why it is not read; None if `entry` is no text file. Raises OSError if the
+    entry cannot be examined.
+    """
     suffix = os.path.splitext(entry.name)[1].lower()
     if suffix not in TEXT_SUFFIXES and (
         suffix or not entry.is_symlink()
@@ -147,10 +157,7 @@ def _listed(entry: os.DirEntry[str], path: str) -> KnowledgeFile | Skipped | Non
         return Skipped(path, "a link; put the file itself here, or name its folder in orchestrator.knowledge")
     if not entry.is_file(follow_symlinks=False):
         return Skipped(path, "not a regular file")
-    try:
-        stat = entry.stat(follow_symlinks=False)
-    except OSError as error:
-        return Skipped(path, f"unreadable ({error.strerror})", temporary=True)
+    stat = entry.stat(follow_symlinks=False)
     if stat.st_size > MAX_BYTES:
         return Skipped(path, f"{stat.st_size} bytes, over the limit of {MAX_BYTES}")
     mtime_ns = min(max(stat.st_mtime_ns, -MAX_INT64), MAX_INT64)

@@ -9,17 +9,20 @@ from __future__ import annotations
 from typing import Any
 
 from orchestrator.knowledge.search.scope import Scope
+from orchestrator.knowledge.store import KnowledgeStore, main_size
 from orchestrator.storage.database import Database
 
 
 class PostgresRanker:
     """Implements `Ranker` on Postgres with pgvector. `model` is the embedding model whose vectors
-    `by_meaning` compares.
+    `by_meaning` compares. `store` has the chunks.
     """
 
-    def __init__(self, database: Database, model: str) -> None:
+    def __init__(self, database: Database, store: KnowledgeStore, model: str) -> None:
         self._database = database
+        self._store = store
         self._model = model
+        self._counted = (-1, 0)  # the generation of the chunks whose vectors were counted; their size
 
     def by_meaning(self, vector: list[float], scope: Scope, limit: int) -> list[tuple[int, float]]:
         within, values = _within(scope)
@@ -34,6 +37,15 @@ class PostgresRanker:
                 (given, self._model, len(vector), *values, limit),
             )
             return [(row["id"], float(row["similarity"])) for row in rows]
+
+    def vector_size(self) -> int:
+        """Return the number of dimensions of most of the chunks' vectors; 0 if no chunk has a vector. The
+        vectors are counted once for each change of the chunks.
+        """
+        generation, counted = self._store.generation(), self._counted  # another thread may count meanwhile
+        if counted[0] != generation:
+            counted = self._counted = (generation, main_size(self._store.vector_sizes(self._model)))
+        return counted[1]
 
     def release_idle_memory(self) -> None:
         """Do nothing, because this ranker holds no memory."""

@@ -15,7 +15,13 @@ class Ranker(Protocol):
 
     def by_meaning(self, vector: list[float], scope: Scope, limit: int) -> list[tuple[int, float]]:
         """Return (chunk id, cosine similarity) of the `limit` chunks in the scope nearest to `vector`, the
-        nearest first.
+        nearest first; none if `vector` has another size than the chunks' vectors.
+        """
+        ...
+
+    def vector_size(self) -> int:
+        """Return the number of dimensions of the chunks' vectors; 0 if no chunk has a vector. If they have
+        several, because the model changed under its name, return that of most of them.
         """
         ...
 
@@ -43,4 +49,4 @@ def ranker_of(database: Database, store: KnowledgeStore, model: str) -> Ranker:
         return SqliteRanker(database, CurrentIndex(database, store, model))
     from orchestrator.knowledge.search.postgres_ranker import PostgresRanker
 
-    return PostgresRanker(database, model)
+    return PostgresRanker(database, store, model)

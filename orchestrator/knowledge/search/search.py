@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
-from orchestrator.errors import BackendError, DatabaseFailed
+from orchestrator.errors import BackendError, DatabaseFailed, RequestRejected
 from orchestrator.events import emit
 from orchestrator.knowledge.folders.chunks import Chunk
 from orchestrator.knowledge.llm_interfaces import Embedder
@@ -112,32 +112,45 @@ class KnowledgeSearch:
 
     async def search(self, query: str, agents: Collection[str] | None, k: int) -> list[Hit]:
         """Return the best `k` chunks (at most MAX_RESULTS) in the knowledge folders of `agents` (None: of all
-        agents), the best first. Raises BackendError if the query cannot be embedded.
+        agents), the best first. Raises BackendError if the query cannot be embedded, and RequestRejected if
+        its vector has another size than those of the chunks; `find` then searches by words alone.
         """
-        vector = await self._vector(query)
+        vector = await self._vector(query, await asyncio.to_thread(self._ranker.vector_size))
         return (await self._found(query, vector, Scope(agents), k)).hits
 
     async def find(self, query: str, scope: Scope, k: int) -> Findings:
         """Return the best `k` chunks (at most MAX_RESULTS) in the scope, found by vectors and by words, the
-        best first. If the query cannot be embedded within QUERY_WAIT_S seconds, search by words alone; the
-        result's `note` then says so.
+        best first. If the query cannot be embedded within QUERY_WAIT_S seconds, or its vector has another
+        size than those of the chunks, search by words alone; the result's `note` then says so.
         """
         vector, note = None, ""
+        size = await asyncio.to_thread(self._ranker.vector_size)
         try:
             async with asyncio.timeout(QUERY_WAIT_S):
-                vector = await self._vector(query)
+                vector = await self._vector(query, size)
         except TimeoutError:
             note = f"found by words alone: the query was not embedded within {QUERY_WAIT_S:.0f} s"
         except BackendError as error:
             note = f"found by words alone: {error.message}"
         return await self._found(query, vector, scope, k, note)
 
-    async def _vector(self, query: str) -> list[float]:
+    async def _vector(self, query: str, size: int) -> list[float]:
+        """Return the query's vector, which has `size` dimensions as the chunks' vectors have (0: any number).
+        A stored vector of another size is computed again.
+
+        Raises BackendError if the query cannot be embedded, and RequestRejected if the model gives another
+        size, so that the query cannot be compared with the chunks.
+        """
         kept = await asyncio.to_thread(self._vectors.vector, query, self._model)
-        if kept is not None:
+        if kept is not None and size in (0, len(kept)):
             return kept
         vectors = await self._client.embed(self._model, [query])
         await asyncio.to_thread(self._keep, query, vectors)
+        if size not in (0, len(vectors[0])):
+            raise RequestRejected(
+                f"{self._model} gives vectors of {len(vectors[0])} dimensions now, and those of the knowledge"
+                f" have {size}; the nightly run embeds it again"
+            )
         return vectors[0]
 
     def _keep(self, query: str, vectors: list[list[float]]) -> None:

@@ -16,9 +16,14 @@ class SqliteRanker:
 
     def by_meaning(self, vector: list[float], scope: Scope, limit: int) -> list[tuple[int, float]]:
         """Return (chunk id, cosine similarity) of the `limit` chunks in the scope nearest to `vector`, the
-        nearest first.
+        nearest first; none if `vector` has another size than the chunks' vectors.
         """
-        return self._index.get(len(vector)).nearest(vector, scope, limit)
+        index = self._index.get()
+        return index.nearest(vector, scope, limit) if index.dim == len(vector) else []
+
+    def vector_size(self) -> int:
+        """Return the number of dimensions of the chunks' vectors; 0 if no chunk has a vector."""
+        return self._index.get().dim
 
     def release_idle_memory(self) -> None:
         """Release the matrix of all vectors if no search has used it for ten minutes. The next search by

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from orchestrator.knowledge.search.scope import Scope
-from orchestrator.knowledge.store import CHUNKS, KnowledgeStore
+from orchestrator.knowledge.store import CHUNKS, KnowledgeStore, main_size, vector_sizes
 from orchestrator.storage.database import Database, Result
 
 if TYPE_CHECKING:
@@ -67,8 +67,9 @@ class Index:
 
 
 class CurrentIndex:
-    """Keeps the index of all stored vectors in memory. It is built at the first search and rebuilt after
-    changes.
+    """Keeps the index of the stored vectors in memory. It is built at the first search and rebuilt after
+    changes. If the vectors have several sizes (numbers of dimensions), the index has those of the size that
+    most of them have.
     """
 
     def __init__(
@@ -87,16 +88,14 @@ class CurrentIndex:
         self._used_at = clock()
         self._building = threading.Lock()
 
-    def get(self, dim: int) -> Index:
-        """Return the index of the vectors with `dim` dimensions, and build it first if it is missing or
-        stale.
-        """
+    def get(self) -> Index:
+        """Return the index, and build it first if it is missing or stale. Without vectors, its `dim` is 0."""
         with self._building:
             self._used_at = self._clock()
             index = self._index
-            if index is None or index.dim != dim or self._stale(index):
+            if index is None or self._stale(index):
                 began = self._clock()
-                self._index = index = self._build(self._store.generation(), dim)
+                self._index = index = self._build(self._store.generation())
                 self._rebuild_from = self._clock() + REBUILD_PAUSE_FACTOR * (self._clock() - began)
             return index
 
@@ -111,17 +110,18 @@ class CurrentIndex:
     def _stale(self, index: Index) -> bool:
         return self._clock() >= self._rebuild_from and index.generation != self._store.generation()
 
-    def _build(self, generation: int, dim: int) -> Index:
+    def _build(self, generation: int) -> Index:
         with self._database.connect() as db:
             db.execute("BEGIN")  # so that the count and the rows are consistent
-            row_count = db.execute("SELECT count(*) AS n FROM chunks").fetchall()[0]["n"]
+            sizes = vector_sizes(db, self._model)
+            dim = main_size(sizes)
             rows = db.execute(
                 f"SELECT chunks.id AS id, files.id AS file, agent, path, vector FROM {CHUNKS}"
                 " JOIN vectors ON vectors.text_sha = chunks.text_sha AND vectors.model = ?"
                 " WHERE vectors.dim = ? ORDER BY chunks.id",
                 (self._model, dim),
             )
-            return _filled(generation, dim, row_count, rows)
+            return _filled(generation, dim, sizes.get(dim, 0), rows)
 
 
 def _filled(generation: int, dim: int, row_count: int, rows: Result) -> Index:

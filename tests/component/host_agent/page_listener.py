@@ -22,6 +22,7 @@ from host_agent.listener.proxy.proxied_routes import Upstream
 from host_agent.listener.proxy.routes import Upstreams
 from host_agent.listener.server import Listener
 from host_agent.listener.sessions import Sessions
+from host_agent.recovery.restart_budget import RestartBudget
 from host_agent.services import NAMES
 from host_agent.services.service_status import ServiceStatus
 from vestal.config import load
@@ -76,6 +77,7 @@ async def page_listener(
         context = ListenerContext(
             status_report=cast(Any, report),
             passes=passes,
+            restart_budget=RestartBudget(),
             journal=journal,
             service_control=nothing,
             sessions=Sessions(TOKEN),

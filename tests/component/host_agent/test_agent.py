@@ -7,13 +7,19 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 import time
 import urllib.request
 
 import psutil
 
+from tests.component.host_agent.conftest import REPO
 from tests.processes import has_ended
-from vestal.supervision import State
+from vestal.supervision import State, write_pid_file
+from vestal.supervision.processes.identity import identify
+
+WAITS = REPO / "tests" / "children" / "waits.py"
 
 
 def test_killed_gateway_is_restarted_and_recorded_in_the_journal(agent):
@@ -218,3 +224,18 @@ def test_agent_status_has_every_documented_service_and_field(agent):
         assert row["state"] in set(State)
     assert {"memory", "wired_fraction", "sleep"} <= set(status["host"])
     assert status["services"]["agent"]["rss_bytes"] < 90 * 1024**2
+
+
+def test_orchestrator_that_a_killed_agent_left_is_stopped_by_an_agent_that_runs_none(agent):
+    """Earlier, only an upgrade stopped it: it ran on, and kept the port of the next orchestrator."""
+    with subprocess.Popen([sys.executable, str(WAITS)], start_new_session=True) as left:
+        identity = identify(left.pid)
+        assert identity
+        write_pid_file(agent.home / "run" / "orchestrator.json", identity)
+        agent.start()
+        try:
+            agent.until(lambda: left.poll() is not None, "it is stopped")
+        finally:
+            left.kill()
+    (entry,) = [each for each in agent.journal() if each["event"] == "service_not_wanted"]
+    assert f"PID {identity.pid}" in entry["cause"]

@@ -13,9 +13,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from host_agent.agent import running_settings
+from host_agent.agent import outdated, running_settings
 from host_agent.cli.run import background_agent
 from host_agent.cli.run.background_agent import AgentStart
+from host_agent.cli.run.progress import Progress
+from host_agent.cli.run.replace_outdated import replace_outdated
 from host_agent.errors import AgentUnreachable
 from vestal.config import Config, load
 
@@ -116,3 +118,36 @@ def test_running_settings_fingerprint_changes_only_if_a_setting_has_changed(agen
     assert running_settings.of(same) != running_settings.of(other)
     agent.start()
     assert running_settings.read(same.home) == running_settings.of(same)
+
+
+def test_agent_whose_home_was_moved_is_stopped_so_that_one_starts_in_the_new_place(agent, tmp_path, capsys):
+    """Earlier, `vestal up` reported it as running, while it wrote to the old place, which it made again."""
+    agent.start()
+    moved = tmp_path / "moved"
+    agent.home.rename(moved)
+    config = _config(agent, VESTAL_HOME=str(moved))
+    assert outdated.parts(config) == dict.fromkeys(["agent", "mlx_server"], outdated.MOVED)
+    replace_outdated(config, Progress())
+    assert outdated.MOVED in capsys.readouterr().out
+    assert agent.process.wait(10) == 0
+    assert outdated.parts(config) == {}
+
+
+def test_agent_that_is_started_on_the_port_of_another_homes_agent_does_not_count_as_started(
+    agent, tmp_path, monkeypatch
+):
+    """Earlier, any agent that answered there counted, and `vestal up` ended with "The token is wrong"."""
+    agent.start()
+    for name, value in {**agent.env, "VESTAL_HOME": str(tmp_path)}.items():
+        if name.startswith("VESTAL_"):
+            monkeypatch.setenv(name, value)
+    with pytest.raises(AgentUnreachable, match=f"The agent did not start: .*port {agent.port} is held by"):
+        background_agent.ensure_running(load())
+
+
+def test_up_on_the_port_of_another_homes_agent_names_that_agent_and_starts_nothing(agent, tmp_path):
+    agent.start()
+    agent.env |= {"VESTAL_HOME": str(tmp_path)}
+    done = _vestal(agent, "up")
+    assert done.returncode == 75
+    assert f"Port {agent.port} is held by" in done.stderr

@@ -22,6 +22,7 @@ from host_agent.listener.sessions import Sessions
 from host_agent.recovery.facts import Facts
 from host_agent.recovery.passes import Passes
 from host_agent.recovery.remedies import Remedy
+from host_agent.recovery.restart_budget import RestartBudget
 from host_agent.services import NAMES
 from host_agent.services.orchestrator.mode import Mode, ModeDecision
 from host_agent.services.retry_advice import RetryAdvice
@@ -76,11 +77,12 @@ async def served(home: Path, free_port: Callable[[], int]) -> AsyncIterator[Simp
     nothing = cast(Any, None)
     refuse: Any = SimpleNamespace(refusal=lambda action: f"Ollama is another's: `brew services {action}`.")
     actions = ServiceControl(Supervisor([]), nothing, nothing, refuse, ModeDecision(Mode.OFF, ""), journal)
-    report = FixedStatusReport()
+    report, budget = FixedStatusReport(), RestartBudget()
     upstreams = Upstreams(nothing, dict.fromkeys(Upstream, port), "")
     context = ListenerContext(
         status_report=cast(StatusReport, report),
         passes=passes,
+        restart_budget=budget,
         journal=journal,
         service_control=actions,
         sessions=Sessions(token),
@@ -101,6 +103,7 @@ async def served(home: Path, free_port: Callable[[], int]) -> AsyncIterator[Simp
             journal=journal,
             effects=effects,
             passes=passes,
+            budget=budget,
             report=report,
             port=port,
             base=base,
@@ -302,6 +305,23 @@ async def test_recover_beyond_the_rate_limit_is_429_unless_a_recovery_pass_is_ru
     served.effects.may_end.clear()
     served.passes.request("by the schedule")
     assert (await served.client.post("/recover", json={})).status == 202
+
+
+async def test_recover_reset_lets_passes_restart_a_service_that_they_restarted_too_often(
+    served, monkeypatch: pytest.MonkeyPatch
+):
+    """The report of a pass says so: "restarted too often …; `vestal recover --reset` tries again at once"."""
+
+    async def start_nothing(self: ServiceControl) -> None:
+        pass
+
+    monkeypatch.setattr(ServiceControl, "start_all", start_nothing)
+    for second in range(5):
+        served.budget.spend("mlx_server", float(second))
+    assert served.budget.left("mlx_server", 10.0) == 0
+    async with served.client.post("/recover/reset", json={}) as reply:
+        assert reply.status == 202
+    assert served.budget.left("mlx_server", 10.0) == 5
 
 
 async def test_login_link_opens_one_session_and_is_refused_when_used_again(served):

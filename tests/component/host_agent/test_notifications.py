@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from host_agent.incidents import Incidents
 from host_agent.journal import Journal
 from host_agent.notifications import apprise_channel
 from host_agent.notifications.channels import (
+    Channel,
     NotDelivered,
     channels,
     desktop_command,
@@ -179,34 +181,71 @@ async def test_apprise_notification_to_a_silent_server_fails_at_the_time_limit(f
             await apprise_channel.send([f"json://127.0.0.1:{port}/x"], NOTICE, timeout_s=1.0)
 
 
+class Clocks:
+    """A notifier's two clocks: both go on with real time, and each can be set."""
+
+    def __init__(self) -> None:
+        self.wall_ahead_s = self.monotonic_ahead_s = 0.0
+        self.looked = 0
+
+    def wall(self) -> float:
+        self.looked += 1
+        return time.time() + self.wall_ahead_s
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.monotonic_ahead_s
+
+
 async def test_notifier_reports_an_incident_after_a_minute_and_stays_idle_if_no_channel_is_configured(
     tmp_path: Path,
 ):
-    journal, sent = Journal(tmp_path / "journal.db"), list[Notice]()
-    now, looked = [0.0], [0]
-
-    def wall() -> float:
-        looked[0] += 1
-        return now[0] + LASTS_S - 0.05
+    """Hours of sleep once counted for the minute, and after the clock was set back no notice was sent."""
+    journal, sent, clocks = Journal(tmp_path / "journal.db"), list[Notice](), Clocks()
 
     async def channel(notice: Notice) -> None:
         sent.append(notice)
 
+    def notifier(found: dict[str, Channel]) -> asyncio.Task[None]:
+        made = Notifier(journal, incidents, found, wall=clocks.wall, monotonic=clocks.monotonic)
+        return asyncio.create_task(made.run())
+
     incidents = Incidents(journal)
     journal.record("mlx_server", "health_failed", "no answer")
-    now[0] = incidents.all[0].began_at
-    silent = asyncio.create_task(Notifier(journal, incidents, {}, wall=wall).run())
+    silent = notifier({})
     await asyncio.sleep(0.3)
-    assert looked == [0], "there is nobody to notify"
+    assert clocks.looked == 0, "there is nobody to notify"
     silent.cancel()
-    task = asyncio.create_task(Notifier(journal, incidents, {"one": channel}, wall=wall).run())
+    task = notifier({"one": channel})
     await asyncio.sleep(0)
-    assert sent == []
-    now[0] += 0.1
+    for clocks.wall_ahead_s in (8 * 3600.0, -7200.0):  # the machine sleeps, and the clock is set back
+        journal.record("mlx_server", "child_start_timed_out", "no answer")
+        await asyncio.sleep(0.05)
+        assert sent == []
+    clocks.monotonic_ahead_s = LASTS_S
+    journal.record("mlx_server", "child_start_timed_out", "no answer")
     async with asyncio.timeout(5):
         with journal.follow() as entries:
             while (await entries.get() or {}).get("event") != "notice_delivered":
                 pass
     assert [notice.event for notice in sent] == ["incident_lasts"]
+    task.cancel()
+    journal.close()
+
+
+async def test_notifier_sends_a_notice_a_minute_after_the_start_without_a_further_event(tmp_path: Path):
+    journal, sent, clocks = Journal(tmp_path / "journal.db"), asyncio.Event(), Clocks()
+
+    async def channel(notice: Notice) -> None:
+        sent.set()
+
+    incidents = Incidents(journal)
+    journal.record("mlx_server", "health_failed", "no answer")
+    looks = iter([0.0, LASTS_S - 0.1])
+    monotonic = lambda: next(looks, LASTS_S)  # noqa: E731 - first seen, then 0.1 s before a minute, then later
+    task = asyncio.create_task(
+        Notifier(journal, incidents, {"one": channel}, wall=clocks.wall, monotonic=monotonic).run()
+    )
+    async with asyncio.timeout(5):
+        await sent.wait()
     task.cancel()
     journal.close()

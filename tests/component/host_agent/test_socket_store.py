@@ -7,14 +7,20 @@ import json
 import os
 import signal
 import socket
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
 import pytest
 
+from host_agent.services.mlx.gateway_sockets import GatewaySockets
 from host_agent.watchdog import socket_store
 from host_agent.watchdog.socket_store import SocketStore, StoreUnreachable
+from vestal.config import load
+from vestal.supervision import ChildSpec, Event
 from vestal.web import acceptor
+from vestal.web.listening_sockets import InheritedSockets
 
 
 @pytest.fixture
@@ -83,3 +89,23 @@ def _count(store: Path) -> int:
     for each in back:
         each.close()
     return len(back)
+
+
+async def test_gateway_started_within_a_second_of_its_stop_gets_its_sockets(store, tmp_path, free_port):
+    """Earlier, the watchdog still kept the old sockets then, so that the agent could not bind the port: the
+    gateway ran without the agent's sockets, and could not hand over.
+    """
+    config = load({"HOME": str(tmp_path), "VESTAL_HOME": str(tmp_path), "VESTAL_MLX_PORT": str(free_port())})
+
+    async def keep(sockets: Sequence[socket.socket]) -> None:
+        await asyncio.to_thread(socket_store.put, tmp_path / "s", sockets)
+
+    sockets = GatewaySockets(config, InheritedSockets(), keep=keep)
+    gateway = ChildSpec(name="mlx_server", command=(sys.executable, "-c", ""))
+    await (await sockets.launch(gateway)).wait()
+    await keep(sockets.held)  # the agent does so once a second
+    addresses = [each.getsockname() for each in sockets.held]
+    sockets.on_event(Event(0.0, 1, "mlx_server", "child_stopped", "by hand", {}))
+    await (await sockets.launch(gateway)).wait()
+    assert [each.getsockname() for each in sockets.held] == addresses != []
+    sockets.close()

@@ -244,3 +244,15 @@ def _count(home: Path, event: str) -> int:
     """Return how often the event is in the journal, without asking the agent."""
     with contextlib.closing(sqlite3.connect(home / "journal.db")) as database:
         return int(database.execute("SELECT count(*) FROM events WHERE event = ?", (event,)).fetchone()[0])
+
+
+def test_gateway_whose_successor_would_keep_no_answers_is_restarted_and_not_handed_over(agent, upgrade):
+    """Earlier, the successor deleted the answers that were handed over to it: each running one was lost."""
+    gateway = agent.start("--hands-over").gateway()
+    report = upgrade(VESTAL_MLX__KEEP_ANSWERS_S="0")
+    assert report["state"] == "done"
+    assert "it finishes its requests and is restarted" in report["steps"][-1]["text"]
+    assert agent.gateway() != gateway
+    report = upgrade(VESTAL_MLX__KEEP_ANSWERS_S="0", VESTAL_MLX__MAX_RUNNING="3")
+    texts = [step["text"] for step in report["steps"] if step["part"] == "mlx_server"]
+    assert "another is started while it serves" in texts[0], "neither of the two keeps answers"

@@ -83,6 +83,26 @@ def test_killed_watchdog_is_started_again_exactly_once(watched):
     assert len(watched.watchdogs()) == 1
 
 
+async def test_watchdog_ended_by_sigterm_while_its_agent_lives_is_started_again(home: Path):
+    """It ends with exit code 0, which once counted as its wish to stay stopped."""
+    config = load({"VESTAL_HOME": str(home)})
+    config.home.prepare()
+    this_process = identify(os.getpid())
+    assert this_process
+    write_pid_file(config.home.run / "agent.json", this_process)  # else it starts a real agent
+    watchdog = AgentWatchdog(config, AgentRestarter.WATCHDOG, "systemd", on_event=lambda event: None)
+    await watchdog.start()
+    first = watchdog.pid
+    async with asyncio.timeout(10):
+        while not (home / "run" / "watchdog.sock").exists():  # noqa: ASYNC110 - it handles SIGTERM now
+            await asyncio.sleep(0.02)
+        assert await child.stop_leftover(config.home)
+        while watchdog.pid in (None, first):  # noqa: ASYNC110 - a process starts
+            await asyncio.sleep(0.02)
+    await watchdog.stop()
+    assert child.running(config.home) is None
+
+
 def test_agent_ended_by_sigterm_is_not_restarted_by_its_watchdog(watched):
     """A person's `kill` is not a crash."""
     watched.start()
@@ -166,3 +186,35 @@ def test_agent_run_by_systemd_reports_that_systemd_restarts_it_and_ends_a_leftov
         asyncio.run(watchdog.start())
         leftover.wait(10)
     assert watchdog.describe() == "systemd restarts it when it fails"
+
+
+async def test_watchdog_asks_its_agent_at_the_port_that_the_agent_has_now(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Earlier, a watchdog that the next agent adopted asked at the first agent's port for ever, and ran a
+    recovery pass each minute.
+    """
+    monkeypatch.setattr("host_agent.watchdog.__main__.ASK_EACH_S", 0.02)
+    questions = 0
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal questions
+        questions += 1
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    (home / "run").mkdir()
+    (home / "run" / "agent.settings").write_text(json.dumps({"port": server.sockets[0].getsockname()[1]}))
+    agent = identify(os.getpid())
+    assert agent
+    write_pid_file(home / "run" / "agent.json", agent)
+    recover = (sys.executable, "-c", f"open({str(home / 'recovered')!r}, 'w')")
+    watching = asyncio.create_task(Watchdog(home / "run", 1, recover).watch())
+    async with asyncio.timeout(10):
+        while questions < 3 and not (home / "recovered").exists():  # noqa: ASYNC110 - a counter is read
+            await asyncio.sleep(0.01)
+    watching.cancel()
+    await asyncio.wait({watching})
+    server.close()
+    assert not (home / "recovered").exists()

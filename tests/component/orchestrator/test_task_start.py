@@ -1,4 +1,4 @@
-"""The start of the task queue in this process, with the real DBOS."""
+"""The task queue in this process, with the real DBOS: its start, and tasks that are queued again."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import dbos
 import pytest
@@ -51,3 +52,57 @@ async def test_task_queue_whose_start_failed_leaves_the_process_its_threads_and_
     execute(path, "DROP TRIGGER full_disk")
     await queue.start()
     assert await queue.list(10) == []
+
+
+class Shared(SqliteTasks):
+    """A database that counts as shared with other workers, as Postgres is."""
+
+    max_active = 16
+
+
+async def test_worker_with_another_limit_than_the_workers_before_reports_that_it_holds_for_all(
+    path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """DBOS stores the limit in one row: the worker that started last set it for all, without a word."""
+    for max_calls in (8, 8, 1):
+        await TaskQueue(Shared(path), None, max_calls).start()  # type: ignore[arg-type]  # no step runs
+        said = capsys.readouterr().out
+        assert ("tasks_per_worker_changed" in said) == (max_calls == 1)
+        await dbos_setup.shut_down(dbos.DBOS)
+    assert '"before": 16, "now": 4' in said
+
+
+class Waiting:
+    """Steps that begin and never end."""
+
+    def __init__(self) -> None:
+        self.begun = asyncio.Event()
+
+    def crew(self) -> tuple[str, ...]:
+        return ("lead",)
+
+    async def retrieve(self, *arguments: Any) -> Any:
+        self.begun.set()
+        await asyncio.Event().wait()
+
+
+async def test_task_cancelled_or_taken_by_another_worker_is_not_queued_again(path: Path):
+    """A cancellation between a worker's look at the tasks and its queueing them again was undone."""
+    steps = Waiting()
+    queue = TaskQueue(SqliteTasks(path), steps, max_calls=2)  # type: ignore[arg-type]
+    await queue.start()
+    task = await queue.submit("g", ["lead"], None)
+    await asyncio.wait_for(steps.begun.wait(), 20.0)
+    queue.stop_taking()
+    seen = await asyncio.to_thread(queue.stored.at_work)
+    assert seen == {"orchestrator": [task]}
+
+    await asyncio.to_thread(queue.stored.queue_again, "another worker", [task])
+    assert await asyncio.to_thread(queue.stored.at_work) == seen
+    await queue.cancel(task)
+    await asyncio.to_thread(queue.stored.queue_again, "orchestrator", [task])
+    assert (await queue.get(task) or {})["state"] == "cancelled"
+
+    execute(path, "UPDATE workflow_status SET status = 'PENDING', queue_name = 'tasks'")
+    await asyncio.to_thread(queue.stored.queue_again, "orchestrator", [task])
+    assert (await queue.get(task) or {})["state"] == "queued"

@@ -42,6 +42,7 @@ class Models:
     ranked: list[list[str]] = field(default_factory=list)
     cannot_rank: str = ""  # why it does not score documents; "hangs": it never answers
     places: dict[str, int] = field(default_factory=dict)
+    dim: int = DIM
 
     async def embed(self, model: str, texts: list[str]) -> list[list[float]]:
         if self.down or len(self.batches) >= self.after:
@@ -67,7 +68,7 @@ class Models:
         return [-float(len(text.split())) for text in documents]
 
     def _vector(self, text: str) -> list[float]:
-        vector = [0.0] * DIM
+        vector = [0.0] * self.dim
         for word in re.findall(r"\w+", text.lower()):
             vector[self.places.setdefault(SAME.get(word, word), len(self.places))] += 1.0
         length = sum(x * x for x in vector) ** 0.5 or 1.0
@@ -89,7 +90,7 @@ class Knowledge:
         self.ranker: Ranker = (
             SqliteRanker(database, CurrentIndex(database, self.store, "m", lambda: self.now))
             if isinstance(database, SqliteDatabase)
-            else PostgresRanker(database, "m")
+            else PostgresRanker(database, self.store, "m")
         )
         self.search = KnowledgeSearch(self.store, self.vectors, self.ranker, self.models, "m")
         self.updater = KnowledgeUpdater(

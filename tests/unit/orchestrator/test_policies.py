@@ -12,16 +12,25 @@ from hypothesis import strategies as st
 from orchestrator import memory_guard
 from orchestrator.cycles import schedule
 from orchestrator.errors import (
+    BackendBusy,
     BackendFailed,
     BackendUnavailable,
     DatabaseFailed,
     EmptyAnswer,
+    EngineCrashed,
     ModelMissing,
     OrchestratorError,
 )
 from orchestrator.memory_guard import ContainerMemory, batch_size
 from orchestrator.recovery_webhook.policy import ListenerAnswer, ReportPace
-from orchestrator.tasks.step_retry import MAX_BAD_ANSWERS, MAX_DELAY_S, MAX_DOWN_S, StepRetry
+from orchestrator.tasks.step_retry import (
+    FIRST_DELAY_S,
+    MAX_ASKED_DELAY_S,
+    MAX_BAD_ANSWERS,
+    MAX_DELAY_S,
+    MAX_DOWN_S,
+    StepRetry,
+)
 
 DOWN = ("mlx",)
 
@@ -120,6 +129,22 @@ def test_task_step_with_too_many_bad_answers_is_not_retried(error: EmptyAnswer |
         assert not retry.exhausted(error, 0.0), n
         retry = retry.after(error, 0.0)
     assert retry.exhausted(error, 0.0)
+
+
+def test_task_step_with_a_busy_backend_waits_as_long_as_it_asks_up_to_five_minutes():
+    """A task failed after seven minutes in which the backend had only been busy."""
+    assert StepRetry().after(BackendBusy("busy", 60.0), 0.0).delay_s == 60.0
+    assert StepRetry().after(BackendBusy("busy", 9000.0), 0.0).delay_s == MAX_ASKED_DELAY_S
+    assert StepRetry().after(BackendBusy("busy"), 0.0).delay_s == FIRST_DELAY_S
+    assert StepRetry().after(BackendBusy("busy", 60.0), 0.0).after(EmptyAnswer(""), 0.0).delay_s < 2.0
+
+
+def test_task_step_whose_request_kills_the_engine_is_tried_once_more():
+    """It was tried twelve times, and three engines died each time."""
+    crashed = EngineCrashed("the engine died three times")
+    retry = StepRetry().after(crashed, 0.0)
+    assert not retry.exhausted(crashed, 0.0)
+    assert retry.after(BackendUnavailable("down"), 1.0).after(crashed, 2.0).exhausted(crashed, 2.0)
 
 
 def test_task_step_with_a_missing_model_is_retried_for_half_an_hour():

@@ -8,6 +8,9 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from vestal.config.urls import check_http_url
 
 MOST_DIGITS = 9
+MOST_SECONDS = 10 * 365 * 86_400
+"""The longest duration in the settings, ten years. Infinity is refused, since timers take whole numbers."""
+
 DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 _BASE_URL = re.compile(r"https?://(\[[0-9a-fA-F:.%]+\]|[^/?#@:\s\"']+)(:\d{1,5})?")
 _KEY = re.compile(r"[!-~]{16,}")
@@ -84,8 +87,8 @@ WholeNumber = Annotated[int, BeforeValidator(_refuse_bool)]
 Port = Annotated[WholeNumber, Field(ge=1, le=65535)]
 Count = Annotated[WholeNumber, Field(ge=0)]
 PositiveCount = Annotated[WholeNumber, Field(ge=1)]
-Seconds = Annotated[float, Field(gt=0)]
-SecondsOrZero = Annotated[float, Field(ge=0)]
+Seconds = Annotated[float, Field(gt=0, le=MOST_SECONDS)]
+SecondsOrZero = Annotated[float, Field(ge=0, le=MOST_SECONDS)]
 Address = Annotated[str, Field(min_length=1)]
 Origin = Annotated[str, BeforeValidator(_parse_origin)]
 BaseUrl = Annotated[str, BeforeValidator(_parse_base_url)]

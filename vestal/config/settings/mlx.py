@@ -1,6 +1,7 @@
 """The section `mlx`: the MLX server, which consists of gateway and engine."""
 
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import Field, field_validator
 
@@ -20,6 +21,9 @@ from vestal.config.settings.field_types import (
     Section,
 )
 
+MIN_PROGRESS_TIMEOUT_S = 3.0
+"""Three times the interval at which engines report. With 0.9 s, healthy idle engines were once replaced."""
+
 
 class MlxSection(Section):
     """The MLX server. Sizes are written as in `2g`, durations as in `5m`.
@@ -37,7 +41,8 @@ class MlxSection(Section):
     `wired_limit`           the memory that Metal may wire; None: the system's own limit
     `keep_alive`            how long an unused model stays loaded; negative: forever
     `drain_s`               how long a stop waits for running requests
-    `progress_timeout_s`    an engine that has work and makes no progress for this long is restarted
+    `progress_timeout_s`    an engine that has work and makes no progress for this long is restarted, and also
+                            one that reports nothing for this long
     `probe_interval_s`      how often an idle engine is asked for a token
     `warm_spare`            whether a second engine process with its imports done stands by
     `recycle_above`         an engine that holds more memory is replaced; None: 15 % above its limit
@@ -72,7 +77,7 @@ class MlxSection(Section):
     wired_limit: str | None = None
     keep_alive: str = "5m"
     drain_s: SecondsOrZero = 30.0
-    progress_timeout_s: Seconds = 30.0
+    progress_timeout_s: Annotated[Seconds, Field(ge=MIN_PROGRESS_TIMEOUT_S)] = 30.0
     probe_interval_s: Seconds = 30.0
     warm_spare: bool = True
     recycle_above: str | None = None

@@ -18,11 +18,11 @@ from vestal.supervision.errors import LaunchError, SupervisionError
 from vestal.supervision.lifecycle.inputs import Launched, LaunchFailed
 from vestal.supervision.lifecycle.states import ExitStatus
 from vestal.supervision.processes import log_file
+from vestal.supervision.processes.ended_process import EndedProcess
 from vestal.supervision.processes.identity import ProcessIdentity, age_s, boot_id, identify
 from vestal.supervision.processes.pid_file import KeptPidFile, read_pid_file
 from vestal.supervision.processes.process_group import (
     DefaultLauncher,
-    EndedProcess,
     adopt,
     kill_orphaned_group,
     reap,

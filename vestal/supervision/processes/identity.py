@@ -9,6 +9,7 @@ from pathlib import Path
 
 from vestal.supervision.processes.start_time import has_ended, start_time
 
+_CLOCK_SINCE_BOOT = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # the latter counts sleep on macOS
 _TOLERANCE_S = 0.011  # Linux counts in ticks of 10 ms, macOS in µs; JSON keeps floats exact
 
 
@@ -45,6 +46,17 @@ def age_s(identity: ProcessIdentity) -> float:
     if sys.platform == "linux":
         return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - identity.start_time)
     return max(0.0, time.time() - identity.start_time)
+
+
+def is_of_this_boot(identity: ProcessIdentity) -> bool:
+    """Return whether the process was started after the machine's last start.
+
+    Without a boot ID, start times decide: on macOS they are Unix times, which are compared with the time of
+    the last start. On a Linux that hides its boot ID they count from that start, so every process counts.
+    """
+    if identity.boot or (sys.platform == "linux" and not boot_id()):
+        return identity.boot == boot_id()
+    return identity.start_time >= time.time() - time.clock_gettime(_CLOCK_SINCE_BOOT)
 
 
 def boot_id() -> str:

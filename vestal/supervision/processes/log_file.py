@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from vestal.best_effort.failures import FAILURES
+from vestal.best_effort.files import make_private_folder
 
 MAX_BYTES = 10 * 1024 * 1024
 _TAIL_BYTES = 8192
@@ -14,10 +15,10 @@ _TAIL_BYTES = 8192
 def rotate_if_large(path: Path, max_bytes: int = MAX_BYTES) -> int:
     """Move a log that exceeds `max_bytes` to `.1`, and return the offset at which the next run's lines begin.
 
-    Makes the folder if it is missing. A log that cannot be moved continues to grow.
+    A missing folder is created, readable by its owner only. A log that cannot be moved continues to grow.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_private_folder(path.parent)
         size = path.stat().st_size
     except OSError:
         return 0

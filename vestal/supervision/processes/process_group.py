@@ -23,7 +23,7 @@ from vestal.supervision.errors import LaunchError
 from vestal.supervision.lifecycle.states import ExitStatus
 from vestal.supervision.processes import log_file
 from vestal.supervision.processes.exit_watch import wait_for_exit
-from vestal.supervision.processes.identity import ProcessIdentity, boot_id, identify
+from vestal.supervision.processes.identity import ProcessIdentity, identify, is_of_this_boot
 from vestal.supervision.processes.start_time import has_ended, start_time
 
 PID_FILE_VARIABLE = "VESTAL_PID_FILE"
@@ -208,7 +208,7 @@ def _popen(spec: ChildSpec, env: Mapping[str, str], pass_fds: Sequence[int]) -> 
         return subprocess.Popen(
             spec.command,
             env=dict(env),
-            cwd=spec.cwd,
+            cwd=spec.cwd or _folder_if_deleted(),
             pass_fds=tuple(pass_fds),
             start_new_session=True,
             stdin=subprocess.DEVNULL,
@@ -220,6 +220,17 @@ def _popen(spec: ChildSpec, env: Mapping[str, str], pass_fds: Sequence[int]) -> 
     finally:
         if log is not None:
             os.close(log)
+
+
+def _folder_if_deleted() -> str | None:
+    """Return `/` if the folder that this process runs in was deleted, since many programs fail without a
+    working folder. Return None if it is there: a child may inherit it.
+    """
+    try:
+        os.getcwd()
+    except OSError:
+        return "/"
+    return None
 
 
 def _why_not(spec: ChildSpec, error: OSError) -> str:
@@ -248,26 +259,6 @@ def adopt(identity: ProcessIdentity) -> ProcessGroup:
     return ProcessGroup(identity)
 
 
-class EndedProcess:
-    """A ProcessHandle for a process that has ended and was reaped, whose exit status `wait` returns."""
-
-    def __init__(self, identity: ProcessIdentity, status: ExitStatus) -> None:
-        self.pid, self.start_time, self._status = identity.pid, identity.start_time, status
-
-    async def wait(self) -> ExitStatus:
-        """Return the exit status."""
-        return self._status
-
-    def terminate(self) -> None:
-        """Do nothing."""
-
-    def kill(self) -> None:
-        """Do nothing."""
-
-    def detach(self) -> None:
-        """Do nothing."""
-
-
 def reap(identity: ProcessIdentity) -> ExitStatus | None:
     """Reap the process and return its exit status, if it is a child of the calling process and has ended.
     Otherwise return None, without waiting for its end.
@@ -282,10 +273,10 @@ def reap(identity: ProcessIdentity) -> ExitStatus | None:
 def kill_orphaned_group(identity: ProcessIdentity) -> bool:
     """Kill what is left of a group whose leader has ended, and return whether there was anything.
 
-    A group whose number another process has by now is left alone.
+    A group whose number another process has by now is left alone, and so is the group of a process that ran
+    before the machine's last start: its number may belong to a stranger's group.
     """
-    same_boot = identity.boot in ("", boot_id())
-    if not same_boot or identity.pid <= 1 or not has_ended(identity.pid):
+    if not is_of_this_boot(identity) or identity.pid <= 1 or not has_ended(identity.pid):
         return False
     try:
         os.killpg(identity.pid, signal.SIGKILL)

@@ -140,7 +140,7 @@ class DraftModel:
         drafted ones.
         """
         index = self._rows.index(row)
-        caches = [RequestKV.from_state(cache.extract(index).state) for cache in self._caches]
+        caches = [cache.extract(index) for cache in self._caches]
         for cache in caches:
             cache.trim(len(row.guessed))
         self._drop_row(row)

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import count, groupby, islice, takewhile
 from typing import Any
 
 from mlx_server.engine.vision.pictures import is_image
@@ -17,67 +18,148 @@ CALL_ID_CHARS = 9
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 
+def with_results_in_call_order(messages: Sequence[Message]) -> list[Message]:
+    """Return `messages` in which the results that follow a message with calls are in the order of the calls.
+
+    Many templates write neither ids nor names of results, so that only the order shows the model which call a
+    result answers. A client that runs calls at the same time may send the results in another order. Results
+    that images follow keep their order, because images of results stand there, in the order of the results.
+    """
+    fitted: list[Message] = []
+    for calling, others in _turns(messages):
+        calls = _calls_of(calling)
+        results = list(takewhile(_is_result, others))
+        if _begins_with_images(others[len(results) :]):
+            fitted += [*calling, *others]
+            continue
+        pairs = list(zip(_answered_calls(results, calls), results, strict=True))
+        result_of = dict(pairs)
+        fitted += [*calling, *(result_of[number] for number in range(len(calls)) if number in result_of)]
+        fitted += [result for number, result in pairs if number is None]
+        fitted += others[len(results) :]
+    return fitted
+
+
 def split_calls(messages: Sequence[Message]) -> list[Message]:
     """Return `messages` in which each message with several calls is divided into one message for each call.
     Each of these is followed by the result of its call.
     """
     fitted: list[Message] = []
-    i = 0
-    while i < len(messages):
-        message, i = messages[i], i + 1
-        calls = message.get("tool_calls") or []
-        if len(calls) < 2:
-            fitted.append(message)
+    for calling, others in _turns(messages):
+        if all(len(message["tool_calls"]) < 2 for message in calling):
+            fitted += [*calling, *others]
             continue
-        results = []
-        while i < len(messages) and messages[i].get("role") == "tool":
-            results.append(messages[i])
-            i += 1
-        for number, call in enumerate(calls):
-            first = message if number == 0 else {"role": message["role"], "content": ""}
-            fitted.append({**first, "tool_calls": [call]})
-            if (result := _take_result(results, call)) is not None:
-                fitted.append(result)
-        fitted += results
+        results = list(takewhile(_is_result, others))
+        pairs = list(zip(_answered_calls(results, _calls_of(calling)), results, strict=True))
+        result_of = dict(pairs)
+        number = count()  # of the call
+        for message in calling:
+            for i, call in enumerate(message["tool_calls"]):
+                first = message if i == 0 else {"role": message["role"], "content": ""}
+                fitted.append({**first, "tool_calls": [call]})
+                if (answered := next(number)) in result_of:
+                    fitted.append(result_of[answered])
+        fitted += [result for answered_call, result in pairs if answered_call is None]
+        fitted += others[len(results) :]
     return fitted
 
 
-def _take_result(results: list[Message], call: dict[str, Any]) -> Message | None:
-    """Remove the result of `call` from `results`, and return it; None if there is none. The result of a call
-    is the first one that has the call's id or no id.
+def _turns(messages: Sequence[Message]) -> Iterator[tuple[list[Message], list[Message]]]:
+    """Divide `messages` into turns. Yield of each turn its adjacent messages with calls, with which it
+    begins, and its other messages, up to the next one with calls. The first turn may have no calls.
+
+    The calls of adjacent messages belong together: a client may write each call as a message of its own,
+    before all results.
     """
-    for i, result in enumerate(results):
-        if not result.get("tool_call_id") or result["tool_call_id"] == call.get("id"):
-            return results.pop(i)
-    return None
+    calling: list[Message] = []
+    for has_calls, group in groupby(messages, _has_calls):
+        if has_calls:
+            calling = list(group)
+            continue
+        yield calling, list(group)
+        calling = []
+    if calling:
+        yield calling, []
+
+
+def _has_calls(message: Message) -> bool:
+    return bool(message.get("tool_calls"))
+
+
+def _is_result(message: Message) -> bool:
+    return message.get("role") == "tool"
+
+
+def _calls_of(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    return [call for message in messages for call in message.get("tool_calls") or ()]
+
+
+def _begins_with_images(messages: Sequence[Message]) -> bool:
+    content = messages[0].get("content") if messages else None
+    return isinstance(content, list) and any(is_image(part) for part in content)
+
+
+def _answered_calls(results: Sequence[Message], calls: Sequence[dict[str, Any]]) -> list[int | None]:
+    """Return for each of `results` the index in `calls` of the call that it answers; None if it answers none.
+
+    A result answers the call with its id. If the result or the call has no id, as Ollama's clients send them,
+    the result answers the first remaining call of the function that it names, or else the first remaining
+    call.
+    """
+    answered: list[int | None] = [None] * len(results)
+    remaining = list(range(len(calls)))
+    for belongs in (_has_same_id, _has_same_name, _lacks_an_id):
+        for i, result in enumerate(results):
+            if answered[i] is not None:
+                continue
+            number = next((n for n in remaining if belongs(result, calls[n])), None)
+            if number is not None:
+                answered[i] = number
+                remaining.remove(number)
+    return answered
+
+
+def _has_same_id(result: Message, call: dict[str, Any]) -> bool:
+    return bool(call.get("id")) and result.get("tool_call_id") == call["id"]
+
+
+def _has_same_name(result: Message, call: dict[str, Any]) -> bool:
+    name = (call.get("function") or {}).get("name")
+    return _lacks_an_id(result, call) and bool(name) and result.get("name") == name
+
+
+def _lacks_an_id(result: Message, call: dict[str, Any]) -> bool:
+    return not (result.get("tool_call_id") and call.get("id"))
 
 
 def with_short_ids(messages: Sequence[Message]) -> list[Message]:
     """Return `messages` with ids of nine letters and digits for calls and results. The ids are derived from
-    the clients' ids or, for calls without ids, from the calls' positions.
+    the clients' ids or, for calls without ids, from the calls' positions. A result without an id gets the id
+    of the call that it answers, among the calls of the last messages before it that have any.
     """
+    made = count(1)  # numbers the calls without ids
     fitted: list[Message] = []
-    waiting: list[str] = []  # ids made for calls without ids, until the results of these calls come
-    made = 0
-    for message in messages:
-        if calls := message.get("tool_calls"):
-            ids = []
-            for call in calls:
-                if call.get("id"):
-                    ids.append(_short_id(str(call["id"])))
-                    continue
-                made += 1
-                ids.append(_short_id(f"call {made}"))
-                waiting.append(ids[-1])
-            pairs = zip(calls, ids, strict=True)
-            fitted.append({**message, "tool_calls": [{**call, "id": short} for call, short in pairs]})
-        elif message.get("role") == "tool":
-            given = message.get("tool_call_id")
-            short = _short_id(str(given)) if given else waiting.pop(0) if waiting else _short_id("none")
-            fitted.append({**message, "tool_call_id": short})
-        else:
-            fitted.append(message)
+    for calling, others in _turns(messages):
+        calls = _calls_of(calling)
+        ids = [_short_id(str(call.get("id") or f"call {next(made)}")) for call in calls]
+        with_ids = iter([{**call, "id": short} for call, short in zip(calls, ids, strict=True)])
+        for message in calling:
+            own = list(islice(with_ids, len(message["tool_calls"])))
+            fitted.append({**message, "tool_calls": own})
+        answered = iter(_answered_calls([message for message in others if _is_result(message)], calls))
+        for message in others:
+            number = next(answered) if _is_result(message) else None
+            fitted.append(_with_short_id(message, None if number is None else ids[number]))
     return fitted
+
+
+def _with_short_id(message: Message, call_id: str | None) -> Message:
+    """Return a copy of `message`. A result in it has the id `call_id` or, if that is None, an id of its
+    own.
+    """
+    if not _is_result(message):
+        return dict(message)
+    return {**message, "tool_call_id": call_id or _short_id(str(message.get("tool_call_id") or "none"))}
 
 
 def _short_id(given: str) -> str:

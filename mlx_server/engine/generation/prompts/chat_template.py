@@ -47,12 +47,14 @@ class ChatTemplate:
     rendered by Python code instead, either of mlx-lm or of the tokenizer's class. `renders_to_tokens` is True
     if the tokenizer's class renders chats; its code then returns token ids instead of text. The methods that
     render have a parameter `arguments`; its key `chat_template` may hold another template, which is rendered
-    in place of the model's own.
+    in place of the model's own. A template that writes the date gets that of `time_s` (seconds since 1970;
+    None for the present).
     """
 
     tokenizer: Any
     process: TemplateProcess | None
     renders_to_tokens: bool = False
+    time_s: float | None = None
 
     def render(
         self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, arguments: dict[str, Any]
@@ -70,7 +72,7 @@ class ChatTemplate:
                 messages, tokenize=tokenize, tools=tools, **arguments
             )
         else:
-            with rendered_by(self.process):
+            with rendered_by(self.process, self.time_s):
                 rendered = self.tokenizer.apply_chat_template(
                     messages, tokenize=False, tools=tools, **arguments
                 )

@@ -145,13 +145,15 @@ class ChatTokens:
         own = {} if op.chat_template is None else {"chat_template": op.chat_template}
         arguments = {**options, **variables, **(op.template or {}), **own}
         fitted, tools_given = fit_messages(messages, needs), fit_tools(tools, needs)
+        # A resumed answer has to get the date of its first prompt, or it would continue another prompt.
+        template = replace(self.template, time_s=op.created_s)
         rendered: str | Sequence[int]
         if order := image_order(fitted):
             assert self.marker is not None
             ordered = [pictures[number] for number in order]
-            rendered = self.template.render_with_images(fitted, tools_given, arguments, ordered, self.marker)
+            rendered = template.render_with_images(fitted, tools_given, arguments, ordered, self.marker)
         else:
-            rendered = self.template.render(fitted, tools_given, arguments)
+            rendered = template.render(fitted, tools_given, arguments)
         if not isinstance(rendered, str):
             return list(rendered)
         if op.chat_template is not None:

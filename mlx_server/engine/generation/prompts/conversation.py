@@ -21,6 +21,7 @@ from mlx_server.engine.generation.prompts.call_shapes import (
     with_argument_texts,
     with_call_texts,
     with_one_text,
+    with_results_in_call_order,
     with_short_ids,
 )
 
@@ -79,6 +80,7 @@ def fit_messages(messages: Sequence[Message], needs: TemplateNeeds) -> list[Mess
     given messages are not modified.
     """
     fitted = [_with_both_names_of_thinking(message) for message in messages]
+    fitted = with_results_in_call_order(fitted)
     if needs.system != "anywhere":
         fitted = _fold_system(fitted, keeps_first=needs.system == "first")
     if needs.user and not any(message.get("role") == "user" for message in fitted):

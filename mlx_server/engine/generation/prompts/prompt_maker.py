@@ -140,8 +140,8 @@ class PromptMaker:
         EngineError if the template process fails.
         """
         check_nesting(op)
-        biased = (token for token, _ in op.sampling.logit_bias)
-        check_client_ids([*op.emitted, *op.context_ids, *biased], self._texts.limit)
+        check_client_ids((token for token, _ in op.sampling.logit_bias), self._texts.limit)
+        check_client_ids([*op.emitted, *op.context_ids], self._texts.answer_limit)
         check_length(op, texts_of(op), self.tokenizer, self.context_tokens)
         tokens = self._chats.of_chat(op, pictures) if op.kind == "chat" else self._texts.of_prompt(op)
         if not tokens:

@@ -23,9 +23,16 @@ class TextTokens:
 
     @property
     def limit(self) -> int:
-        """Return the number that every token id from a client must be less than."""
+        """Return the number that every token id which a client chooses must be less than."""
         known = len(self.tokenizer)
         return known if self.token_rows is None else min(known, self.token_rows)
+
+    @property
+    def answer_limit(self) -> int:
+        """Return the number that every token id of an earlier answer must be less than. Some models have
+        weights for more tokens than their tokenizer knows (Qwen 2.5 for 271 more), and may draw such a token.
+        """
+        return len(self.tokenizer) if self.token_rows is None else self.token_rows
 
     def of_prompt(self, op: Generate) -> list[int]:
         """Return the tokens of a prompt that is not a chat. If `op.suffix` is given, the answer is to fill

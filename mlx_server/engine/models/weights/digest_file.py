@@ -1,16 +1,17 @@
 """The file in $VESTAL_HOME with the digests of all files of weights that were read completely. Any thread may
-use it.
+use it, and several engines, such as one that ends and its successor.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import threading
 from pathlib import Path
 
 from mlx_server.engine.models.weights.digests import FileDigest, digest_of
-from vestal.best_effort.files import replace_file
+from vestal.best_effort.files import FileWatch, replace_file
 
 
 class DigestFile:
@@ -18,13 +19,16 @@ class DigestFile:
     only held in memory.
 
     If the file `path` is missing or damaged, it counts as empty, so weights are read completely once more. If
-    it cannot be written, the next `put` tries again.
+    it cannot be written, the next `put` tries again. The file is read again whenever it has changed, because
+    another engine may have written it.
     """
 
     def __init__(self, path: Path | None = None) -> None:
         self._path = path
         self._lock = threading.Lock()
-        self._digests: dict[str, FileDigest] | None = None
+        self._watch = None if path is None else FileWatch(path)
+        self._stored: dict[str, FileDigest] = {}  # the content of the file
+        self._unwritten: dict[str, FileDigest] = {}  # what `put` could not write into it
 
     def get(self, file: Path) -> FileDigest | None:
         """Return the digest that was last recorded for `file`; None if there is none. The file may have
@@ -32,24 +36,35 @@ class DigestFile:
         in the `stamp` of the digest.
         """
         with self._lock:
-            return self._read().get(str(file))
+            return self._known().get(str(file))
 
-    def put(self, file: Path, digest: FileDigest) -> None:
+    def put(self, file: Path, digest: FileDigest, *, keeps_damage: bool = False) -> None:
         """Record the digest of `file`, and remove the digests of files that no longer exist. The digests of
         files that cannot be reached, for example on a disk with an error, are kept.
+
+        With `keeps_damage`, a file that is recorded as damaged stays so, unless it has changed since. Another
+        engine may have found the damage while the caller read the file.
         """
         with self._lock:
-            known = {path: found for path, found in self._read().items() if not _is_gone(path)}
-            known[str(file)] = digest
-            self._digests = known
+            known = self._known()
+            earlier = known.get(str(file))
+            if keeps_damage and earlier and earlier.is_damaged and earlier.stamp == digest.stamp:
+                return
+            self._unwritten[str(file)] = digest
             if self._path is not None:
-                files = {path: found.as_json() for path, found in sorted(known.items())}
-                replace_file(self._path, json.dumps({"files": files}, indent=1), "weight_digests")
+                kept = {path: found for path, found in known.items() if not _is_gone(path)} | self._unwritten
+                files = {path: found.as_json() for path, found in sorted(kept.items())}
+                text = json.dumps({"files": files}, indent=1)
+                if replace_file(self._path, text, "weight_digests") is None:
+                    self._unwritten.clear()
 
-    def _read(self) -> dict[str, FileDigest]:
-        if self._digests is None:
-            self._digests = {} if self._path is None else _read(self._path)
-        return self._digests
+    def _known(self) -> dict[str, FileDigest]:
+        """Return the digests in the file and those that could not be written into it, by path."""
+        if self._path is not None and self._watch is not None and not self._watch.is_unchanged():
+            with contextlib.suppress(OSError):  # without a free file descriptor, what was read before counts
+                self._stored = _read(self._path)
+                self._watch.confirm()
+        return self._stored | self._unwritten
 
 
 def _is_gone(path: str) -> bool:
@@ -67,8 +82,11 @@ def _is_gone(path: str) -> bool:
 
 
 def _read(path: Path) -> dict[str, FileDigest]:
+    """Return the digests in the file; none if it is missing or damaged. Raises OSError if it cannot be read
+    for another reason.
+    """
     try:
         files = json.loads(path.read_text("utf-8"))["files"].items()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}
     return {file: digest for file, value in files if (digest := digest_of(value)) is not None}

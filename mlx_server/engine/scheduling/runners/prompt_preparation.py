@@ -6,17 +6,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from mlx_server.engine.errors import RequestError
 from mlx_server.engine.generation.detokenizer import Detokenizer
 from mlx_server.engine.generation.generation import Generation
-from mlx_server.engine.generation.harmony import HarmonyParser
+from mlx_server.engine.generation.harmony import HarmonyParser, is_header_without_grammar
 from mlx_server.engine.generation.harmony_tokens import HarmonyGate, HarmonyTokens
 from mlx_server.engine.generation.output_parser import AnswerParser, OutputMarkers, OutputParser
 from mlx_server.engine.generation.prompt_scoring import check_reported
 from mlx_server.engine.generation.prompts.length_check import context_exceeded
 from mlx_server.engine.generation.prompts.prompt_maker import PromptMaker
 from mlx_server.engine.generation.prompts.shortening import Shortener
+from mlx_server.engine.grammar.answer_or_calls import answer_schema
 from mlx_server.engine.grammar.constraint import Gate, GateAfter
 from mlx_server.engine.log import log_event
 from mlx_server.engine.models.language_model import LanguageModel
@@ -100,9 +102,11 @@ class PromptPreparation:
 
     def _parser(self, op: Generate, prompt: Sequence[int]) -> tuple[AnswerParser, Gate | None]:
         """Return the parser of the answer, and a `Gate`. If the request has a grammar, the gate keeps it from
-        applying before the model's thinking has ended. The gate is None if the request or the end of the
-        prompt shows that no thinking is to be expected; a grammar then applies from the first token on.
-        Raises RequestError if the request asks for thinking, but the model does not support it.
+        applying before the model's thinking has ended, and to Harmony's calls of tools that the model may
+        choose, which have messages of their own, as does the preamble to them. The gate is None if the
+        request or the end of the prompt shows that no thinking is to be expected; a grammar then applies from
+        the first token on. Raises RequestError if the request asks for thinking, but the model does not
+        support it.
         """
         if op.kind == "text":
             return OutputParser(OutputMarkers()), None
@@ -113,7 +117,7 @@ class PromptPreparation:
             return self._harmony_parser(op, prompt, markers.harmony)
         end_of_prompt = self._decode(prompt[-PROMPT_END_TOKENS:]).rstrip()
         thinking = markers.thinking is not None and end_of_prompt.endswith(markers.thinking[0])
-        parser = OutputParser(markers, op.tool_choice, op.tools or (), thinking)
+        parser = OutputParser(markers, op.tool_choice, op.tools or (), thinking, _chooses(op))
         if not thinking or markers.thinking is None:
             return parser, None
         end = self._prompts.tokenizer.encode(markers.thinking[1], add_special_tokens=False)
@@ -122,9 +126,28 @@ class PromptPreparation:
     def _harmony_parser(
         self, op: Generate, prompt: Sequence[int], tokens: HarmonyTokens
     ) -> tuple[AnswerParser, Gate | None]:
-        parser = HarmonyParser(tokens, op.tool_choice, op.tools or (), self._markers.calls[0])
+        calls = self._markers.calls[0]
+        parser = HarmonyParser(tokens, op.tool_choice, op.tools or (), calls, _chooses(op))
         parser.begin_after(prompt, self._decode)
-        return parser, HarmonyGate(tokens) if parser.is_in_header or parser.is_thinking else None
+        if not (parser.is_in_header or parser.is_thinking):
+            return parser, None
+        if not _chooses(op):
+            return parser, HarmonyGate(tokens)
+        return parser, HarmonyGate(tokens, lambda header: is_header_without_grammar(self._decode(header)))
+
+
+def grammar_schema(op: Generate, markers: OutputMarkers) -> dict[str, Any] | None:
+    """Return the JSON schema of the grammar of an answer by a model with these `markers`; None if `op` has
+    none. Harmony's calls are messages of their own, to which the grammar does not apply, so if the model may
+    choose between an answer and calls, the schema is that of the answer alone.
+    """
+    answer = answer_schema(op.json_schema or {}) if markers.harmony and _chooses(op) else None
+    return op.json_schema if answer is None else answer
+
+
+def _chooses(op: Generate) -> bool:
+    """Return whether the model chooses between an answer that matches the client's schema and tool calls."""
+    return op.json_schema is not None and op.tool_choice == "auto"
 
 
 def answer_limit(op: Generate, prompt_tokens: int, model_context_tokens: int) -> int:

@@ -24,7 +24,7 @@ from mlx_server.engine.models.language_model import LanguageModel
 from mlx_server.engine.prompt_cache.model_cache import ModelCache
 from mlx_server.engine.request_fence import confined
 from mlx_server.engine.scheduling.request import BackgroundJobs, PreparedPrompt, Request
-from mlx_server.engine.scheduling.runners.prompt_preparation import PromptPreparation
+from mlx_server.engine.scheduling.runners.prompt_preparation import PromptPreparation, grammar_schema
 from mlx_server.engine.vision.pictures import PlacedPicture, cache_keys
 from mlx_server.memory_forecast.kv_quantization import KvQuantization
 from mlx_server.model_store.forecasts import PREFILL_STEP_TOKENS
@@ -185,7 +185,7 @@ class TextPreparation:
         which log-probabilities need, and returns None. Return None instead of a job if `op` needs neither, or
         if only the vocabulary is needed and it has been read already.
         """
-        grammars, schema = self._lm.grammars, op.json_schema
+        grammars, schema = self._lm.grammars, grammar_schema(op, self._lm.markers)
         if schema is None and (op.top_logprobs is None or grammars.has_vocabulary):
             return None
 

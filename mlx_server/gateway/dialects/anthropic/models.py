@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from mlx_server.gateway.errors import BadRequest, quoted
+from mlx_server.gateway.json_text import iso_time
 from mlx_server.model_store import ModelEntry
 
 MOST_LISTED = 1000
@@ -14,12 +14,11 @@ MOST_LISTED = 1000
 
 def model(entry: ModelEntry) -> dict[str, Any]:
     """Return an installed model as an object of Anthropic's API."""
-    created = datetime.fromtimestamp(int(entry.modified), UTC)
     return {
         "type": "model",
         "id": entry.name,
         "display_name": entry.name,
-        "created_at": created.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "created_at": iso_time(entry.modified, "seconds"),
         "lifecycle": "active",
         "max_input_tokens": entry.context_tokens,
         "max_tokens": entry.context_tokens,

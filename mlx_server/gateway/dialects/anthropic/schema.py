@@ -133,6 +133,7 @@ class CountBody(Body):
             images=images.files,
             tools=chosen.functions,
             tool_choice="required" if chosen.call_schema else "auto",
+            allowed_calls=chosen.rules.allowed,
             json_schema=chosen.call_schema or json_schema,
             think=False if self.thinking and self.thinking.type == "disabled" else None,
             template=self._template,

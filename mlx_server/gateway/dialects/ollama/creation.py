@@ -15,18 +15,12 @@ from typing import Any
 from mlx_server.gateway.dialects.context import GatewayContext
 from mlx_server.gateway.dialects.ollama.model_bodies import CreateBody
 from mlx_server.gateway.dialects.ollama.pull import SUCCESS, Pulls
-from mlx_server.gateway.errors import BadRequest, GatewayError, NotFound, from_code, quoted
+from mlx_server.gateway.errors import BadRequest, NotFound, from_model_store, quoted
 from mlx_server.gateway.requests.ticket import ClientDisconnected
 from mlx_server.model_store import ModelEntry, ModelStoreError, Preset, make, making
 from mlx_server.model_store.files.model_folder import chat_template
 from vestal.config import is_valid_name
 
-_CLIENT_FAULTS = frozenset(
-    (
-        *("name_taken", "preset_too_large", "not_a_model", "not_an_adapter", "conversion_failed"),
-        *("invalid_digest", "blob_not_found", "checksum_mismatch"),
-    )
-)
 _numbers = itertools.count(1)
 
 
@@ -55,7 +49,7 @@ class Creation:
             uploads = (body.files or {}) | (body.adapters or {})
             await asyncio.to_thread(making.check_uploads, self._context.config, uploads)
         except ModelStoreError as error:
-            raise refusal(error) from error
+            raise from_model_store(error) from error
         base = await self._base()
         if body.from_ and base is None:
             await self._pulls.check(body.from_)
@@ -126,7 +120,7 @@ async def change_store(context: GatewayContext, change: Callable[[], None]) -> N
     try:
         await asyncio.to_thread(change)
     except ModelStoreError as error:
-        raise refusal(error) from error
+        raise from_model_store(error) from error
     finally:
         context.installed_models.changed()
 
@@ -136,12 +130,6 @@ def check_name(field: str, name: str) -> None:
     if not is_valid_name(name):
         message = f"{field}: {quoted(name)} is an invalid model name; write it as [namespace/]name[:tag]."
         raise BadRequest("invalid_request", message, field=field)
-
-
-def refusal(error: ModelStoreError) -> GatewayError:
-    """Return the gateway error that reports an error of the model store to a client."""
-    message = f"{error.message} {error.remedy}"
-    return BadRequest(error.code, message) if error.code in _CLIENT_FAULTS else from_code(error.code, message)
 
 
 def _template_of(model: ModelEntry) -> str:

@@ -15,14 +15,14 @@ from mlx_server.gateway.dialects.api_document import takes
 from mlx_server.gateway.dialects.bodies import read_body
 from mlx_server.gateway.dialects.body_reading import receive_stepwise
 from mlx_server.gateway.dialects.context import GatewayContext
-from mlx_server.gateway.dialects.ollama.creation import Creation, change_store, check_name, refusal
+from mlx_server.gateway.dialects.ollama.creation import Creation, change_store, check_name
 from mlx_server.gateway.dialects.ollama.model_bodies import CopyBody, CreateBody
 from mlx_server.gateway.dialects.ollama.pull import SUCCESS, Pulls, lines_of
 from mlx_server.gateway.dialects.ollama.schema import ModelBody
 from mlx_server.gateway.dialects.streaming import NDJSON, StreamedResponse, cancel_on_disconnect
 from mlx_server.gateway.errors import BadRequest, NotFound, quoted
 from mlx_server.gateway.json_text import JsonResponse
-from mlx_server.model_store import ModelStoreError, Preset, make
+from mlx_server.model_store import Preset, make
 from mlx_server.model_store.blobs import Blobs, Upload
 
 WRITTEN_AT_ONCE_BYTES = 1024 * 1024
@@ -74,25 +74,19 @@ def router(context: GatewayContext, pulls: Pulls) -> APIRouter:
 
     @routes.head("/blobs/{digest}", include_in_schema=False)
     async def has_blob(http: Request, digest: str) -> Response:
-        try:
-            if await asyncio.to_thread(blobs.has, digest):
-                return Response(status_code=200)
-        except ModelStoreError as error:
-            raise refusal(error) from error
+        if await asyncio.to_thread(blobs.has, digest):
+            return Response(status_code=200)
         raise NotFound("blob_not_found", f"blob {quoted(digest)} not found")
 
     @routes.post("/blobs/{digest}", include_in_schema=False)
     async def upload_blob(http: Request, digest: str) -> Response:
+        if await asyncio.to_thread(blobs.has, digest):
+            return Response(status_code=200)
+        upload = await asyncio.to_thread(blobs.upload, digest)
         try:
-            if await asyncio.to_thread(blobs.has, digest):
-                return Response(status_code=200)
-            upload = await asyncio.to_thread(blobs.upload, digest)
-            try:
-                await _write(upload, receive_stepwise(http))
-            finally:
-                await asyncio.to_thread(upload.close)
-        except ModelStoreError as error:
-            raise refusal(error) from error
+            await _write(upload, receive_stepwise(http))
+        finally:
+            await asyncio.to_thread(upload.close)
         return Response(status_code=201)
 
     return routes

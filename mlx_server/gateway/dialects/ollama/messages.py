@@ -7,7 +7,7 @@ from typing import Any
 
 from mlx_server.gateway.dialects.bodies import Body, ListOf
 from mlx_server.gateway.dialects.chat.history import Role, chat_history
-from mlx_server.gateway.dialects.tools import call_arguments
+from mlx_server.gateway.dialects.tools import past_arguments
 from mlx_server.gateway.images.reader import Content, ImageReader, joined
 
 
@@ -23,11 +23,9 @@ class ToolCall(Body):
     type: str | None = None
     function: CalledFunction
 
-    def as_dict(self, field: str) -> dict[str, Any]:
-        """Return the call in the form that chat templates expect. `field` is the call's path in the body.
-        Raises BadRequest if the arguments are not a JSON object.
-        """
-        arguments = call_arguments(f"{field}.function.arguments", self.function.arguments)
+    def as_dict(self) -> dict[str, Any]:
+        """Return the call in the form that chat templates expect."""
+        arguments = past_arguments(self.function.arguments)
         call = {"function": {"name": self.function.name, "arguments": arguments}}
         return call | {key: value for key, value in (("id", self.id), ("type", self.type)) if value}
 
@@ -46,11 +44,10 @@ class Message(Body):
 
     def as_dict(self, field: str, images: ImageReader) -> dict[str, Any]:
         """Return the message in the form that chat templates expect. `field` is the message's path in the
-        body. Raises BadRequest if a tool call or an image cannot be used.
+        body. Raises BadRequest if an image cannot be used.
         """
-        calls = self.tool_calls or ()
         optional = {
-            "tool_calls": [call.as_dict(f"{field}.tool_calls.{n}") for n, call in enumerate(calls)] or None,
+            "tool_calls": [call.as_dict() for call in self.tool_calls or ()] or None,
             "name": (self.tool_name or self.name) if self.role == "tool" else None,
             "tool_call_id": self.tool_call_id,
             "reasoning_content": self.thinking,
@@ -76,9 +73,9 @@ def with_images(text: str, sources: Sequence[Any], field: str, images: ImageRead
 def chat_messages(messages: Sequence[Message], images: ImageReader) -> tuple[dict[str, Any], ...]:
     """Return the messages in the form that chat templates expect. Their images are added to `images`.
 
-    Raises BadRequest if a tool call or an image cannot be used. If the model reads text only, images in the
-    last user message or after it are refused too; earlier images are replaced by a remark, so that the
-    conversation can continue.
+    Raises BadRequest if an image cannot be used. If the model reads text only, images in the last user
+    message or after it are refused too; earlier images are replaced by a remark, so that the conversation can
+    continue.
     """
     last = max((n for n, message in enumerate(messages) if message.role == "user"), default=0)
     if any(message.images and not images.reads_in(message.role) for message in messages[last:]):

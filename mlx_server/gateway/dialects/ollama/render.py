@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from typing import Any
 
 from mlx_server import protocol
 from mlx_server.gateway.dialects.answer_parts import AnswerPart, AnswerToolCall
 from mlx_server.gateway.dialects.error_envelopes import ollama_body
 from mlx_server.gateway.errors import GatewayError
-from mlx_server.gateway.json_text import json_bytes
+from mlx_server.gateway.json_text import iso_time, json_bytes
 from mlx_server.gateway.requests.ticket import Ticket
 from vestal.supervision import Clock
-
-FIRST_SECOND = datetime(1, 1, 1, tzinfo=UTC).timestamp()
-LAST_SECOND = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp()
-"""The first and the last time whose year can be written with four digits, in seconds since 1970."""
 
 Content = Callable[[AnswerPart], dict[str, Any]]
 """A function that returns the fields for the content of a part, which differ between /api/generate and
@@ -127,16 +122,6 @@ def line(body: dict[str, Any]) -> bytes:
 def nanoseconds(seconds: float) -> int:
     """Return a duration in nanoseconds, as Ollama reports it. It is never 0, since clients divide by it."""
     return max(1, int(seconds * 1e9))
-
-
-def iso_time(since_epoch_s: float) -> str:
-    """Return a time in Ollama's format, such as `2025-01-31T12:00:00.123456Z`.
-
-    A time that the format cannot express, such as one of a file on a broken disk, becomes the nearest that it
-    can.
-    """
-    within = min(max(since_epoch_s, FIRST_SECOND), LAST_SECOND)
-    return datetime.fromtimestamp(within, UTC).isoformat().replace("+00:00", "Z")
 
 
 def _head(model: str, wall_s: float) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from mlx_server import protocol
-from mlx_server.gateway.dialects.ollama.render import iso_time
+from mlx_server.gateway.json_text import iso_time
 from mlx_server.model_store import ModelEntry, Preset
 from mlx_server.model_store.files.model_folder import chat_template
 from mlx_server.model_store.files.weight_files import read_header, read_headers

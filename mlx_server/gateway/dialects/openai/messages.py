@@ -9,7 +9,7 @@ from mlx_server.gateway.dialects.bodies import Body, ListOf
 from mlx_server.gateway.dialects.chat.content_parts import file_text, named_file, placeholder
 from mlx_server.gateway.dialects.chat.history import Role, chat_history, without_volatile_headers
 from mlx_server.gateway.dialects.chat.tool_choice import TEXT_INPUT
-from mlx_server.gateway.dialects.tools import call_arguments, check_argument_texts
+from mlx_server.gateway.dialects.tools import check_argument_texts, past_arguments
 from mlx_server.gateway.errors import BadRequest
 from mlx_server.gateway.images.reader import Content, ImageReader, joined
 
@@ -77,12 +77,10 @@ class FunctionCall(Body):
     name: str
     arguments: str | dict[str, Any] | None = None
 
-    def as_call(self, call_id: str | None, field: str) -> dict[str, Any]:
-        """Return the call in the form that chat templates expect. `field` is the call's path in the body.
-        Raises BadRequest if the arguments are not a JSON object.
-        """
-        arguments = call_arguments(f"{field}.arguments", self.arguments)
-        call = {"type": "function", "function": {"name": self.name, "arguments": arguments}}
+    def as_call(self, call_id: str | None) -> dict[str, Any]:
+        """Return the call in the form that chat templates expect."""
+        function = {"name": self.name, "arguments": past_arguments(self.arguments)}
+        call = {"type": "function", "function": function}
         return call | ({"id": call_id} if call_id else {})
 
 
@@ -99,13 +97,13 @@ class ToolCall(Body):
 
     def as_dict(self, field: str) -> dict[str, Any]:
         """Return the call in the form that chat templates expect. `field` is the call's path in the body.
-        Raises BadRequest if the call names no function or its arguments are not a JSON object.
+        Raises BadRequest if the call names no function.
         """
         if self.function is not None:
-            return self.function.as_call(self.id, f"{field}.function")
+            return self.function.as_call(self.id)
         if self.custom is not None:
             called = FunctionCall(name=self.custom.name, arguments={TEXT_INPUT: self.custom.input})
-            return called.as_call(self.id, f"{field}.custom")
+            return called.as_call(self.id)
         raise BadRequest("invalid_request", f"{field}.function: is missing")
 
 
@@ -143,7 +141,7 @@ class Message(Body):
         thoughts = self.reasoning_content or self.reasoning or "".join(part.thoughts for part in self.parts)
         calls = [call.as_dict(f"{field}.tool_calls.{n}") for n, call in enumerate(self.tool_calls or ())]
         if self.function_call and not calls:
-            calls = [self.function_call.as_call(None, f"{field}.function_call")]
+            calls = [self.function_call.as_call(None)]
         optional = {
             "name": self.name,
             "reasoning_content": thoughts,
@@ -168,10 +166,9 @@ class Message(Body):
 def template_messages(messages: Sequence[Message], images: ImageReader) -> tuple[dict[str, Any], ...]:
     """Return the messages in the form that chat templates expect. Their images are added to `images`.
 
-    Raises BadRequest if the arguments of a past call are not an object, if an image cannot be used, or if the
-    last user message has a part that the model cannot read. Such a part in an earlier message or in a tool
-    result is replaced by a sentence instead, because refusing it would refuse every later turn of the
-    conversation too.
+    Raises BadRequest if a past call names no function, if an image cannot be used, or if the last user
+    message has a part that the model cannot read. Such a part in an earlier message or in a tool result is
+    replaced by a sentence instead, because refusing it would refuse every later turn of the conversation too.
     """
     check_argument_texts(_argument_texts(messages))
     questions = (message for message in reversed(messages) if message.role == "user")

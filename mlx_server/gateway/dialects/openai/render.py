@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import msgspec
@@ -32,7 +33,7 @@ class AnswerShape:
     chunk. `first_content` and `empty_content` are such fields themselves: the first chunk of an answer holds
     `first_content` (None: there is no such chunk), and its last chunk and each keep-alive hold
     `empty_content`. `logprobs` is a function that returns the log probabilities of tokens in the endpoint's
-    form.
+    form. It takes the tokens and the number of characters before them.
     """
 
     id_prefix: str
@@ -42,7 +43,7 @@ class AnswerShape:
     first_content: dict[str, Any] | None
     chunk_content: Callable[[AnswerPart], dict[str, Any]]
     empty_content: dict[str, Any]
-    logprobs: Callable[[Sequence[protocol.Logprobs]], dict[str, Any]]
+    logprobs: Callable[[Sequence[protocol.Logprobs], int], dict[str, Any]]
 
 
 class AnswerChunks:
@@ -74,6 +75,7 @@ class AnswerChunks:
         self._include_usage = include_usage
         self._ends: dict[int, protocol.Done] = {}
         self._filters = [CallFilter(rules) for _ in prefixes]
+        self._chars = [len(prefix) for prefix in prefixes]  # before the next token with a log probability
         self._uses_functions = uses_functions
 
     def whole(self, answers: Sequence[tuple[AnswerPart, protocol.Done]]) -> dict[str, Any]:
@@ -84,7 +86,7 @@ class AnswerChunks:
             echoed = answer.done.prompt if answer.done else None
             prefix = echoed.text if echoed else self._prefixes[index]
             content = self._shape.whole_content(msgspec.structs.replace(answer, text=prefix + answer.text))
-            logprobs = self._logprobs(answer)
+            logprobs = self._logprobs(index, answer)
             if echoed and echoed.logprobs:
                 logprobs = _echoed_logprobs([*echoed.logprobs, *answer.logprobs])
             choices.append(self._choice(index, content, answer.done, logprobs))
@@ -112,7 +114,7 @@ class AnswerChunks:
     def part(self, index: int, part: AnswerPart) -> Iterator[bytes]:
         part = self._filters[index].apply(part)
         if part.has_content:
-            yield self._chunk(index, self._shape.chunk_content(part), None, self._logprobs(part))
+            yield self._chunk(index, self._shape.chunk_content(part), None, self._logprobs(index, part))
         if part.done:
             self._ends[index] = part.done
             yield self._chunk(index, self._shape.empty_content, part.done)
@@ -145,8 +147,13 @@ class AnswerChunks:
             reason = "function_call" if reason == "tool_calls" else reason
         return {"index": index, **content, "logprobs": logprobs, "finish_reason": reason}
 
-    def _logprobs(self, part: AnswerPart) -> dict[str, Any] | None:
-        return self._shape.logprobs(part.logprobs) if part.logprobs else None
+    def _logprobs(self, index: int, part: AnswerPart) -> dict[str, Any] | None:
+        """Return the log probabilities of the next part of the answer `index`; None if it has none."""
+        if not part.logprobs:
+            return None
+        chars_before = self._chars[index]
+        self._chars[index] += sum(len(token.drawn.text) for token in part.logprobs)
+        return self._shape.logprobs(part.logprobs, chars_before)
 
 
 def embeddings(model: str, rows: Sequence[Any], prompt_tokens: int) -> dict[str, Any]:
@@ -229,7 +236,7 @@ def _tool_call(call: AnswerToolCall) -> dict[str, Any]:
     return {"id": call.id, "type": "function", "function": function}
 
 
-def _chat_logprobs(tokens: Sequence[protocol.Logprobs]) -> dict[str, Any]:
+def _chat_logprobs(tokens: Sequence[protocol.Logprobs], chars_before: int) -> dict[str, Any]:
     rows = [_logprob(token.drawn) | {"top_logprobs": [_logprob(t) for t in token.top]} for token in tokens]
     return {"content": rows, "refusal": None}
 
@@ -238,13 +245,16 @@ def _logprob(token: protocol.TokenLogprob) -> dict[str, Any]:
     return {"token": token.text, "logprob": token.logprob, "bytes": list(token.bytes)}
 
 
-def _completion_logprobs(tokens: Sequence[protocol.Logprobs]) -> dict[str, Any]:
+def _completion_logprobs(tokens: Sequence[protocol.Logprobs], chars_before: int) -> dict[str, Any]:
+    """Return the log probabilities of `tokens` in the form of /v1/completions. `text_offset` counts the
+    characters from the beginning of the choice's text, also in a stream, where `chars_before` have been sent.
+    """
     texts = [token.drawn.text for token in tokens]
     return {
         "tokens": texts,
         "token_logprobs": [token.drawn.logprob for token in tokens],
         "top_logprobs": [{other.text: other.logprob for other in token.top} for token in tokens],
-        "text_offset": [sum(map(len, texts[:position])) for position in range(len(texts))],
+        "text_offset": list(accumulate(map(len, texts[:-1]), initial=chars_before)),
     }
 
 
@@ -252,7 +262,7 @@ def _echoed_logprobs(tokens: Sequence[protocol.Logprobs]) -> dict[str, Any]:
     """Return the log probabilities of a prompt and its answer. They are None (null in JSON) for the first
     token, which has no probability.
     """
-    logprobs = _completion_logprobs(tokens)
+    logprobs = _completion_logprobs(tokens, 0)
     for field in ("token_logprobs", "top_logprobs"):
         logprobs[field][0] = None
     return logprobs

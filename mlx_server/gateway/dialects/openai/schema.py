@@ -122,6 +122,7 @@ class ChatBody(TextBody):
             images=images.files,
             tools=chosen.functions,
             tool_choice="required" if chosen.call_schema else "auto",
+            allowed_calls=chosen.rules.allowed,
             think=self._thinks,
             template=self._template(),
             json_schema=chosen.call_schema or json_schema,

@@ -14,8 +14,10 @@ follow the same run.
 | `output_items`  | the parts of an answer → output items, and the events that build them |
 | `events`        | the numbered events of one response from its creation to its end |
 | `running`       | `ResponseRun`: drives one answer, stores its events, lets others follow them |
-| `stored`        | the responses that can be requested later |
-| `creation`      | body → run: finds the responses and items that the body refers to, translates, submits |
+| `stored`        | the latest responses, which are in memory |
+| `references`    | the ids of items, and what a body refers to by such ids |
+| `earlier_responses` | finds a response by its id: in memory, or from its records in the answer log |
+| `creation`      | body → run: has what the body refers to found, translates, submits |
 | `compaction`    | POST /v1/responses/compact |
 | `routes`        | the HTTP routes |
 | `websocket`     | the same over one WebSocket |

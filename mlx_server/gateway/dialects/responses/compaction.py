@@ -14,7 +14,7 @@ from starlette.requests import Request
 from mlx_server.gateway.dialects.chat.images import image_reader, with_images
 from mlx_server.gateway.dialects.responses import DIALECT
 from mlx_server.gateway.dialects.responses.creation import Responses, new_id
-from mlx_server.gateway.dialects.responses.input_items import Item
+from mlx_server.gateway.dialects.responses.input_items import Item, read_input
 from mlx_server.gateway.dialects.responses.messages import chat_messages, opaque
 from mlx_server.gateway.dialects.responses.resource import Resource, usage
 from mlx_server.gateway.dialects.responses.schema import CompactBody
@@ -41,25 +41,24 @@ KEPT_ROLES = ("system", "developer", "user")
 async def compact(responses: Responses, body: CompactBody, http: Request) -> tuple[Resource, str]:
     """Return the compacted conversation, and the id of the request that generated its summary.
 
-    Raises GatewayError if the request is refused or fails, and ClientDisconnected if the client leaves.
+    Raises HttpError if the request is refused or fails, and ClientDisconnected if the client leaves.
     """
     context = responses.context
     entry = await context.installed_models.get(body.model, "generate")
     body = await with_images(context, http, entry, body)
     images = image_reader(context, entry, body.model)
-    previous = responses.previous(body, responses.store.find)
-    lists = previous.conversation if previous else ()
+    references = await responses.earlier.references(body, http)
     seed = context.draw_seed(http)
     make_id = partial(new_id, context.random_for(http))
 
     def translate() -> tuple[GenerationRequest, list[Item]]:
-        earlier = items_in(lists)
-        items = [*earlier, *responses.read_items(body, earlier, make_id).items]
+        earlier = items_in(references.earlier)
+        items = [*earlier, *read_input(body.input, earlier, make_id, references.item).items]
         if not items:
             raise BadRequest("invalid_request", "input: there is no conversation to compact", param="input")
         return _summary_request(body, entry.loaded_as, seed, items, images), items
 
-    request, items = await translated(http, translate, added_bytes=sum(map(len, lists)))
+    request, items = await translated(http, translate, added_bytes=references.size_bytes)
     answers = context.generate([sendable(request)], http, DIALECT)
     ((answer, done),) = await cancel_on_disconnect(http, answers, answers.whole())
     summary = {"type": "compaction", "id": make_id("cmp"), "encrypted_content": opaque(answer.text.strip())}

@@ -4,9 +4,8 @@ translate the body, and submit the generation request to the engine.
 
 from __future__ import annotations
 
-import contextlib
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -18,32 +17,31 @@ from mlx_server.gateway.dialects.body_budget import BodyShare, share_of
 from mlx_server.gateway.dialects.chat.images import image_reader, with_images
 from mlx_server.gateway.dialects.context import GatewayContext
 from mlx_server.gateway.dialects.responses import DIALECT
-from mlx_server.gateway.dialects.responses.events import ResponseEvents
+from mlx_server.gateway.dialects.responses.earlier_responses import PATH, EarlierResponses, Find
 from mlx_server.gateway.dialects.responses.input_items import InputItems, Item, read_input
 from mlx_server.gateway.dialects.responses.messages import chat_messages, unreadable_parts
 from mlx_server.gateway.dialects.responses.offered_tools import OfferedTools, offered_tools
-from mlx_server.gateway.dialects.responses.output_items import OutputItems, OutputOptions
+from mlx_server.gateway.dialects.responses.references import References, input_ids
 from mlx_server.gateway.dialects.responses.resource import new_response
-from mlx_server.gateway.dialects.responses.running import ResponseRun
-from mlx_server.gateway.dialects.responses.schema import ENCRYPTED_REASONING, CompactBody, CreateBody
+from mlx_server.gateway.dialects.responses.running import run_of
+from mlx_server.gateway.dialects.responses.schema import CreateBody
 from mlx_server.gateway.dialects.responses.stored import (
     MemoryResponseStore,
     ResponseStore,
     StoredResponse,
-    found,
     items_in,
+    unknown_response,
 )
 from mlx_server.gateway.dialects.translation import translated
 from mlx_server.gateway.errors import BadRequest
 from mlx_server.gateway.images.reader import ImageReader
 from mlx_server.gateway.json_text import json_bytes
-from mlx_server.gateway.kept_answers.kept_answer import KeptAnswer, kept_answer_of
+from mlx_server.gateway.kept_answers.kept_answer import KeptAnswer, keep, kept_answer_of
+from mlx_server.gateway.kept_answers.received_body import ReceivedBody
 from mlx_server.gateway.requests.model_presets import with_preset
 from mlx_server.gateway.requests.model_requests import GenerationRequest
 from mlx_server.gateway.requests.sendable import SendableRequest, sendable
-from vestal.web.http_error import HttpError
 
-Find = Callable[[str], StoredResponse | None]
 MakeId = Callable[[str], str]
 """A function that returns a new id that begins with the given prefix."""
 
@@ -83,40 +81,32 @@ class Responses:
         self.context = context
         config = context.config.mlx
         self.store = store or MemoryResponseStore(config.keep_answers_s, context.clock.now)
+        self.earlier = EarlierResponses(context, self.store)
 
     async def create(
         self, body: CreateBody, client: HTTPConnection, find: Find | None = None
     ) -> StoredResponse:
-        """Start a response, and return it while it runs. Raises GatewayError if the request is refused.
+        """Start a response, and return it while it runs. Raises HttpError if the request is refused.
 
-        `find` returns the earlier response that the body's `previous_response_id` names, or None. By default,
-        that response is searched in the store in memory and in the answer log on disk.
+        `find` returns the earlier response with an id to which the body refers, or None. By default, that
+        response is searched in the store in memory and in the answer log on disk.
         """
-        if find is None and body.previous_response_id:
-            await self._revive(body.previous_response_id)
-        earlier, means = await self._prepare(body, client, find or self.store.find)
+        references, means = await self._prepare(body, client, find)
         self._report_skipped(body, means)
         make_id = partial(new_id, self.context.random_for(client))
         kept = kept_answer_of(client.scope)
         response_id = f"resp_{kept.id}" if kept else make_id("resp")
         is_stored = body.wants_storing and self.store.keeps_any
         created_at = int(self.context.created_s(client))
-        events = ResponseEvents(
-            new_response(body, means.offered, response_id, created_at, is_stored=is_stored),
-            OutputItems(response_id.removeprefix("resp_"), _output_options(body, means.offered)),
+        answers = self.context.generate(
+            [means.sendable], client, DIALECT, body.end_user, outlives_client=bool(body.background)
         )
-        run = ResponseRun(
-            self.context.generate(
-                [means.sendable], client, DIALECT, body.end_user, outlives_client=bool(body.background)
-            ),
-            events,
-            self.context.clock,
-            is_streamed=bool(body.stream or body.background),
-        )
+        shown = new_response(body, means.offered, response_id, created_at, is_stored=is_stored)
+        run = run_of(body, means.offered, answers, shown, self.context.clock)
         response = StoredResponse(run)
         if is_stored or find:  # else no later request can continue it, and its input is not needed
-            response.earlier, response.items = earlier, means.items
-            response.input_ids = tuple(item["id"] for item in means.input.items)
+            response.earlier, response.items = references.earlier, means.items
+            response.input_ids = means.input.ids
         if is_stored:
             self.store.add(response)
         share = share_of(client).passed_on() if body.background else None
@@ -124,27 +114,22 @@ class Responses:
         return response
 
     async def found(self, response_id: str) -> StoredResponse:
-        """Return the stored response with this id. If an earlier gateway process created it, rebuild it from
-        the answer log on disk. Raises NotFound if there is no such response.
+        """Return the stored response with this id, from memory or from the answer log. Raises NotFound if
+        there is no such response, and HttpError with status 503 if it cannot be read at present.
         """
-        await self._revive(response_id)
-        return found(self.store, response_id)
+        response = await self.earlier.find(response_id)
+        if response is None:
+            raise unknown_response(response_id)
+        return response
 
-    async def _revive(self, response_id: str) -> None:
-        """If a response is in the answer log on disk but not in the store in memory, run its request again
-        from the log, and wait until the response is in the store. Otherwise, do nothing.
+    def turn_of(self, socket: HTTPConnection, body: CreateBody, written: ReceivedBody) -> HTTPConnection:
+        """Return the connection of one turn over a WebSocket, for `create`. If the turn's response is to be
+        stored, it is written to the answer log when it has ended, with the request body `written`.
         """
-        keeper, answer_id = self.context.keeper, response_id.removeprefix("resp_")
-        if keeper is None or self.store.find(response_id) is not None or not keeper.is_logged(answer_id):
-            return
-        with contextlib.suppress(HttpError):
-            answer = await keeper.find(answer_id)
-            while (stored := self.store.find(response_id)) is None and not (
-                answer.rendering.is_complete or answer.rendering.is_frozen
-            ):
-                await answer.rendering.wait_for_change()
-            if stored is not None and answer.has_all_events:
-                await stored.run.wait_for_end()
+        turn = HTTPConnection(dict(socket.scope))
+        if body.wants_storing and self.store.keeps_any and self.context.keeper is not None:
+            keep(turn.scope, self.context.keeper.with_connection(turn.scope, PATH, written))
+        return turn
 
     def remove(self, response_id: str) -> None:
         """Delete a response from the store and from the answer log."""
@@ -160,23 +145,22 @@ class Responses:
             share.give_back()
 
     async def count_request(self, body: CreateBody, client: HTTPConnection) -> SendableRequest:
-        """Return a request that counts the tokens of the body's prompt. Raises GatewayError if the body is
+        """Return a request that counts the tokens of the body's prompt. Raises HttpError if the body is
         refused.
         """
-        _, means = await self._prepare(body, client, self.store.find)
+        _, means = await self._prepare(body, client)
         return sendable(replace(means.request, count_only=True))
 
     async def _prepare(
-        self, body: CreateBody, client: HTTPConnection, find: Find
-    ) -> tuple[tuple[bytes, ...], Translated]:
-        """Return the conversation that the body continues, and the translated body. The conversation is
-        empty, or holds for each of its responses, oldest first, a JSON list of the input items and one of the
-        output items. Raises GatewayError if the body is refused.
+        self, body: CreateBody, client: HTTPConnection, find: Find | None = None
+    ) -> tuple[References, Translated]:
+        """Return what the body refers to, and the translated body. Raises HttpError if the body is refused.
 
-        `find` returns the earlier response that the body's `previous_response_id` names, or None. `client` is
-        the client's connection. The memory for images that the body names by URL is added to this request's
-        share of the memory limit for all request bodies; the ASGI scope of `client` holds that share, and the
-        source of the request's random numbers.
+        `find` returns the earlier response with an id to which the body refers, or None; by default, that
+        response is searched in memory and in the answer log. `client` is the client's connection. The memory
+        for images that the body names by URL is added to this request's share of the memory limit for all
+        request bodies; the ASGI scope of `client` holds that share, and the source of the request's random
+        numbers.
         """
         body.check()
         if body.background and not self.store.keeps_any:
@@ -184,47 +168,20 @@ class Responses:
             raise BadRequest("invalid_request", message, param="background")
         model = await self.context.installed_models.get(body.model, "generate")
         body = await with_images(self.context, client, model, body)
-        previous = self.previous(body, find)
-        earlier = previous.conversation if previous else ()
+        references = await self.earlier.references(body, client, find)
+        kept = kept_answer_of(client.scope)
         translation = partial(
             translate,
             body,
             model.name,
             self.context.draw_seed(client),
-            partial(new_id, self.context.random_for(client)),
-            earlier,
-            self.store.item,
+            input_ids(kept.id) if kept else _new_random_id,
+            references.earlier,
+            references.item,
             partial(with_preset, model, body),
             image_reader(self.context, model, body.model),
         )
-        return earlier, await translated(client, translation, added_bytes=sum(map(len, earlier)))
-
-    def previous(self, body: CompactBody, find: Find) -> StoredResponse | None:
-        """Return the response that the body's `previous_response_id` names; None if the body names none.
-        `find` returns the response with the id that it is given, or None if the caller has no such response.
-        Raises BadRequest if `find` returns None, or if the response is still running.
-        """
-        if not body.previous_response_id:
-            return None
-        found = find(body.previous_response_id)
-        shown = f"Previous response with id {body.previous_response_id[:80]!r}"
-        if found is None:
-            message = f"{shown} not found: it was never stored here, was deleted, or is too old."
-            raise BadRequest("previous_response_not_found", message, param="previous_response_id")
-        if not found.run.is_finished:
-            message = f"{shown} is still in progress; wait for its end."
-            raise BadRequest("invalid_request", message, param="previous_response_id")
-        return found
-
-    def read_items(self, body: CompactBody, earlier: Iterable[Item], make_id: MakeId) -> InputItems:
-        """Check the items of the body's input, and return them in the form in which they are stored.
-
-        `earlier` are the items of the conversation before the input; they are not returned, but the input may
-        hold the outputs of their tool calls. `make_id` returns a new id that begins with the given prefix;
-        items without an id get one. Raises BadRequest if an item is wrong, and NotFound if a reference names
-        an unknown item.
-        """
-        return read_input(body.input, earlier, make_id, self.store.item)
+        return references, await translated(client, translation, added_bytes=references.size_bytes)
 
     def _report_skipped(self, body: CreateBody, means: Translated) -> None:
         skipped = {
@@ -274,6 +231,7 @@ def translate(
         images=images.files,
         tools=offered.functions,
         tool_choice="required" if offered.call_schema else "auto",
+        allowed_calls=offered.allowed,
         think=body.thinks,
         template=body.template_variables(),
         json_schema=offered.call_schema or schema,
@@ -293,7 +251,3 @@ def _check_json(field: str, value: Any) -> None:
         protocol.check_json(field, value)
     except protocol.ProtocolError as error:
         raise BadRequest("invalid_request", f"{error}.", param=field) from error
-
-
-def _output_options(body: CreateBody, offered: OfferedTools) -> OutputOptions:
-    return OutputOptions(offered.allowed, body.most_calls, body.includes(ENCRYPTED_REASONING), offered.custom)

@@ -94,6 +94,10 @@ class InputItems:
     items: list[Item] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
 
+    @property
+    def ids(self) -> tuple[str, ...]:
+        return tuple(item["id"] for item in self.items)
+
 
 def read_input(
     given: str | Sequence[Item] | None,
@@ -129,6 +133,22 @@ def read_input(
     return read
 
 
+def referenced_ids(given: str | Sequence[Item] | None) -> list[str]:
+    """Return the ids of the stored items that `given`, the value of the body's field `input`, refers to, each
+    one once.
+    """
+    if given is None or isinstance(given, str):
+        return []
+    ids = [item.get("id") for item in given if _is_reference(item)]
+    return list(dict.fromkeys(item_id for item_id in ids if isinstance(item_id, str)))
+
+
+def _is_reference(item: Item) -> bool:
+    if item.get("type") is None:
+        return "id" in item and set(item) <= {"type", "id"}
+    return bool(item["type"] == "item_reference")
+
+
 def _type_of(item: Item, where: str) -> str:
     item_type = item.get("type")
     if isinstance(item_type, str):
@@ -137,7 +157,7 @@ def _type_of(item: Item, where: str) -> str:
         raise _wrong(f"{where}.type", "should be a string")
     if "role" in item:
         return "message"
-    if set(item) <= {"type", "id"} and "id" in item:
+    if _is_reference(item):
         return "item_reference"
     raise _wrong(f"{where}.type", "is missing")
 

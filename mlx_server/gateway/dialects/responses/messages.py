@@ -14,7 +14,7 @@ from typing import Any
 from mlx_server.gateway.dialects.chat.content_parts import file_text, named_file, placeholder
 from mlx_server.gateway.dialects.chat.history import chat_history, normalized_role
 from mlx_server.gateway.dialects.responses.input_items import Item
-from mlx_server.gateway.dialects.tools import call_arguments, check_argument_texts
+from mlx_server.gateway.dialects.tools import check_argument_texts, past_arguments
 from mlx_server.gateway.errors import BadRequest
 from mlx_server.gateway.images.reader import Content, ImageReader, joined
 
@@ -112,7 +112,7 @@ class _Messages:
                 earlier = self._turn.get("reasoning_content", "")
                 self._turn["reasoning_content"] = earlier + _thoughts(item)
             case "function_call":
-                self._add_call(item, call_arguments(f"{item['id']}.arguments", item["arguments"]))
+                self._add_call(item, past_arguments(item["arguments"]))
             case "custom_tool_call":
                 self._add_call(item, {"input": item["input"]})
             case "function_call_output" | "custom_tool_call_output":

@@ -85,13 +85,15 @@ class OutputOptions:
 
     A call to a function that is not `allowed` becomes text; a call beyond `most_calls` is dropped. None means
     no restriction. `custom` names the tools whose input is a text. With `carries_thoughts`, a reasoning item
-    also holds the thoughts in an opaque form, which the client sends back later.
+    also holds the thoughts in an opaque form, which the client sends back later. If `generates` is False, the
+    client asked for no answer, so that there is no item at all.
     """
 
     allowed: frozenset[str] | None = None
     most_calls: int | None = None
     carries_thoughts: bool = False
     custom: frozenset[str] = frozenset()
+    generates: bool = True
 
 
 class OutputItems:
@@ -133,10 +135,10 @@ class OutputItems:
 
     def end(self, status: str) -> list[Fields]:
         """Return the events that end the output; the open item gets `status`. An empty answer becomes a
-        message without text.
+        message without text, unless the client asked for no answer.
         """
         events: list[Fields] = []
-        if self._open is None and not self._finished:
+        if self._open is None and not self._finished and self._options.generates:
             events += self._open_item(_MESSAGE)
         return events + self.close(status)
 

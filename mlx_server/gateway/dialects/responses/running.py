@@ -10,6 +10,10 @@ from collections.abc import AsyncIterator, Callable
 from mlx_server.gateway.dialects.answer_parts import AnswerPart, joined
 from mlx_server.gateway.dialects.answers import Answers
 from mlx_server.gateway.dialects.responses.events import STREAM_END, Event, ResponseEvents
+from mlx_server.gateway.dialects.responses.offered_tools import OfferedTools
+from mlx_server.gateway.dialects.responses.output_items import OutputItems, OutputOptions
+from mlx_server.gateway.dialects.responses.resource import Resource
+from mlx_server.gateway.dialects.responses.schema import ENCRYPTED_REASONING, CreateBody
 from mlx_server.gateway.errors import GatewayError, ServerFault
 from mlx_server.gateway.requests.ticket import ClientDisconnected
 from vestal.supervision import Clock
@@ -152,6 +156,23 @@ class ResponseRun:
         self.log += events
         self._changed.set()
         self._changed = asyncio.Event()
+
+
+def run_of(
+    body: CreateBody, offered: OfferedTools, answers: Answers, response: Resource, clock: Clock
+) -> ResponseRun:
+    """Return a run, not started yet, that makes the response to `body` from `answers`. `response` is the
+    object of the response in progress. `offered` are the tools that the model is offered.
+    """
+    options = OutputOptions(
+        offered.allowed,
+        body.most_calls,
+        body.includes(ENCRYPTED_REASONING),
+        offered.custom,
+        generates=body.generate is not False,
+    )
+    events = ResponseEvents(response, OutputItems(response["id"].removeprefix("resp_"), options))
+    return ResponseRun(answers, events, clock, is_streamed=bool(body.stream or body.background))
 
 
 class Following:

@@ -49,7 +49,9 @@ class StoredResponse:
         return (*self.input_ids, *(item["id"] for item in self.run.events.response["output"]))
 
     def item(self, item_id: str) -> Item | None:
-        """Return the item with this id from the response's own input or output; None if there is none."""
+        """Return the item with this id from the response's own input or output; None if there is none. Any
+        thread may call this method.
+        """
         own = [*self.run.events.response["output"], *items_in([self.items])]
         return next((item for item in own if item["id"] == item_id), None)
 
@@ -102,15 +104,15 @@ class ResponseStore(Protocol):
     def find(self, response_id: str) -> StoredResponse | None:
         """Return the response with this id; None if it was never stored, was removed, or is too old."""
 
-    def item(self, item_id: str) -> Item | None:
-        """Return the item with this id from the input or output of a stored response; None if there is none.
-        Any thread may call this method.
+    def holder(self, item_id: str) -> StoredResponse | None:
+        """Return the stored response that has the item with this id in its own input or output; None if there
+        is none.
         """
 
 
 class _SharedLists:
-    """Counts the bytes of all lists of items that stored responses hold. A list that several responses share
-    is counted once.
+    """Holds each list of items of the stored responses once, and counts the bytes of all lists. The same
+    conversation may have been read from the answer log with several responses.
 
     A response holds the lists of the responses that it continues, even after those were dropped from the
     store. If the lists contain images, even a conversation of short texts may take much memory.
@@ -118,26 +120,32 @@ class _SharedLists:
 
     def __init__(self) -> None:
         self.total_bytes = 0
-        self._holders: dict[int, int] = {}  # how many responses hold a list, by `id()` of the list
+        self._held: dict[bytes, tuple[bytes, int]] = {}  # each list, and how many responses hold it
 
-    def hold(self, lists: Iterable[bytes]) -> None:
-        """Count the bytes of `lists`, the JSON lists of items that a stored response holds. A list that
-        another stored response also holds is not counted again.
+    def hold(self, lists: Iterable[bytes]) -> tuple[bytes, ...]:
+        """Count the bytes of `lists`, the JSON lists of items of a stored response, and return the lists for
+        the response to hold. A list that another stored response has too is not counted again, and is
+        returned as the same object.
         """
+        shared: list[bytes] = []
         for each in lists:
-            if id(each) not in self._holders:
-                self.total_bytes += len(each)
-            self._holders[id(each)] = self._holders.get(id(each), 0) + 1
+            held, holders = self._held.get(each, (each, 0))
+            if not holders:
+                self.total_bytes += len(held)
+            self._held[held] = (held, holders + 1)
+            shared.append(held)
+        return tuple(shared)
 
     def release(self, lists: Iterable[bytes]) -> None:
         """Subtract the bytes of `lists` from `total_bytes`, because the response that held these JSON lists
         is removed from the store. A list that another stored response also holds still counts.
         """
         for each in lists:
-            self._holders[id(each)] -= 1
-            if not self._holders[id(each)]:
-                del self._holders[id(each)]
-                self.total_bytes -= len(each)
+            held, holders = self._held.pop(each)
+            if holders > 1:
+                self._held[held] = (held, holders - 1)
+            else:
+                self.total_bytes -= len(held)
 
 
 class MemoryResponseStore:
@@ -182,7 +190,8 @@ class MemoryResponseStore:
         self._note_items(response)
         self._sizes_bytes[response.id] = response.size_bytes
         self._own_bytes += response.size_bytes
-        self._lists.hold(response.lists)
+        *earlier, response.items = self._lists.hold(response.lists)
+        response.earlier = tuple(earlier)
         self._drop_old()
 
     def remove(self, response_id: str) -> None:
@@ -199,9 +208,8 @@ class MemoryResponseStore:
         self._drop_old()
         return self._responses.get(response_id)
 
-    def item(self, item_id: str) -> Item | None:
-        response = self._response_of.get(item_id)  # nothing is changed here, as any thread may call this
-        return response.item(item_id) if response else None
+    def holder(self, item_id: str) -> StoredResponse | None:
+        return self._response_of.get(item_id)
 
     def _note_items(self, response: StoredResponse) -> None:
         self._response_of |= dict.fromkeys(response.item_ids, response)
@@ -216,16 +224,10 @@ class MemoryResponseStore:
             self.remove(response.id)
 
 
-def found(store: ResponseStore, response_id: str) -> StoredResponse:
-    """Return the response with this id. Raises NotFound if the store has none."""
-    response = store.find(response_id)
-    if response is None:
-        raise NotFound("response_not_found", _unknown(response_id), param="response_id")
-    return response
-
-
-def _unknown(response_id: str) -> str:
-    return (
+def unknown_response(response_id: str) -> NotFound:
+    """Return the error for a client that asks for a response that is not stored."""
+    message = (
         f"Response {response_id[:80]!r} was not found: it was never stored here, was deleted, or is older "
         "than mlx.keep_answers_s."
     )
+    return NotFound("response_not_found", message, param="response_id")

@@ -23,8 +23,9 @@ from mlx_server.gateway.dialects.responses.creation import Responses
 from mlx_server.gateway.dialects.responses.schema import CreateBody
 from mlx_server.gateway.dialects.responses.stored import StoredResponse
 from mlx_server.gateway.dialects.value_limits import check_counts
-from mlx_server.gateway.errors import BadRequest, GatewayError, ServerFault
+from mlx_server.gateway.errors import BadRequest, ServerFault
 from mlx_server.gateway.json_text import json_bytes
+from mlx_server.gateway.kept_answers.received_body import ReceivedBody
 from vestal.supervision.cancelled_task import cancel_and_wait
 from vestal.web.http_error import HttpError
 
@@ -145,14 +146,15 @@ class _Conversation:
     async def _turn(self, message: bytes, inbox: _Inbox) -> None:
         previous_id = None
         try:
-            body = await self._read(message)
+            body, written = await self._read(message)
             previous_id = body.previous_response_id
-            response = await self._responses.create(body, self._socket, self._find)
+            turn = self._responses.turn_of(self._socket, body, written)
+            response = await self._responses.create(body, turn, self._find)
         except Exception as error:
             self._forget(previous_id)
-            await self.send_error(error if isinstance(error, GatewayError) else _bug(error))
+            await self.send_error(error if isinstance(error, HttpError) else _bug(error))
             return
-        del body, message  # they may be large, and the answer may take long
+        del body, written  # the parsed body may be large; a stored turn's bytes stay until they are logged
         closed = asyncio.ensure_future(inbox.is_closed.wait())
         closed.add_done_callback(lambda _: response.run.cancel())
         try:
@@ -165,9 +167,10 @@ class _Conversation:
         else:
             self._latest = response
 
-    async def _read(self, message: bytes) -> CreateBody:
-        """Return the body in a message. A large message is parsed in a thread. Raises GatewayError if the
-        message is wrong, or if no memory for it becomes free in time.
+    async def _read(self, message: bytes) -> tuple[CreateBody, ReceivedBody]:
+        """Return the body in a message, and the form in which it is stored (see `_body_of`). A large message
+        is parsed in a thread. Raises GatewayError if the message is wrong, or if no memory for it becomes
+        free in time.
         """
         await self._share.cover(len(message))
         if not self._share.held_bytes:
@@ -194,10 +197,10 @@ class _Conversation:
         if self._socket.application_state is WebSocketState.CONNECTED:
             await self._socket.send_text(json_bytes(event).decode())
 
-    def _find(self, response_id: str) -> StoredResponse | None:
+    async def _find(self, response_id: str) -> StoredResponse | None:
         if self._latest is not None and self._latest.id == response_id:
             return self._latest
-        return self._responses.store.find(response_id)
+        return await self._responses.earlier.find(response_id)
 
     def _forget(self, response_id: str | None) -> None:
         if self._latest is not None and self._latest.id == response_id:
@@ -211,8 +214,9 @@ def _bug(error: Exception) -> ServerFault:
     return ServerFault("internal_error", message)
 
 
-def _body_of(message: bytes) -> CreateBody:
-    """Return the request body in a WebSocket message. Raises BadRequest if the message is not a valid event
+def _body_of(message: bytes) -> tuple[CreateBody, ReceivedBody]:
+    """Return the request body in a WebSocket message, and the same as the body of an HTTP request, which is
+    empty if the response is not to be stored. Raises BadRequest if the message is not a valid event
     `response.create`, and TooLarge if its JSON has too many values.
     """
     is_large = len(message) > SMALL_BYTES
@@ -225,4 +229,7 @@ def _body_of(message: bytes) -> CreateBody:
         message_text = "background: leave it out; the events of a WebSocket's response are sent at once"
         raise BadRequest("invalid_request", message_text, param="background")
     # According to the specification, clients leave `stream` out. Codex sends it, without any effect.
-    return validated({**event, "stream": True}, CreateBody)
+    posted = {**event, "stream": True}
+    body, written = validated(posted, CreateBody), ReceivedBody()
+    written.add({"body": json_bytes(posted) if body.wants_storing else b""})
+    return body, written

@@ -58,6 +58,7 @@ class RequestLifecycle:
     emitted: list[int] = field(default_factory=list)
     was_accepted: bool = False
     crashes: CrashHistory = field(default_factory=CrashHistory)
+    _was_parked: bool = False
     _work_done: float = 0.0  # work done for the next token, on the current engine
     _lost_at: Progress | None = None  # the progress when the engine was lost; read by `engine_died`
 
@@ -65,6 +66,11 @@ class RequestLifecycle:
     def must_run_alone(self) -> bool:
         """Return whether no other request may run on the engine at the same time (see `crash_policy`)."""
         return self.crashes.must_run_alone
+
+    @property
+    def is_resumed(self) -> bool:
+        """Return whether an engine was lost on which the request may have run, even if it gave no token."""
+        return self._was_parked or self.was_accepted
 
     def start(self) -> None:
         """Record that the request was sent to an engine, for the first time or again."""
@@ -98,6 +104,7 @@ class RequestLifecycle:
         self.waiting_since = now
         self._lost_at = (len(self.emitted), self._work_done)
         self.phase = RequestPhase.PARKED
+        self._was_parked = True
 
     def engine_died(self, death: EngineDeath, alone: bool) -> bool:
         """Record why the engine on which the request ran has died. Return False if the request must fail, as

@@ -6,8 +6,15 @@ import json
 import os
 import socket
 from pathlib import Path
+from unittest.mock import Mock
 
+import pytest
+
+from host_agent.cli.run import up
+from host_agent.cli.run.progress import Progress
+from host_agent.services.orchestrator import mode
 from tests.component.host_agent.cli.conftest import sentence
+from vestal.config import load
 
 
 def test_status_with_nothing_running_exits_with_2(vestal):
@@ -96,3 +103,25 @@ def test_up_with_a_home_folder_that_cannot_be_created_prints_one_sentence_and_ex
     done = vestal("up", VESTAL_HOME=str(home / "file" / "below"))
     assert done.returncode == 74
     assert str(home / "file") in sentence(done)
+
+
+@pytest.mark.parametrize("new_mode", ["native", "off"])
+def test_up_removes_the_containers_if_the_mode_was_changed_to_one_without(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], new_mode: str
+):
+    """Earlier, nobody stopped them: they ran on, and held the port of the native orchestrator."""
+    docker = home / "bin" / "docker"
+    docker.parent.mkdir()
+    docker.write_text(f'#!/bin/sh\necho "$@" >> {home}/calls\n')
+    docker.chmod(0o700)
+    monkeypatch.setenv("PATH", str(docker.parent), prepend=os.pathsep)
+    monkeypatch.setattr(up.background_agent, "ensure_running", lambda config: "already running")
+    monkeypatch.setattr(up, "replace_outdated", lambda config, progress: None)
+    config = load({"HOME": str(home), "VESTAL_HOME": str(home), "VESTAL_ORCHESTRATOR__MODE": new_mode}, home)
+    mode.remember_containers(config)
+    client = Mock()
+    client.get.return_value = {"services": {"docker": {"orchestrator_mode": new_mode, "why": "it is set"}}}
+    up.start_services(config, client, Progress())
+    assert " down " in (home / "calls").read_text()
+    assert "stopped and removed" in capsys.readouterr().out
+    assert not mode.has_containers(config)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 
+from host_agent.cli.run import down
 from host_agent.errors import ComposeFailed
 from host_agent.services.docker.compose import Compose
-from vestal.config import load
+from host_agent.services.orchestrator import knowledge_mounts, mode
+from vestal.best_effort import files
+from vestal.config import Config, load
 
 Install = Callable[[str], Compose]
 
@@ -55,6 +59,55 @@ async def test_compose_run_that_times_out_kills_docker_and_its_compose_plugin(
     async with asyncio.timeout(5):
         while psutil.pid_exists(plugin):  # noqa: ASYNC110 - init reaps it
             await asyncio.sleep(0.02)
+
+
+@pytest.fixture
+def on_a_read_only_disk(home: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
+    """The configuration of a home with two knowledge folders and containers, which cannot be written."""
+    folders = f"{{docs: {home}, reader: {home}}}"
+    config = load({"VESTAL_HOME": str(home), "VESTAL_ORCHESTRATOR__KNOWLEDGE": folders}, cwd=home)
+    mode.remember_containers(config)
+
+    def refuse(*arguments: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(knowledge_mounts, "write_file", refuse)
+    monkeypatch.setattr(mode, "forget_containers", refuse)
+    return config
+
+
+def test_down_on_a_read_only_disk_stops_the_containers(
+    install: Install, on_a_read_only_disk: Config, tmp_path: Path
+):
+    """It once failed before it had asked Docker for anything, and left the containers running."""
+    install(f'echo "$@" >> {tmp_path}/seen')
+    problem, lines = down.stop_containers(on_a_read_only_disk)
+    assert (problem, len(lines)) == ("", 1)
+    assert " down --remove-orphans" in (tmp_path / "seen").read_text()
+
+
+def test_down_whose_docker_command_cannot_be_run_says_so_in_one_sentence(
+    install: Install, on_a_read_only_disk: Config, tmp_path: Path
+):
+    install("")
+    (tmp_path / "docker").write_text("#!/no/such/interpreter\n")
+    problem, _ = down.stop_containers(on_a_read_only_disk)
+    assert problem.startswith("containers: not stopped, because `docker compose` could not be run (")
+
+
+def test_compose_file_of_the_knowledge_folders_is_written_only_if_its_text_changes(
+    install: Install, on_a_read_only_disk: Config, monkeypatch: pytest.MonkeyPatch
+):
+    install("")
+    compose = Compose(on_a_read_only_disk)
+    with pytest.raises(OSError, match="Read-only"):
+        compose.command("up")
+    with monkeypatch.context() as patch:
+        patch.setattr(knowledge_mounts, "write_file", files.write_file)
+        command = compose.command("up")
+    assert compose.command("up") == command
+    assert command.count("--file") == 2
+    assert compose.command("logs").count("--file") == 1, "only a start needs the mounts"
 
 
 def test_has_compose_plugin_is_true_only_if_docker_compose_answers(install: Install):

@@ -10,14 +10,18 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiohttp import web
 
+from host_agent.errors import DockerUnavailable, NotPossible
 from host_agent.journal import Journal
-from host_agent.services.docker.container_deaths import Death
+from host_agent.recovery.apply_remedies import HostRemedies
+from host_agent.recovery.remedies import BringUpContainer, RestartContainer
+from host_agent.recovery.restart_budget import RestartBudget
 from host_agent.services.docker.containers import Containers
 from host_agent.services.docker.death_watch import DeathWatch
 from host_agent.services.docker.docker_api import DockerApi
-from tests.component.host_agent.docker.conftest import ID, FakeEngine, event
-from vestal.supervision import JsonStateStore
+from tests.component.host_agent.docker.conftest import ID, FakeEngine, answer, event
+from vestal.supervision import JsonStateStore, State
 
 
 @pytest.mark.parametrize(
@@ -62,14 +66,8 @@ async def test_container_death_is_recorded_with_the_cause_shown_by_the_docker_ev
     journal.close()
 
 
-async def test_container_stopped_by_the_agent_is_attributed_to_whoever_asked_for_the_stop(
-    engine: FakeEngine, api: DockerApi, home: Path
-):
-    journal = Journal(home / "journal.db")
-    watch = DeathWatch(api, "vestal", journal, on_change=lambda: None)
-    found = watch._explanation(Death("orchestrator", ID, 0.0, 137, stopped_by="a person"), engine.inspect)
-    assert "stopped by a person" in found.sentence
-    journal.close()
+async def refuse(request: web.Request) -> web.StreamResponse:
+    return answer({"message": "not now"}, 500)
 
 
 @pytest.fixture
@@ -156,6 +154,125 @@ async def test_unhealthy_event_of_a_container_requests_a_recovery_pass(
     engine.events.put_nowait(event("health_status: unhealthy", 100))
     async with asyncio.timeout(5):
         assert await containers.deaths.pass_requests.get() == "Docker calls orchestrator unhealthy"
+
+
+async def test_end_of_docker_and_its_return_each_request_a_recovery_pass(
+    containers: Containers, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+):
+    """An outage of 10 s was once reported as one of 300 s: until the next scheduled pass."""
+    monkeypatch.setattr("host_agent.services.docker.death_watch.RETRY_S", 0.05)
+    while not engine.requests:  # noqa: ASYNC110 - a list is read
+        await asyncio.sleep(0.01)
+    engine.misbehave = refuse
+    engine.events.put_nowait({"time": "noon"})  # which ends the stream
+    requests = containers.deaths.pass_requests
+    async with asyncio.timeout(5):
+        assert await requests.get() == "the Docker engine's events broke off"
+        await asyncio.sleep(0.2)
+        assert requests.empty()
+        engine.misbehave = None
+        assert await requests.get() == "the Docker engine answers again"
+
+
+async def test_docker_that_ends_each_stream_of_events_at_once_requests_no_recovery_pass(
+    containers: Containers, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("host_agent.services.docker.death_watch.RETRY_S", 0.02)
+
+    async def end_streams(request: web.Request) -> web.StreamResponse:
+        return await (refuse if request.path.endswith("/events") else engine._version)(request)
+
+    engine.misbehave = end_streams
+    async with asyncio.timeout(10):
+        while sum("/events" in path for path in engine.requests) < 4:
+            engine.events.put_nowait({"time": "noon"})  # which ends the first stream
+            await asyncio.sleep(0.01)
+    assert containers.deaths.pass_requests.empty()
+
+
+async def test_container_of_docker_compose_run_is_not_taken_for_its_service(
+    containers: Containers, engine: FakeEngine
+):
+    """Its end once made a pass bring the orchestrator up, which ran all the time."""
+    labels: Any = engine.inspect["Config"]
+    labels["Labels"]["com.docker.compose.oneoff"] = "True"
+    assert await containers.observe(fresh=True) == {}
+    engine.events.put_nowait(event("health_status: unhealthy", 100, **{"com.docker.compose.oneoff": "True"}))
+    engine.events.put_nowait(
+        event("health_status: unhealthy", 100, **{"com.docker.compose.service": "nightly"})
+    )
+    async with asyncio.timeout(5):
+        assert await containers.deaths.pass_requests.get() == "Docker calls nightly unhealthy"
+
+
+def start_container(engine: FakeEngine, at: str) -> None:
+    engine.inspect["State"] = {"Status": "running", "Running": True, "StartedAt": at}
+
+
+async def test_stop_by_hand_ends_with_a_restart_by_hand_and_with_a_start_by_docker(
+    containers: Containers, engine: FakeEngine
+):
+    """After a stop and a restart by hand, passes once left the container alone for ever."""
+    start_container(engine, "2026-11-21T03:57:12Z")
+    for restart in (True, False):
+        await containers.stop_by_hand("orchestrator", "a person")
+        await containers.observe(fresh=True)
+        assert containers.stopped_by_hand("orchestrator"), "it has 20 s to end, and runs meanwhile"
+        engine.end_container(0, 100)
+        assert (await containers.observe(fresh=True))["orchestrator"].stopped_by_hand
+        if restart:
+            await containers.restart_by_hand("orchestrator", "a person")
+        start_container(engine, f"2026-11-21T04:00:1{restart:d}Z")
+        await containers.observe(fresh=True)
+        assert not containers.stopped_by_hand("orchestrator")
+
+
+async def test_container_that_could_not_be_stopped_by_hand_is_not_marked_as_stopped(
+    containers: Containers, engine: FakeEngine
+):
+    async def refuse_stop(request: web.Request) -> web.StreamResponse:
+        answers = {"stop": refuse, "json": engine._inspect}
+        is_listing = request.path.endswith("/containers/json")
+        return await (engine._list if is_listing else answers[request.path.rpartition("/")[2]])(request)
+
+    engine.misbehave = refuse_stop
+    with pytest.raises(DockerUnavailable, match="refused to stop the container"):
+        await containers.stop_by_hand("orchestrator", "a person")
+    assert not containers.stopped_by_hand("orchestrator")
+
+
+async def test_service_without_a_container_can_be_stopped_by_hand(containers: Containers, engine: FakeEngine):
+    await containers.stop_by_hand("nightly", "a person")
+    assert containers.stopped_by_hand("nightly"), "no pass makes a container for it"
+
+
+async def test_remedy_for_a_container_that_a_person_has_stopped_since_the_check_is_not_applied(
+    containers: Containers, engine: FakeEngine
+):
+    """A person who stopped it while an earlier remedy took its time once saw it start again."""
+    await containers.stop_by_hand("orchestrator", "a person")
+    before = list(engine.requests)
+    nothing: Any = None
+    remedies = HostRemedies(nothing, containers, nothing, RestartBudget(), 1.0)
+    for remedy in (RestartContainer("orchestrator"), BringUpContainer("orchestrator")):
+        with pytest.raises(NotPossible, match="a person has stopped it meanwhile"):
+            await remedies.apply(remedy)
+    assert engine.requests == before
+
+
+async def test_each_worker_has_a_status_and_the_one_with_the_given_identifier_is_restarted(
+    containers: Containers, engine: FakeEngine
+):
+    config: Any = engine.inspect["Config"]
+    config["Labels"]["com.docker.compose.service"] = "worker"
+    [worker] = await containers.workers()
+    assert worker.state is State.READY
+    await containers.restart("worker", "a recovery pass", container=ID[:12])
+    assert engine.requests[-1] == f"/containers/{ID}/restart?t=20"
+    with pytest.raises(DockerUnavailable, match="worker has no container another: `vestal up` makes one"):
+        await containers.restart("worker", "a recovery pass", container="another")
+    with pytest.raises(DockerUnavailable, match="nightly has no container: `vestal recover --once`"):
+        await containers.restart("nightly", "a recovery pass")
 
 
 async def test_container_that_becomes_healthy_is_recorded_once_and_only_if_it_had_died(

@@ -56,6 +56,22 @@ async def test_docker_container_removed_during_the_listing_is_left_out(engine: F
     assert [record["Id"] for record in await api.containers("vestal")] == [ID]
 
 
+async def test_docker_container_that_cannot_be_inspected_now_is_not_taken_for_a_removed_one(
+    engine: FakeEngine,
+):
+    """A half-hung engine lists a container whose lock is held; a pass once made another container for it."""
+    api = DockerApi(timeout_s=0.2)
+
+    async def list_only(request: web.Request) -> web.StreamResponse:
+        is_listing = request.path.endswith("/containers/json")
+        return await (engine._list if is_listing else never_answering)(request)
+
+    engine.misbehave = list_only
+    with pytest.raises(DockerUnavailable, match=r"no answer within 0\.2 s"):
+        await api.containers("vestal")
+    await api.close()
+
+
 async def test_docker_top_returns_the_cpu_time_of_a_containers_processes(engine: FakeEngine, api: DockerApi):
     top = await api.top(ID, container_activity.PS_ARGUMENTS)
     assert container_activity.parse_top(top, 4711).cpu_s == 72.0

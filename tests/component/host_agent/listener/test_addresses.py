@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -19,7 +19,9 @@ from host_agent.listener.context import ListenerContext
 from host_agent.listener.proxy.routes import Upstream, Upstreams
 from host_agent.listener.server import CannotListen, Listener
 from host_agent.listener.sessions import Sessions
+from host_agent.recovery.restart_budget import RestartBudget
 from vestal.config import ensure_token, load
+from vestal.web import acceptor
 from vestal.web.listening_sockets import InheritedSockets
 
 BRIDGE = "127.0.0.2"
@@ -27,10 +29,12 @@ BRIDGE = "127.0.0.2"
 
 @pytest.fixture
 def make_listener(home: Path, free_port: Callable[[], int]) -> Iterator[Callable[..., SimpleNamespace]]:
-    """A function that returns a listener with its port and journal."""
+    """A function that returns a listener with its port and journal. The listener has inherited a socket for
+    each address and port in `inherits`; None stands for the listener's own port.
+    """
     journals: list[Journal] = []
 
-    def make(**environment: str) -> SimpleNamespace:
+    def make(inherits: Sequence[tuple[str, int | None]] = (), **environment: str) -> SimpleNamespace:
         port = free_port()
         own = {"HOME": str(home), "VESTAL_HOME": str(home), "VESTAL_AGENT_PORT": str(port)}
         config = load({**own, **environment}, home)
@@ -41,6 +45,7 @@ def make_listener(home: Path, free_port: Callable[[], int]) -> Iterator[Callable
         context = ListenerContext(
             status_report=cast(Any, SimpleNamespace(retry_advice=None)),
             passes=nothing,
+            restart_budget=RestartBudget(),
             journal=journal,
             service_control=nothing,
             sessions=Sessions(token),
@@ -49,7 +54,8 @@ def make_listener(home: Path, free_port: Callable[[], int]) -> Iterator[Callable
             incidents=Incidents(journal),
             history=nothing,
         )
-        listener = Listener(config, token, context, journal, InheritedSockets())
+        sockets = [acceptor.bind(address, other or port) for address, other in inherits]
+        listener = Listener(config, token, context, journal, InheritedSockets(sockets))
         return SimpleNamespace(listener=listener, port=port, journal=journal)
 
     yield make
@@ -98,3 +104,31 @@ async def _until(is_reached: Callable[[], bool]) -> None:
     async with asyncio.timeout(10):
         while not is_reached():  # noqa: ASYNC110 - a counter and a table are read
             await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize(("before", "after"), [("127.0.0.1", "0.0.0.0"), ("0.0.0.0", "127.0.0.1")])
+async def test_upgraded_agent_whose_bind_setting_was_changed_listens_at_the_new_address(
+    make_listener, before: str, after: str
+):
+    """Earlier, it still held the socket of the old address, and ended with "the port is held by" itself."""
+    made = make_listener(VESTAL_AGENT__BIND=f'["{after}"]', inherits=[(before, None)])
+    await made.listener.start()
+    (listening,) = made.listener.duplicate_sockets()
+    assert listening.getsockname() == (after, made.port)
+    listening.close()
+    await made.listener.stop()
+
+
+async def test_upgraded_agent_that_listens_everywhere_closes_the_old_socket_of_the_gateway(
+    make_listener, free_port
+):
+    """Earlier, a socket of the gateway's old address stayed open in the agent, so that the next gateway could
+    not bind 0.0.0.0, and a client of the old port waited for an answer that nobody gave.
+    """
+    gateway_port = free_port()
+    made = make_listener(
+        VESTAL_AGENT__BIND='["0.0.0.0"]', inherits=[("0.0.0.0", None), ("127.0.0.1", gateway_port)]
+    )
+    await made.listener.start()
+    acceptor.bind("0.0.0.0", gateway_port).close()
+    await made.listener.stop()

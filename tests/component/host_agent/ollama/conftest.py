@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
 import signal
 import subprocess
+import time
 import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -16,8 +18,13 @@ import aiohttp
 import psutil
 import pytest
 
+from host_agent.services.ollama.probe import OllamaProbe
+from host_agent.services.ollama.runners import RunnerLook
 from tests.children import stand_in_ollama
 from tests.component.host_agent.conftest import AgentUnderTest
+from vestal.config.settings import OllamaSection
+from vestal.platform.processes import process_lookup
+from vestal.platform.processes.process_snapshot import ProcessSnapshot
 
 
 @pytest.fixture
@@ -115,3 +122,66 @@ def ready(agent: AgentUnderTest, but: int | None = None) -> int:
         return pid if seen["state"] == "ready" and pid != but else None
 
     return int(agent.until(found, "Ollama is ready"))
+
+
+class Server:
+    """A running program that behaves like `ollama serve`."""
+
+    def __init__(self, folder: Path, port: int) -> None:
+        self.port, self.control = port, folder / "control.json"
+        self.section = OllamaSection(base_url=f"http://127.0.0.1:{port}", probe_interval_s=0.001)
+        env = os.environ | {"OLLAMA_HOST": f"127.0.0.1:{port}", "STAND_IN_OLLAMA": str(self.control)}
+        command = [str(stand_in_ollama.install(folder)), "serve"]
+        self.process = subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            try:
+                self.ask("/api/version")
+                return
+            except OSError:
+                time.sleep(0.02)
+        raise AssertionError("the stand-in does not come up")
+
+    def ask(self, path: str, **body: Any) -> dict[str, Any]:
+        data = json.dumps(body).encode() if body else None
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", data=data, timeout=5) as reply:
+            return json.loads(reply.read())
+
+    def misbehave(self, **how: Any) -> None:
+        """Control the server from now on; without arguments it works again."""
+        fresh = self.control.with_suffix(".new")
+        fresh.write_text(json.dumps(how))
+        fresh.rename(self.control)
+
+    def runners(self) -> tuple[int, ...]:
+        return tuple(child.pid for child in psutil.Process(self.process.pid).children())
+
+    def runner_snapshots(self) -> tuple[ProcessSnapshot, ...]:
+        return tuple(filter(None, map(process_lookup.snapshot, self.runners())))
+
+    async def until_runner(self, busy: bool) -> None:
+        """Wait until the runner uses the CPU, or does not: it looks now and then at what it is to do."""
+        cpu_s = lambda: sum(sum(psutil.Process(pid).cpu_times()[:2]) for pid in self.runners())  # noqa: E731
+        async with asyncio.timeout(10):
+            while True:
+                before = cpu_s()
+                await asyncio.sleep(0.3)
+                if (cpu_s() > before) == busy:
+                    return
+
+
+@pytest.fixture
+def server(tmp_path: Path, free_port: Callable[[], int]) -> Iterator[Server]:
+    running = Server(tmp_path, free_port())
+    yield running
+    running.misbehave()
+    running.process.terminate()
+    running.process.wait()
+
+
+def probe(
+    server: Server, session: aiohttp.ClientSession, token_timeout_s: float = 0.3, **settings: Any
+) -> OllamaProbe:
+    section = server.section.model_copy(update=settings)
+    look = RunnerLook(session, server.runner_snapshots, lambda: None)
+    return OllamaProbe(section, session, look, token_timeout_s)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -58,11 +59,9 @@ class ControllerUnderTest:
         given: Any = (self.config, address, discovery, self.store, self.events.append)
         return OllamaController(*given, ready=_ready, health=_ready, headroom=lambda: headroom)
 
-    def brew(self, exit_code: int = 0) -> Path:
-        noted, script = self.folder / "asked", self.folder / "brew"
-        script.write_text(
-            f'#!/bin/sh\necho "$@" >> {noted}\necho "Error: no service" >&2\nexit {exit_code}\n'
-        )
+    def brew(self, exit_code: int = 0, error: str = "Error: no service", program: str = "brew") -> Path:
+        noted, script = self.folder / "asked", self.folder / program
+        script.write_text(f'#!/bin/sh\necho "$@" >> {noted}\necho "{error}" >&2\nexit {exit_code}\n')
         script.chmod(0o755)
         return noted
 
@@ -121,6 +120,27 @@ async def test_manual_stop_and_later_start_of_a_homebrew_ollama_both_go_through_
     await next_agents.manual_action("start")
     assert noted.read_text() == "services stop ollama\nservices start ollama\n"
     assert not next_agents.stopped_by_hand
+
+
+async def test_start_by_hand_of_a_launchd_ollama_that_a_login_has_loaded_again_does_not_load_it(
+    under_test: ControllerUnderTest,
+):
+    """launchd refuses to load a job twice, and loads its jobs at each login."""
+    noted = under_test.brew(program="launchctl")
+    under_test.discovery.owner_found = Owner(OwnerKind.LAUNCHD, "org.x", pid=2**22 + 1)
+    under_test.controller.owner = under_test.discovery.owner_found
+    await under_test.controller.manual_action("stop")
+    under_test.discovery.owner_found = Owner(OwnerKind.LAUNCHD, "org.x")
+    await under_test.controller.manual_action("start")
+    job = f"gui/{os.getuid()}/org.x"
+    assert noted.read_text() == f"bootout {job}\nkickstart {job}\n"
+
+
+async def test_start_of_a_launchd_ollama_that_starts_already_succeeds(under_test: ControllerUnderTest):
+    noted = under_test.brew(37, "Kickstart failed: 37: Operation already in progress", "launchctl")
+    under_test.discovery.owner_found = Owner(OwnerKind.LAUNCHD, "org.x")
+    await under_test.controller.control_through_owner("start", "a recovery pass")
+    assert noted.read_text() == f"kickstart gui/{os.getuid()}/org.x\n"
 
 
 async def test_adopt_or_start_does_not_start_a_stopped_ollama_that_homebrew_manages(

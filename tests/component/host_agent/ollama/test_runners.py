@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from aiohttp import web
 
 from host_agent.services.ollama.ownership import Owner, OwnerKind
 from host_agent.services.ollama.runner_readings import RunnerActivity
@@ -46,6 +48,37 @@ async def test_ollama_runner_without_a_slots_endpoint_counts_as_working_while_th
 async def test_ollama_runner_progress_readings_are_empty_if_no_runner_exists(tmp_path: Path):
     async with aiohttp.ClientSession() as session:
         assert await RunnerLook(session, lambda: (), lambda: None).readings() == ()
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        (("llama-server",), [False, True, True]),
+        (("ollama", "runner", "--ollama-engine"), [False, True, True]),
+        (("ollama", "runner", "--mlx-engine"), [False, False, True]),
+    ],
+)
+async def test_ollama_runner_counts_as_connected_while_its_server_has_a_connection_for_a_request(
+    free_port, command: tuple[str, ...], expected: list[bool]
+):
+    """Ollama keeps a connection to its MLX runner for the status that each GET /api/ps needs. It once counted
+    as a request, so the agent, which asks every 10 s, kept an idle model loaded for ever.
+    """
+    site = web.AppRunner(web.Application(), shutdown_timeout=0.1)
+    await site.setup()
+    port = free_port()
+    await web.TCPSite(site, "127.0.0.1", port).start()
+    arguments = (*command, "--port", str(port))
+    runner = ProcessSnapshot(os.getpid(), ppid=os.getpid(), arguments=arguments)  # this process is its server
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as session:
+        look = RunnerLook(session, lambda: (runner,), lambda: None)
+        seen = [(await look.readings())[0].connected]
+        with socket.create_connection(("127.0.0.1", port)):
+            seen.append((await look.readings())[0].connected)
+            with socket.create_connection(("127.0.0.1", port)):
+                seen.append((await look.readings())[0].connected)
+    await site.cleanup()
+    assert seen == expected
 
 
 @pytest.mark.parametrize(

@@ -31,13 +31,20 @@ async def answering(port: int, tags: object, status: int = 200) -> web.AppRunner
     return runner
 
 
-def service(home: Path, port: int, session: aiohttp.ClientSession, manage: str = "auto") -> OllamaService:
+def service(
+    home: Path,
+    port: int,
+    session: aiohttp.ClientSession,
+    manage: str = "auto",
+    request_pass: Callable[[str], object] = lambda reason: None,
+) -> OllamaService:
     environment = {
         "VESTAL_HOME": str(home),
         "OLLAMA_BASE_URL": f"http://127.0.0.1:{port}",
         "VESTAL_OLLAMA__MANAGE": manage,
     }
-    return OllamaService(load(environment, cwd=home), session, MemoryStateStore(), lambda event: None)
+    config = load(environment, cwd=home)
+    return OllamaService(config, session, MemoryStateStore(), lambda event: None, request_pass)
 
 
 @pytest.fixture
@@ -105,3 +112,32 @@ async def test_ollama_status_is_absent_if_the_mlx_server_uses_ollamas_port(sessi
     found = await under_test.service_status()
     assert (found.state, found.expected) == (State.ABSENT, False)
     assert "stands in" in under_test.refusal("start")
+
+
+@pytest.mark.parametrize("checked_before", [True, False])
+async def test_watch_of_a_broken_ollama_requests_one_pass_for_each_outage_also_after_a_dry_run(
+    session, bare, home, free_port, checked_before: bool
+):
+    """A dry run once counted the first three failures, and the watch then never requested a pass."""
+    port, requested = free_port(), list[str]()
+    under_test = service(home, port, session, request_pass=requested.append)
+
+    async def watch(times: int) -> int:
+        for _ in range(times):
+            await under_test.watch_once()
+        return len(requested)
+
+    runner = await answering(port, {"error": "reentrancy"}, 500)
+    if checked_before:
+        await under_test.service_status(fresh=True)  # as a dry run does
+    assert await watch(5) == 1
+    assert "Ollama is down: " in requested[0]
+    under_test.forget_failures()  # as a remedy does
+    assert await watch(5) == 2
+    await runner.cleanup()
+    runner = await answering(port, {"models": [{"name": "a"}]})
+    await under_test.service_status(fresh=True)
+    await runner.cleanup()
+    runner = await answering(port, {"error": "reentrancy"}, 500)
+    assert await watch(5) == 3
+    await runner.cleanup()

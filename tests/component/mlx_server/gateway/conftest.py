@@ -26,7 +26,7 @@ FAST = {
     "VESTAL_SUPERVISION__BACKOFF_MAX_S": "0.2",
     "VESTAL_SUPERVISION__MAX_RESTARTS": "1000",
     "VESTAL_SUPERVISION__STOP_S": "2",
-    "VESTAL_MLX__PROGRESS_TIMEOUT_S": "1",
+    "VESTAL_MLX__PROGRESS_TIMEOUT_S": "3",
     "VESTAL_MLX__DRAIN_S": "10",
     "VESTAL_MLX__WARM_SPARE": "false",  # the tests of the spare have one
 }

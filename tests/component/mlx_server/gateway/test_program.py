@@ -8,10 +8,16 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import threading
 
 import psutil
 import pytest
+
+from host_agent.cli.run.server import gateway_environment
+from vestal.config import load
+from vestal.config.handed_down import VARIABLE
+from vestal.platform import log_rotation
 
 RSS_LIMIT_BYTES = 90 * 1024 * 1024
 
@@ -138,3 +144,55 @@ def test_clients_that_disconnect_at_any_moment_leave_no_running_request_and_no_t
     gateway.until(lambda: gateway.health()["requests"]["running"] == 0, "no request is running", 3)
     assert gateway.health()["requests"]["queued"] == 0
     assert subprocess.run(["grep", "-c", "Traceback", str(gateway.home / "gateway.log")]).returncode == 1
+
+
+@pytest.mark.parametrize(("filename", "code"), [("None", 75), ("'/vestal'", 78)])
+def test_gateway_that_cannot_read_its_settings_is_tried_again_unless_the_path_is_wrong(filename, code):
+    """Earlier, an error without a path ended it with 78, and so for good."""
+    program = f"""
+import errno, sys
+from mlx_server.gateway import main
+def fail():
+    raise OSError(errno.ENOENT, "No such file or directory", {filename})
+main.load_handed_down = fail
+sys.exit(main.main())
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30)
+    assert done.returncode == code
+    assert len(done.stderr.splitlines()) == 1
+    assert "None" not in done.stderr
+
+
+def test_engine_has_the_settings_of_its_gateway_although_the_file_has_a_mistake_now(gateway, tmp_path):
+    """Earlier, an engine that was restarted while the file had a typo ended with 78: the gateway gave it up,
+    and all waiting requests failed.
+    """
+    engine = psutil.Process(gateway.engine_pid()).environ()
+    assert json.loads(engine[VARIABLE])["mlx"]["port"] == gateway.port
+    (tmp_path / "vestal.yaml").write_text("mlx: {prot: 1}\n")
+    command = [sys.executable, "-m", "mlx_server.engine", "--fd", "0"]
+    env = engine | {"VESTAL_CONFIG": str(tmp_path / "vestal.yaml")}
+    done = subprocess.run(
+        command, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60
+    )
+    assert "engine_started" in done.stdout + done.stderr, "it ends because it has no socket"
+    assert "mlx.prot" not in done.stderr
+
+
+@pytest.mark.parametrize("has_agent", [True, False])
+def test_gateway_without_an_agent_rotates_the_logs_and_one_with_an_agent_leaves_that_to_it(
+    make_gateway, has_agent: bool
+):
+    """Under `vestal install --server-only`, no process rotated the logs, which grew without end."""
+    gateway = make_gateway()
+    log = gateway.home / "logs" / "server.log"
+    log.parent.mkdir()
+    log.write_bytes(b"x" * (log_rotation.MAX_BYTES + 1))
+    if not has_agent:
+        gateway.env |= gateway_environment(load({"VESTAL_HOME": str(gateway.home)}))
+    gateway.start().until_ok()
+    copy = log.with_name("server.log.1")
+    if has_agent:
+        assert not copy.exists()
+    else:
+        gateway.until(lambda: copy.exists() and log.stat().st_size < log_rotation.MAX_BYTES, "it is rotated")

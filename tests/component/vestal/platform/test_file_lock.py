@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -9,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.file_systems import lock_as_on_nfs, lock_nothing
 from vestal.best_effort.failures import FAILURES
-from vestal.platform.file_lock import LockHeld, hold_lock_blocking, try_lock
+from vestal.platform.file_lock import LockHeld, hold_lock_blocking, try_lock, wait_for_folder_lock
 
 
 def test_file_lock_is_held_by_one_process_and_released_when_that_process_is_killed(
@@ -56,3 +58,40 @@ def test_file_lock_that_cannot_be_created_is_reported_and_does_not_stop_the_call
         entered = True
     assert entered
     assert FAILURES.as_json()["lock"]["error"] == "Not a directory"
+
+
+def test_lock_on_a_folder_on_nfs_is_taken_on_the_file_named_instead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    lock_as_on_nfs(monkeypatch)
+    with wait_for_folder_lock(tmp_path, instead=tmp_path / "file") as is_locked:
+        assert is_locked
+        assert try_lock(tmp_path / "file") is None
+        assert try_lock(tmp_path, instead=tmp_path / "file") is None
+    held = try_lock(tmp_path, instead=tmp_path / "file")
+    assert held is not None
+    os.close(held)
+
+
+def test_folder_lock_on_a_file_system_without_locks_lets_the_caller_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    lock_nothing(monkeypatch)
+    with wait_for_folder_lock(tmp_path, instead=tmp_path / "file") as is_locked:
+        assert not is_locked
+
+
+def test_lock_file_that_a_read_only_disk_lacks_raises_that_it_is_read_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The error was "No such file or directory"."""
+    real = os.open
+
+    def refuse_new_files(path: Path, flags: int, mode: int = 0o777) -> int:
+        if flags & os.O_CREAT:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        return real(path, flags, mode)
+
+    monkeypatch.setattr(os, "open", refuse_new_files)
+    with pytest.raises(OSError, match="Read-only"):
+        try_lock(tmp_path / "lock")

@@ -10,6 +10,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from vestal.supervision import (
     BreakerPolicy,
     ChildSpec,
@@ -140,3 +142,14 @@ async def test_exit_of_a_process_is_noticed_by_kernel_event_and_by_polling():
         await process.wait()
         async with asyncio.timeout(5):
             await watch(process.pid)  # it has ended already
+
+
+async def test_child_of_a_supervisor_whose_working_folder_was_deleted_has_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Earlier, no service could be restarted after the checkout was deleted in which `vestal up` had run."""
+    (tmp_path / "checkout").mkdir()
+    monkeypatch.chdir(tmp_path / "checkout")
+    (tmp_path / "checkout").rmdir()
+    child = await spawn(ChildSpec("x", (sys.executable, "-c", "import os; os.getcwd()")))
+    assert (await child.wait()).code == 0

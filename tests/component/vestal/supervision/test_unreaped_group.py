@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import subprocess
 import sys
+import time
 
+import psutil
 import pytest
+
+from vestal.supervision import ProcessIdentity
+from vestal.supervision.processes.process_group import kill_orphaned_group
 
 # The program is the subreaper of its orphans, and reaps none.
 PROGRAM = """
@@ -32,3 +40,18 @@ def test_process_group_with_only_zombies_left_counts_as_ended():
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=60)
     said = done.stdout.splitlines()
     assert said == ["alive: False", "orphan alive: False", "zombie: True", "Z"], done.stderr
+
+
+def test_group_of_a_leader_that_ran_before_the_last_start_of_the_machine_is_not_killed():
+    """On macOS, where there is no boot ID, a PID file of before a reboot counted as of this boot: a
+    stranger's group that had got the number since was killed.
+    """
+    leader = subprocess.Popen(["sh", "-c", "sleep 60 & exit 0"], start_new_session=True)
+    leader.wait()
+    try:
+        assert not kill_orphaned_group(ProcessIdentity(leader.pid, psutil.boot_time() - 86_400.0))
+        os.killpg(leader.pid, 0)  # the stranger lives
+        assert kill_orphaned_group(ProcessIdentity(leader.pid, time.time() - 1.0))
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(leader.pid, signal.SIGKILL)

@@ -16,6 +16,7 @@ from host_agent.journal import Journal
 from host_agent.listener.context import ListenerContext
 from host_agent.listener.server import Listener
 from host_agent.listener.sessions import Sessions
+from host_agent.recovery.restart_budget import RestartBudget
 from mlx_server.gateway.app import create_app
 from mlx_server.gateway.connections.listeners import Listeners
 from mlx_server.gateway.dialects.context import GatewayContext
@@ -127,6 +128,7 @@ async def listener(home: Path, port: int) -> AsyncIterator[Service]:
     context = ListenerContext(
         status_report=status_report,
         passes=passes,
+        restart_budget=RestartBudget(),
         journal=journal,
         service_control=none,
         sessions=Sessions(TOKEN),

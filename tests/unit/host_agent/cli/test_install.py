@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from argparse import Namespace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from host_agent.cli.install import launch_daemon
 from host_agent.cli.install.install import is_private
-from host_agent.cli.install.job_settings import is_secret, search_path, split_environment
+from host_agent.cli.install.job_settings import gather, is_secret, search_path, split_environment
 from host_agent.service_manager import launchd
 from host_agent.service_manager.jobs import AGENT_JOBS, ALL_JOBS, JobSettings
 from host_agent.service_manager.launchd import Launchd
@@ -52,6 +53,25 @@ def test_split_environment_returns_settings_and_only_the_names_of_secrets():
         "VESTAL_ORCHESTRATOR__DATABASE_URL",
         "VESTAL_TOKEN",
     ]
+
+
+def test_split_environment_keeps_every_variable_that_the_compose_file_takes_and_that_is_not_secret(
+    repo: Path,
+):
+    """`NIGHTLY_HOUR=5 TZ=Asia/Tokyo vestal install` once installed jobs that had neither."""
+    names = set(re.findall(r"\$\{([A-Z_]+)", (repo / "docker-compose.yml").read_text())) - {"VESTAL_HOME"}
+    settings, secrets = split_environment(dict.fromkeys(names, "1"))
+    assert {"NIGHTLY_HOUR", "TZ"} <= settings.keys()
+    assert names == settings.keys() | set(secrets)
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("0.5", 1), ("299.5", 300), ("315360000", 315_360_000)])
+def test_interval_between_recovery_passes_of_a_job_is_a_whole_number_of_seconds_and_not_zero(
+    tmp_path: Path, text: str, seconds: int
+):
+    """`recovery_interval_s: 0.5` once made launchd's StartInterval 0."""
+    config = load({"HOME": str(tmp_path), "VESTAL_AGENT__RECOVERY_INTERVAL_S": text}, tmp_path)
+    assert gather(config, daemon=False)[0].recover_each_s == seconds
 
 
 @pytest.mark.parametrize("name", sorted(SECRETS))

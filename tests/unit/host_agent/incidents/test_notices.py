@@ -6,16 +6,20 @@ from typing import Any
 
 import pytest
 
+from host_agent.incidents import Incident
 from host_agent.incidents.fold import IncidentFold
 from host_agent.incidents.ledger import REOPEN_WITHIN_S
 from host_agent.notifications.notices import LASTS_S, LATE_S, Notice, due, next_due_in_s
 
 
 class Watch:
-    """A journal with a settable clock, and the notices that are due about its incidents."""
+    """A journal with a settable clock, and the notices that are due about its incidents. `open_s` is for how
+    long the incidents have been open; by the clock if it is None.
+    """
 
     def __init__(self) -> None:
         self.fold, self.seq, self.now, self.sent = IncidentFold(), 0, 0.0, list[Notice]()
+        self.open_s: float | None = None
 
     def write(self, event: str, component: str = "mlx_engine", cause: str = "", **fields: Any) -> Watch:
         self.seq += 1
@@ -29,14 +33,17 @@ class Watch:
 
     def notices(self) -> list[Notice]:
         """Return the notices that are due, and record them as delivered."""
-        found = due(self.fold.ledger.incidents, lambda ts: f"{ts:g}", self.now)
+        found = due(self.fold.ledger.incidents, lambda ts: f"{ts:g}", self.now, self.lasted_s)
         for notice in found:
             self.write("notice_delivered", "notifications", incident=notice.incident, over=notice.over)
         self.sent += found
         return found
 
     def next_in_s(self) -> float:
-        return next_due_in_s(self.fold.ledger.incidents, self.now)
+        return next_due_in_s(self.fold.ledger.incidents, self.now, self.lasted_s)
+
+    def lasted_s(self, incident: Incident) -> float:
+        return self.now - incident.began_at if self.open_s is None else self.open_s
 
 
 def breaker_after(events: int) -> Watch:
@@ -107,6 +114,20 @@ def test_incident_that_lasts_a_minute_sends_a_notice_without_a_further_event():
     assert (notice.title, notice.event) == ("The gateway has not been well for a minute", "incident_lasts")
     watch.at(100).write("child_ready", "mlx_server")
     assert watch.next_in_s() == REOPEN_WITHIN_S
+
+
+def test_incident_that_was_open_for_seconds_before_hours_of_sleep_sends_no_notice_after_them():
+    """It once did so a second after the machine woke, when the service was about to be well again."""
+    watch = Watch().write("health_failed", "mlx_server", "no answer").at(8 * 3600)
+    watch.open_s = 11.0
+    assert watch.notices() == []
+    assert watch.next_in_s() == LASTS_S - 11
+
+
+def test_incident_that_lasts_a_minute_sends_a_notice_although_the_clock_was_set_back():
+    watch = Watch().at(7200).write("health_failed", "mlx_server", "no answer").at(30)
+    watch.open_s = LASTS_S
+    assert [notice.event for notice in watch.notices()] == ["incident_lasts"]
 
 
 def test_service_given_up_and_then_stopped_by_a_person_sends_a_notice_of_each_event():

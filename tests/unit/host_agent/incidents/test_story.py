@@ -2,54 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
-from host_agent.incidents.fold import IncidentFold
 from host_agent.incidents.ledger import REOPEN_WITHIN_S
-from host_agent.incidents.story import as_json
-
-
-def clock(ts: float) -> str:
-    """Return the time of day `ts` seconds after 05:23:00."""
-    at = 5 * 3600 + 23 * 60 + round(ts)
-    return f"{at // 3600:02}:{at // 60 % 60:02}:{at % 60:02}"
-
-
-class Story:
-    """Writes journal entries, and returns the incidents that they give."""
-
-    def __init__(self) -> None:
-        self.fold, self.seq, self.ts = IncidentFold(), 0, 0.0
-
-    def at(self, ts: float) -> Story:
-        self.ts = ts
-        return self
-
-    def write(self, component: str, event: str, cause: str = "", **fields: Any) -> Story:
-        self.seq += 1
-        entry = {"seq": self.seq, "ts": self.ts, "component": component, "event": event, "cause": cause}
-        self.fold.add(entry | {"fields": fields})
-        return self
-
-    def dies(self, service: str, signal: int | None = 9, code: int | None = None, parked: int = 0) -> Story:
-        if parked:
-            ids = [f"r{number}.{self.seq}" for number in range(parked)]
-            self.write("mlx_server", "requests_parked", count=parked, ids=ids)
-        self.write(service, "child_exited", "killed by SIGKILL", pid=7, code=code, signal=signal)
-        self.write(service, "child_restarting", "killed by SIGKILL", delay_s=0.0, attempt=0)
-        return self.write(service, "child_started", "killed by SIGKILL", pid=8, restarts=1)
-
-    def ready(self, service: str) -> Story:
-        return self.write(service, "child_ready", "", pid=8, start_s=1.0)
-
-    def as_shown(self) -> list[dict]:
-        return [as_json(incident, clock, self.ts) for incident in self.fold.ledger.incidents]
-
-    def one(self) -> dict:
-        (incident,) = self.as_shown()
-        return incident
+from tests.unit.host_agent.incidents.written_story import Story
 
 
 def killed_five_times() -> Story:
@@ -395,3 +351,24 @@ def test_incident_during_which_the_clock_was_set_back_has_no_negative_duration()
     assert story.one()["duration_s"] == 0
     story.at(12).dies("mlx_engine").at(14).ready("mlx_engine")
     assert [shown["duration_s"] for shown in story.as_shown()] == [0, 2]
+
+
+def test_agent_killed_before_the_clock_was_set_forward_is_no_restart_of_the_machine():
+    """On Linux, the time of the boot moves with the clock: the machine seemed to have restarted."""
+    story = Story().at(60).write("agent", "agent_started", booted_at=1.0, boot_id="one")
+    story.at(7260).write("agent", "agent_started", booted_at=3601.0, boot_id="one")
+    assert "killed, or it crashed" in story.one()["sentence"]
+
+
+def test_restart_of_a_machine_whose_clock_is_a_day_late_is_told_as_a_restart():
+    """The agent seemed to have been killed, as the machine had booted before the agent's last start."""
+    story = Story().at(100_000).write("agent", "agent_started", booted_at=99_000.0, boot_id="one")
+    story.at(20_000).write("agent", "agent_started", booted_at=19_900.0, boot_id="two")
+    assert "which restarted without a shutdown of Vestal" in story.one()["sentence"]
+
+
+@pytest.mark.parametrize(("before", "after"), [("", "two"), ("one", ""), (None, 7)])
+def test_restart_of_the_machine_is_told_by_the_time_of_its_boot_where_a_boot_id_is_missing(before, after):
+    story = Story().at(10).write("agent", "agent_started", booted_at=1.0, boot_id=before)
+    story.at(500).write("agent", "agent_started", booted_at=450.0, boot_id=after)
+    assert "which restarted without a shutdown of Vestal" in story.one()["sentence"]

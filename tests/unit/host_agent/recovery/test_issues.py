@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from host_agent.recovery.facts import ControlledBy, Facts, OrphanFacts, PortFacts, ServiceFacts
-from host_agent.recovery.issues import ONLY_A_REBOOT, Issue, find_issues
+from host_agent.recovery.issues import IS_DOWN, ONLY_A_REBOOT, STOPPED_BY_HAND, Issue, find_issues
 from host_agent.recovery.remedies import (
     BringUpContainer,
     ControlThroughOwner,
@@ -107,6 +107,43 @@ def test_recovery_starts_a_stopped_container_and_restarts_an_unhealthy_one_and_u
     service: ServiceFacts, remedy: object
 ):
     assert only(service).remedy == remedy
+
+
+@pytest.mark.parametrize("state", [State.READY, State.DEGRADED, State.STOPPED])
+def test_recovery_leaves_a_container_alone_that_is_still_ending_after_a_stop_by_hand(state: State):
+    """Docker reports it as running for up to 20 s, and a pass once recorded a remedy that was then refused.
+    `Containers` forgets the stop when somebody starts the container, so a later hang is mended.
+    """
+    ending = replace(ORCHESTRATOR, state=state, healthy=False, answers=False, stopped_by_hand=True)
+    assert (only(ending).found, only(ending).remedy) == (STOPPED_BY_HAND, None)
+    started_again = replace(ORCHESTRATOR, healthy=False, answers=False)
+    assert only(started_again).remedy == RestartContainer("orchestrator", hung=True)
+
+
+def test_recovery_replaces_a_hung_child_although_it_was_once_stopped_by_hand():
+    """It runs, so the stop is over; passes once left it hung for ever."""
+    hung = replace(MLX, healthy=False, answers=False, stopped_by_hand=True)
+    assert only(hung).remedy == ReplaceHungChild("mlx_server", 10)
+    assert only(replace(hung, state=State.STOPPING)).remedy is None
+
+
+def test_recovery_only_advises_on_a_worker_container_that_docker_calls_dead():
+    """Docker restarts no dead container; each pass once tried it."""
+    dead = ServiceFacts("worker", ControlledBy.DOCKER, State.FAILED, detail="is dead", container="bb")
+    assert only(dead).remedy is None
+    assert "`docker rm --force bb` removes it, and `vestal up` makes another one" in only(dead).advice
+
+
+@pytest.mark.parametrize("state", [State.STOPPED, State.DEGRADED])
+def test_recovery_restarts_each_worker_container_that_has_ended_or_is_unhealthy(state: State):
+    """A hung or killed worker was once repaired by nobody, and the report said "all is well"."""
+    worker = ServiceFacts("worker", ControlledBy.DOCKER, State.READY, healthy=True, container="aa")
+    broken = replace(worker, state=state, healthy=False, detail="is broken", container="bb")
+    facts = Facts((worker, broken))
+    assert not facts.healthy
+    assert [issue.remedy for issue in find_issues(facts)] == [RestartContainer("worker", container="bb")]
+    [issue] = find_issues(Facts((replace(broken, restarts_left=0),)))
+    assert "see `docker logs bb`; `vestal recover --reset` tries again at once" in issue.advice
 
 
 def test_recovery_attempts_no_repair_of_a_container_while_the_docker_engine_is_down():
@@ -220,7 +257,8 @@ def test_recovery_never_repairs_a_service_that_is_healthy_or_given_up_or_that_a_
         if issue.remedy is None:
             continue
         assert not (service.healthy and service.answers is not False)
-        assert not (service.stopped_by_hand and not service.healthy)
+        is_ending = service.controlled_by is ControlledBy.DOCKER or service.state in IS_DOWN
+        assert not (service.stopped_by_hand and is_ending and not service.healthy)
         if service.controlled_by is ControlledBy.SUPERVISOR and service.answers is not False:
             assert service.state not in (State.OPEN, State.FAILED)
         assert service.controlled_by is not ControlledBy.NOBODY

@@ -11,9 +11,10 @@ import yaml
 from host_agent.errors import HostAgentError
 from host_agent.services import child_environment
 from host_agent.services.docker.compose import Compose, last_lines
+from host_agent.services.docker.time_zone import find_time_zone
 from host_agent.services.orchestrator import knowledge_mounts
 from vestal import tracing
-from vestal.config import load
+from vestal.config import ConfigError, load
 
 
 def config(tmp_path: Path, **env: str):
@@ -151,6 +152,47 @@ def test_compose_file_passes_every_setting_of_the_orchestrator_to_the_containers
     given = child_environment.orchestrator(config(tmp_path), child_environment.HOST_FROM_CONTAINER)
     composed = yaml.safe_load((child_environment.REPO / "docker-compose.yml").read_text())
     assert composed["x-environment"].keys() >= given.keys()
+
+
+def test_hour_of_the_nightly_work_is_a_setting_that_reaches_nightly_on_the_host_and_in_a_container(
+    tmp_path: Path,
+):
+    for name in ("NIGHTLY_HOUR", "VESTAL_ORCHESTRATOR__NIGHTLY_HOUR"):
+        settings = config(tmp_path, **{name: "5"})
+        assert child_environment.native_orchestrator(settings)["NIGHTLY_HOUR"] == "5"
+        assert Compose(settings).environment()["NIGHTLY_HOUR"] == "5"
+    composed = yaml.safe_load((child_environment.REPO / "docker-compose.yml").read_text())
+    assert composed["services"]["nightly"]["environment"].keys() >= {"NIGHTLY_HOUR", "TZ"}
+    with pytest.raises(ConfigError, match="nightly_hour"):
+        config(tmp_path, NIGHTLY_HOUR="24")
+
+
+@pytest.mark.parametrize(
+    ("given", "link", "text", "zone"),
+    [
+        ("Asia/Tokyo", "/usr/share/zoneinfo/Europe/Berlin", "", "Asia/Tokyo"),
+        ("", "/usr/share/zoneinfo/Europe/Berlin", "Asia/Tokyo", "Europe/Berlin"),
+        (":/etc/localtime", "/var/db/timezone/zoneinfo/America/Los_Angeles", "", "America/Los_Angeles"),
+        ("", "", "Europe/Berlin\n", "Europe/Berlin"),
+        ("", "/somewhere/else", "", ""),
+        ("", "", "", ""),
+    ],
+)
+def test_containers_get_the_time_zone_of_this_machine(
+    tmp_path: Path, given: str, link: str, text: str, zone: str
+):
+    """The night's work once began at 3 o'clock in UTC, whatever the zone of the machine."""
+    local_time, name_file = tmp_path / "localtime", tmp_path / "timezone"
+    if link:
+        local_time.symlink_to(link)
+    if text:
+        name_file.write_text(text)
+    assert find_time_zone({"TZ": given}, local_time, name_file) == zone
+
+
+def test_compose_file_gets_the_time_zone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    assert Compose(config(tmp_path)).environment()["TZ"] == "Asia/Tokyo"
 
 
 def test_orchestrator_gets_a_reranking_model_only_if_one_is_configured(tmp_path: Path):

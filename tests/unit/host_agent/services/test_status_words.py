@@ -417,7 +417,8 @@ DIED = "05:11: SIGKILL, cause unknown (exit code 137)"
             "",
             State.FAILED,
             "Docker could not remove its container and calls it dead; "
-            f"its last run ended at {DIED}; a recovery pass makes another one",
+            f"its last run ended at {DIED}; "
+            "`docker rm --force` removes it, and `vestal up` makes another one",
         ),
         ("odd", "", State.STOPPED, f"its container is odd; its last run ended at {DIED}"),
     ],
@@ -436,6 +437,13 @@ def test_status_row_of_a_container_gives_its_state_and_a_sentence_that_explains_
 def test_status_row_of_a_container_that_keeps_dying_mentions_the_last_death_while_it_works():
     shown = _container("running", "healthy", DIED, is_recurring=True)
     assert shown.sentence == f"it works again; its last run ended at {DIED}"
+
+
+def test_docker_engine_that_reports_its_version_and_does_not_list_containers_counts_as_no_answer():
+    """A pass once took its containers for stopped, and waited 9 minutes for `docker compose up`."""
+    shown = row(DOCKER, IN_DOCKER, containers="The Docker engine gave no answer within 3 s.")
+    assert (shown.state, shown.health_check_failures) == (State.STOPPED, 1)
+    assert shown.sentence == f"The Docker engine gave no answer within 3 s; {START_DOCKER}"
 
 
 @pytest.mark.parametrize("service", IN_CONTAINERS)

@@ -9,6 +9,7 @@ import pytest
 from mlx_server.gateway import errors
 from mlx_server.gateway.dialects.error_envelopes import envelope_for, error_response
 from mlx_server.protocol import ErrorCode, Failed
+from vestal.web.http_error import HttpError
 
 STATUS = {
     "model_not_found": 404,
@@ -49,3 +50,31 @@ def test_every_error_code_of_the_engine_becomes_an_http_error_with_that_code(cod
     error = errors.from_engine(Failed("r", code, "why"))
     assert (error.code, error.message) == (code, "why")
     assert error.status == STATUS[code]
+
+
+@pytest.mark.parametrize("status", [400, 405, 408, 409, 410, 415, 422, 499])
+def test_error_of_the_client_has_the_type_of_an_invalid_request_in_openais_and_anthropics_envelope(status):
+    """A reused idempotency key was a `server_error`, after which a client would have tried again."""
+    error = HttpError("some_code", "why", status=status)
+    for path in ("/v1/chat/completions", "/v1/messages"):
+        assert envelope_for(path).body(error)["error"]["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize(
+    ("status", "openai", "anthropic"),
+    [
+        (401, "authentication_error", "authentication_error"),
+        (404, "not_found_error", "not_found_error"),
+        (413, "invalid_request_error", "request_too_large"),
+        (429, "rate_limit_error", "rate_limit_error"),
+        (500, "server_error", "api_error"),
+        (503, "service_unavailable_error", "overloaded_error"),
+        (507, "server_error", "api_error"),
+    ],
+)
+def test_other_errors_have_the_type_that_openai_and_anthropic_have_for_their_status(
+    status, openai, anthropic
+):
+    error = HttpError("some_code", "why", status=status)
+    assert envelope_for("/v1/embeddings").body(error)["error"]["type"] == openai
+    assert envelope_for("/v1/messages").body(error)["error"]["type"] == anthropic

@@ -12,7 +12,7 @@ import pytest
 
 from mlx_server.gateway import installed_models
 from mlx_server.gateway.installed_models import InstalledModels
-from mlx_server.model_store import survey
+from mlx_server.model_store import layout, survey
 from tests.models.adapter_folders import write_base
 from vestal.config import Config, load
 from vestal.supervision import FakeClock
@@ -68,3 +68,33 @@ async def test_list_of_models_is_read_again_after_a_reading_that_failed_or_was_c
         with pytest.raises(PermissionError):
             await models.all()
     assert [entry.name for entry in await models.all()] == ["base:1b"]
+
+
+async def wait_for_clean_up() -> None:
+    for thread in threading.enumerate():
+        if thread.name == "model-store-clean-up":
+            await asyncio.to_thread(thread.join, 30)
+
+
+async def test_model_whose_replacement_was_killed_midway_is_found_after_the_clean_up_of_a_new_gateway(
+    config: Config,
+):
+    write_base(config.models_dir / ".changing-dead" / "replaced")
+    layout.write_manifest(config.models_dir / ".changing-dead" / "replaced", "base:1b", {})
+    models = InstalledModels(config, FakeClock())
+    assert await models.all() == []
+    models.start_clean_up()
+    await wait_for_clean_up()
+    assert (await models.get("base:1b")).name == "base:1b"
+
+
+async def test_clean_up_of_a_store_that_cannot_be_written_ends_without_an_exception(
+    config: Config, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+):
+    def refuse(store: Path) -> None:
+        raise PermissionError(f"{store}: ordered by the test")
+
+    monkeypatch.setattr(layout, "clean_up", refuse)
+    InstalledModels(config, FakeClock()).start_clean_up()
+    await wait_for_clean_up()
+    assert not recwarn.list  # pytest warns of a thread that an exception has ended

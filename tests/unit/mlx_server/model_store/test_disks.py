@@ -1,15 +1,17 @@
-"""Making models on disks that have no hard links or are full."""
+"""Making and removing models on disks that have no hard links, are full or cannot be written."""
 
 from __future__ import annotations
 
 import errno
+import json
 import os
+import signal
 import tempfile
 from pathlib import Path
 
 import pytest
 
-from mlx_server.model_store import ModelStoreError, Preset, find, layout, make, making
+from mlx_server.model_store import ModelStoreError, Preset, __main__, find, layout, make, making
 from mlx_server.model_store.blobs import Blobs, Upload
 from tests.models.adapter_folders import write_adapter, write_base
 from tests.unit.mlx_server.model_store.test_making import config, upload, write_model
@@ -103,3 +105,24 @@ def test_upload_that_cannot_begin_raises_the_reason(tmp_path, monkeypatch, numbe
     with pytest.raises(ModelStoreError) as caught, blobs.working_folder():
         pass
     assert caught.value.code == code
+
+
+def test_remove_command_prints_why_a_model_cannot_be_removed_and_removes_the_others(
+    config, monkeypatch, capsys
+):
+    """It ended with a traceback."""
+    layout.write_manifest(write_model(config.models_dir / "other__latest"), "other:latest", {})
+    real = os.rename
+
+    def rename(source, target, **options):
+        if os.path.basename(source) == "base__latest":
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        real(source, target, **options)
+
+    monkeypatch.setattr(os, "rename", rename)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setenv("VESTAL_HOME", str(config.home.root))
+    assert __main__.main(["--json", "remove", "base:latest", "other:latest"]) == 1
+    failed, removed = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (failed["model"], failed["error"]["code"]) == ("base:latest", "store_unwritable")
+    assert removed == {"model": "other:latest", "removed": True}

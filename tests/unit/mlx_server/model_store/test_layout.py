@@ -8,7 +8,9 @@ import threading
 import pytest
 
 from mlx_server.model_store import layout
+from mlx_server.model_store.blobs import Blobs
 from mlx_server.model_store.errors import ModelStoreError
+from tests.file_systems import lock_as_on_nfs, lock_nothing
 
 
 @pytest.mark.parametrize(
@@ -152,17 +154,74 @@ def test_new_folder_of_the_store_that_cannot_be_made_raises_the_reason(
     assert caught.value.code == code
 
 
-def test_replace_that_fails_midway_keeps_the_installed_model(tmp_path, monkeypatch):
-    """The old model had been moved to the folder that is deleted next when the new one could not be moved."""
-    stage(tmp_path, "old").rename(tmp_path / "m")
-    real = os.rename
+@pytest.mark.parametrize("lock", [lock_as_on_nfs, lock_nothing])
+def test_model_is_fetched_made_and_removed_on_a_file_system_that_cannot_lock_folders(
+    tmp_path, monkeypatch, lock
+):
+    """On NFS, each of the three failed with EBADF, and the finished download was deleted."""
+    lock(monkeypatch)
+    with layout.locked_staging_folder(tmp_path) as staging:
+        layout.move_into_store(stage(staging, "{}"), tmp_path, "fetched", {})
+    with layout.changing(tmp_path) as staging:
+        layout.replace(stage(staging, "{}"), tmp_path, "made")
+    assert layout.remove(tmp_path, "fetched")
+    assert [path.name for path in tmp_path.iterdir() if not path.name.endswith("lock")] == ["made"]
 
-    def fail_once_for_the_new_model(source, target, **options):
-        if os.path.basename(source) == "model":
-            raise OSError(errno.EIO, "Input/output error")
-        return real(source, target, **options)
 
-    monkeypatch.setattr(os, "rename", fail_once_for_the_new_model)
-    with pytest.raises(OSError, match="Input/output"), layout.changing(tmp_path) as staging:
-        layout.replace(stage(staging, "new"), tmp_path, "m")
-    assert (tmp_path / "m" / "config.json").read_text() == "old"
+@pytest.mark.parametrize("prefix", [".staging-", ".changing-"])
+def test_temporary_folder_on_a_file_system_without_locks_is_deleted_only_after_a_day(
+    tmp_path, monkeypatch, prefix
+):
+    """Without locks, it is unknown whether the process that made the folder is alive."""
+    lock_nothing(monkeypatch)
+    for name in ("young", "old"):
+        (tmp_path / f"{prefix}{name}").mkdir()
+    os.utime(tmp_path / f"{prefix}old", (0, 0))
+    layout.clean_up(tmp_path)
+    assert [path.name for path in tmp_path.glob(f"{prefix}*")] == [f"{prefix}young"]
+
+
+def fetch(store):
+    with layout.locked_staging_folder(store):
+        pass
+
+
+def change(store):
+    with layout.changing(store):
+        pass
+
+
+def test_folder_of_the_user_whose_link_was_being_removed_keeps_all_its_files(tmp_path):
+    (tmp_path / "own" / "replaced").mkdir(parents=True)
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / ".changing-dead").symlink_to(tmp_path / "own")
+    layout.clean_up(tmp_path / "store")
+    assert list((tmp_path / "store").iterdir()) == []
+    assert (tmp_path / "own" / "replaced").is_dir()
+
+
+def test_clean_up_deletes_what_killed_processes_left_and_keeps_a_running_fetch(tmp_path):
+    """Abandoned uploads and conversions of 40 GB stayed until somebody uploaded another file."""
+    layout.clean_up(tmp_path / "missing")
+    for name in (".changing-dead", ".staging-dead", ".blobs"):
+        (tmp_path / name).mkdir()
+    (tmp_path / ".blobs" / ".working-dead").mkdir()
+    (tmp_path / ".blobs" / ".uploading-dead").touch()
+    for path in (tmp_path / ".blobs").iterdir():
+        os.utime(path, (0, 0))
+    layout.clean_up(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".blobs", ".lock"]
+    assert list((tmp_path / ".blobs").iterdir()) == []
+    with layout.locked_staging_folder(tmp_path) as staging:
+        layout.clean_up(tmp_path)
+        assert staging.exists()
+
+
+@pytest.mark.parametrize("use", [fetch, change])
+def test_fetch_and_change_delete_uploads_that_are_older_than_a_day(tmp_path, use):
+    upload = Blobs(tmp_path).upload("sha256:" + "0" * 64)
+    (left,) = (tmp_path / ".blobs").iterdir()
+    os.utime(left, (0, 0))
+    use(tmp_path)
+    assert list((tmp_path / ".blobs").iterdir()) == []
+    upload.close()

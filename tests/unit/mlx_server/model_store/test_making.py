@@ -254,6 +254,24 @@ def test_unused_uploads_are_deleted_after_a_day(config):
     assert not blobs.has(digest)
 
 
+def test_upload_that_a_client_asks_for_or_uses_is_kept_for_another_day(config, tmp_path):
+    """A file that was a day old was deleted between the check that it is there and its use."""
+    blobs, source = Blobs(config.models_dir), write_model(tmp_path / "upload")
+    files = {path.name: upload(blobs, path.read_bytes()) for path in source.iterdir()}
+    for path in (config.models_dir / ".blobs").iterdir():
+        os.utime(path, (0, 0))
+    assert blobs.has(files["config.json"])
+    with blobs.working_folder():
+        assert blobs.has(files["config.json"])
+        assert not blobs.has(files["tokenizer.json"])
+    for name in set(files) - {"config.json"}:
+        upload(blobs, (source / name).read_bytes())
+    for path in (config.models_dir / ".blobs").iterdir():
+        os.utime(path, (0, 0))
+    making.make_of_files(config, "uploaded", files, Preset())
+    assert find(config, "uploaded")
+
+
 def test_weights_that_a_derived_model_shares_with_its_base_model_are_preloaded_only_once(config):
     made(config, "mario", system="x")
     mlx = config.mlx.model_copy(update={"preload": ["MARIO", "base", "gone"]})

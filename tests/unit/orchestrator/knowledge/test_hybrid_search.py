@@ -10,7 +10,7 @@ from orchestrator.errors import BackendUnavailable
 from orchestrator.knowledge.search.scope import EVERYTHING, Scope
 from orchestrator.knowledge.search.vector_index import IDLE_S, CurrentIndex
 from orchestrator.storage.sqlite import SqliteDatabase
-from tests.unit.orchestrator.conftest import DIM, Knowledge
+from tests.unit.orchestrator.conftest import Knowledge
 
 
 @pytest.fixture
@@ -115,13 +115,13 @@ async def test_idle_search_index_is_released_and_rebuilt_at_the_next_search(tmp_
     knowledge.write("docs", a="alpha", b="beta")
     await knowledge.updater.update_all_agents_knowledge(knowledge.folders())
     index = CurrentIndex(database, knowledge.store, "m", lambda: knowledge.now)
-    first = index.get(DIM)
+    first = index.get()
     knowledge.now += IDLE_S - 1
     index.release_if_idle()
-    assert index.get(DIM) is first
+    assert index.get() is first
     knowledge.now += IDLE_S
     index.release_if_idle()
-    again = index.get(DIM)
+    again = index.get()
     assert again is not first
     assert again.ids.tolist() == first.ids.tolist()
 

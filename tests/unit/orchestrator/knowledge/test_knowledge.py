@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import errno
 import os
 import re
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -101,6 +103,37 @@ def test_walk_of_a_knowledge_folder_reports_skipped_files_and_follows_no_symlink
     assert [f.path for f in found if isinstance(f, files.Skipped)] == ["big.md", "loop", "out.md"]
 
 
+class StaleEntry:
+    """A directory entry whose type only the file server knows, and the server has lost the file."""
+
+    def __init__(self, name: str) -> None:
+        self.name = self.path = name
+
+    def is_dir(self, *, follow_symlinks: bool) -> bool:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+
+class Listing(list[Any]):
+    def __enter__(self) -> Listing:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+
+def test_walk_of_a_folder_with_a_stale_entry_skips_it_for_now_and_yields_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The error ended the update of all agents (NFS, and FUSE without entry types)."""
+    (tmp_path / "good.md").write_text("good")
+    with os.scandir(tmp_path) as listing:
+        entries = [*listing, StaleEntry("stale")]
+    monkeypatch.setattr(files.os, "scandir", lambda path: Listing(entries))
+    good, stale = files.walk(tmp_path)
+    assert good.path == "good.md"
+    assert stale == files.Skipped("stale", "unreadable (Stale file handle)", temporary=True, folder=True)
+
+
 @pytest.mark.parametrize(
     ("raw", "text", "broken"),
     [
@@ -184,6 +217,40 @@ def test_drop_unused_deletes_all_unused_vectors_but_the_newest(database: Databas
     assert vectors.vector("question 9", "m") is not None
     assert vectors.vector("question 5", "m") is None
     assert vectors.drop_unused(older_than_s=3600, max_unused=4) == 0
+
+
+def made_long_ago(database: Database) -> None:
+    with database.connect() as db:
+        db.execute("UPDATE vectors SET made_at = made_at - ?", (400 * 86400.0,))
+
+
+def test_drop_unused_deletes_the_vectors_of_a_former_model(database: Database, store: KnowledgeStore):
+    """Only the text was compared: the vectors of each former model were kept forever."""
+    vectors = VectorCache(database)
+    for model in ("former", "m"):
+        vectors.keep(model, ["text"], [[1.0]])
+        store.replace_files("docs", [("a.md", Known("sha", 1, 1, model), [Chunk("", "text")])])
+    assert vectors.drop_unused(30 * 86400.0) == 0
+    made_long_ago(database)
+    assert vectors.drop_unused(30 * 86400.0) == 1
+    assert vectors.vector("text", "m") is not None
+
+
+def test_drop_unused_keeps_an_old_vector_whose_file_was_deleted_or_changed_today(
+    database: Database, store: KnowledgeStore
+):
+    """A folder that was moved away for one night lost all vectors that were older than 30 days."""
+    vectors = VectorCache(database)
+    known = Known("sha", 1, 1, "m")
+    vectors.keep("m", ["deleted", "changed"], [[1.0], [1.0]])
+    files = [("a.md", known, [Chunk("", "deleted")]), ("b.md", known, [Chunk("", "changed")])]
+    store.replace_files("docs", files)
+    made_long_ago(database)
+    store.forget_files("docs", ["a.md"])
+    store.replace_files("docs", [("b.md", known, [Chunk("", "new")])])
+    assert vectors.drop_unused(30 * 86400.0) == 0
+    made_long_ago(database)
+    assert vectors.drop_unused(30 * 86400.0) == 2
 
 
 def test_texts_without_vectors_are_returned_in_order_even_if_too_many_for_one_sql_statement(

@@ -110,7 +110,7 @@ async def test_knowledge_update_retries_a_refused_text_only_when_it_changes_or_i
         assert (await update(knowledge)).notes == [REFUSED]  # the record of each cycle contains it
     assert knowledge.models.batches == []
     assert (await update(knowledge, full=True)).notes == [REFUSED]
-    assert knowledge.models.batches == [["poison words"], ["hello"]]
+    assert knowledge.models.batches == [["hello"], ["poison words"], ["hello"]]
 
     knowledge.write("docs", bad="harmless words")
     report = await update(knowledge)

@@ -75,6 +75,22 @@ def test_chat_stream_with_an_error_line_raises_that_error(error: object):
         ChatStream("mlx").take(lines(said("half"), {"error": error}))
 
 
+@pytest.mark.parametrize(
+    ("content", "answer", "thought"),
+    [
+        ("<think>Let me see.</think>\n\nParis.", "\n\nParis.", True),
+        ("<think>Let me see whether", "", True),
+        ("A <think> tag.", "A <think> tag.", False),
+    ],
+)
+def test_chat_stream_with_thinking_in_its_text_returns_the_answer_alone(
+    content: str, answer: str, thought: bool
+):
+    stream = ChatStream("ollama")
+    stream.take(lines(said(content, done=True)))
+    assert (stream.end(), stream.thought) == (answer, thought)
+
+
 @pytest.mark.parametrize("raw", [b"<html>\n", b"[1]\n", b"\xff\xfe\n"])
 def test_chat_stream_that_is_not_json_raises_backend_failed(raw: bytes):
     with pytest.raises(BackendFailed, match="not a JSON object"):

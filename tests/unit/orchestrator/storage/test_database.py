@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.errors import DatabaseFailed
+from orchestrator.errors import ConfigError, DatabaseFailed
 from orchestrator.knowledge.folders.chunks import Chunk
 from orchestrator.knowledge.search.scope import EVERYTHING
 from orchestrator.knowledge.search.sqlite_ranker import SqliteRanker
@@ -17,7 +17,10 @@ from orchestrator.knowledge.store import KnowledgeStore, Known
 from orchestrator.knowledge.vectors import VectorCache
 from orchestrator.storage import sqlite_schema
 from orchestrator.storage.database import Database
-from orchestrator.storage.sqlite import SqliteDatabase, locked, move_aside_if_corrupt
+from orchestrator.storage.postgres import PostgresDatabase
+from orchestrator.storage.sqlite import SqliteDatabase
+from orchestrator.storage.sqlite_file import locked, move_aside_if_corrupt
+from tests.services.real_postgres import RealPostgres
 
 
 def test_corrupt_database_at_start_is_moved_aside_with_a_notice(tmp_path: Path):
@@ -154,12 +157,12 @@ def test_search_index_of_a_replaced_database_is_not_used_for_the_new_one(tmp_pat
     now = 0.0
     index = CurrentIndex(database, store, "m", lambda: now)
     VectorCache(database).keep("m", [Chunk("H 0", f"alpha 0 0 {'word ' * 150}").embedded_text], [[1.0, 0.0]])
-    assert len(index.get(2).ids) == 1
+    assert len(index.get().ids) == 1
     for suffix in ("", "-wal", "-shm"):
         database.path.with_name(database.path.name + suffix).unlink(missing_ok=True)
     now = 1e9
     filled(database, 1)
-    assert len(index.get(2).ids) == 0
+    assert len(index.get().ids) == 0
 
 
 def test_compaction_after_deleting_files_shrinks_the_database_file(tmp_path: Path):
@@ -175,3 +178,49 @@ def test_compaction_after_deleting_files_shrinks_the_database_file(tmp_path: Pat
     assert database.path.stat().st_size <= before - freed
     assert len(ranker.by_words('"alpha"', EVERYTHING, 1000)) == 400
     assert database.compact() == 0
+
+
+def test_only_the_newest_three_corrupt_copies_are_kept_and_none_is_overwritten(tmp_path: Path):
+    """All copies were kept forever, and two within one second got the same name."""
+    path = tmp_path / "orchestrator.db"
+    for number in range(5):
+        path.write_text(f"garbage {number}")
+        path.with_name(f"{path.name}-shm").write_text(f"side file {number}")
+        move_aside_if_corrupt(path)
+    kept = sorted(tmp_path.glob("orchestrator.db.corrupt-*"))
+    assert [copy.read_text() for copy in kept if copy.name.endswith("Z")] == [
+        f"garbage {number}" for number in (2, 3, 4)
+    ]
+    assert [copy.read_text() for copy in kept if copy.name.endswith("Z-shm")] == [
+        f"side file {number}" for number in (2, 3, 4)
+    ]
+
+
+def test_sqlite_files_can_be_read_by_their_owner_only(tmp_path: Path):
+    """In a home that others may enter, all users could read the knowledge."""
+    database = prepared(tmp_path)
+    with database.connect() as db:
+        db.execute("INSERT INTO meta (key, value) VALUES ('k', 'v')")
+        names = ("orchestrator.db", "orchestrator.db-wal", "orchestrator.db-shm")
+        assert [(tmp_path / name).stat().st_mode & 0o777 for name in names] == [0o600] * 3
+
+
+def test_sqlite_database_of_a_newer_version_is_refused_and_not_written(tmp_path: Path):
+    database = prepared(tmp_path)
+    with closing(sqlite3.connect(database.path)) as db:
+        db.execute("PRAGMA user_version = 99")
+    with pytest.raises(DatabaseFailed, match="was written by a newer version of Vestal"):
+        database.set_meta("k", "v")  # another process migrated it while this one ran
+    with pytest.raises(ConfigError, match=r"tables have version 99.*: install that version again"):
+        SqliteDatabase(database.path).prepare()
+
+
+def test_postgres_database_of_a_newer_version_is_refused(postgres: RealPostgres):
+    url = postgres.new_database()
+    database = PostgresDatabase(url)
+    database.prepare()
+    with database.connect() as db:
+        db.execute("INSERT INTO versions VALUES (99, now())")
+    database.close()
+    with pytest.raises(ConfigError, match=r"tables have version 99.* or set VESTAL_DATABASE_URL"):
+        PostgresDatabase(url).prepare()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import exc
+from sqlalchemy import create_engine, exc, inspect
 
 from orchestrator.errors import DatabaseFailed
 from orchestrator.storage.postgres import PostgresDatabase
@@ -36,6 +38,23 @@ def test_task_database_whose_lock_file_cannot_be_opened_is_a_database_failure(tm
         SqliteTasks(path).prepare()
 
 
+@pytest.mark.parametrize("name", ["C# projects", "what?", "50%25 done", "a%20b"])
+def test_task_database_in_a_folder_with_signs_of_urls_is_the_file_at_its_path(tmp_path: Path, name: str):
+    """A part of the path was taken for a query, a fragment or an escape sequence."""
+    home = tmp_path / name
+    home.mkdir()
+    tasks = SqliteTasks(home / "tasks.db")
+    tasks.prepare()
+    with closing(sqlite3.connect(tasks.path)) as db:
+        db.execute("CREATE TABLE workflow_status (x)")
+    assert tasks.has_tasks()
+    tasks.check_writable()
+    with create_engine(tasks.url).connect() as connection:
+        assert inspect(connection).get_table_names() == ["workflow_status"]
+    assert list(tmp_path.iterdir()) == [home]
+    assert tasks.path.stat().st_mode & 0o777 == 0o600
+
+
 DEADLOCK = exc.OperationalError("SELECT 1", {}, psycopg.errors.DeadlockDetected("deadlock detected"))
 READ_ONLY = exc.InternalError("SELECT 1", {}, psycopg.errors.ReadOnlySqlTransaction("read-only"))
 
@@ -45,10 +64,14 @@ def test_stored_tasks_convert_an_error_that_dbos_does_not_repeat(error: exc.DBAP
     """A worker waits at a DatabaseFailed, but an error of SQLAlchemy ended it."""
 
     class Dbos:
+        @property
+        def _sys_db(self) -> Dbos:
+            return self
+
         def list_workflows(self, **options: Any) -> Any:
             raise error
 
-        def resume_workflows(self, tasks: list[str], queue_name: str) -> None:
+        def reenqueue_for_recovery(self, task: str, workers: list[str], queue: str) -> None:
             raise error
 
         def cancel_workflow(self, task: str) -> None:
@@ -56,6 +79,6 @@ def test_stored_tasks_convert_an_error_that_dbos_does_not_repeat(error: exc.DBAP
 
     database: Any = PostgresDatabase("postgresql://u:s3cret@host/d")
     stored = StoredTasks(Dbos(), database, "tasks", set())
-    for call in (stored.at_work, lambda: stored.queue_again(["one"]), lambda: stored.give_up("one")):
+    for call in (stored.at_work, lambda: stored.queue_again("here", ["one"]), lambda: stored.give_up("one")):
         with pytest.raises(DatabaseFailed):
             call()

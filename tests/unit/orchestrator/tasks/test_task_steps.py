@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from orchestrator.agents.agents import LEAD, Agent
-from orchestrator.errors import DatabaseFailed, RequestRejected, TaskFailed
+from orchestrator.errors import BackendError, DatabaseFailed, EngineCrashed, RequestRejected, TaskFailed
 from orchestrator.tasks import budget
 from orchestrator.tasks.step_gate import StepGate
 from orchestrator.tasks.steps import Notes, Steps
@@ -156,14 +156,22 @@ async def test_task_step_with_little_free_memory_reports_it_and_waits():
     assert said[-1] == ""
 
 
-async def test_retrieve_step_for_a_goal_that_cannot_be_embedded_searches_by_words(knowledge: Knowledge):
+@pytest.mark.parametrize(
+    "error", [RequestRejected("mlx answers 400: no"), EngineCrashed("three engines died")]
+)
+async def test_retrieve_step_for_a_goal_that_cannot_be_embedded_searches_by_words(
+    knowledge: Knowledge, monkeypatch: pytest.MonkeyPatch, error: BackendError
+):
     class Board:
         async def serving(self, model: str) -> str:
             return "mlx"
 
+    async def refuse(model: str, texts: list[str]) -> list[list[float]]:
+        raise error
+
     knowledge.write("reader", birds="The heron eats fish at dawn.")
     await knowledge.updater.update_all_agents_knowledge(knowledge.folders())
-    knowledge.models.refuses = "heron"
+    monkeypatch.setattr(knowledge.models, "embed", refuse)
     model, board = cast(Any, Client()), cast(Any, Board())
     work = Steps(CREW, model, board, knowledge.search, "e", 256, 4096)
     found = await work.retrieve("reader", "what does the heron eat?", say)

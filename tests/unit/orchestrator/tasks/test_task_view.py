@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import TaskFailed
-from orchestrator.tasks.view import detail, summary
+from orchestrator.tasks.view import detail, is_same, summary
 
 
 def status(state: str, **more: Any) -> SimpleNamespace:
@@ -62,3 +62,15 @@ def test_task_detail_of_an_ended_task_has_its_answer_or_error():
     failed = detail(status("ERROR", error=TaskFailed("no model")), [], None)
     assert failed["error"] == "no model"
     assert "too many workers died" in detail(status("MAX_RECOVERY_ATTEMPTS_EXCEEDED"), [], None)["error"]
+
+
+def test_task_sent_again_is_the_same_although_another_agent_was_configured_meanwhile():
+    """The client named no agent, and got a 409 because the lead alone had been chosen for it."""
+    stored = status("SUCCESS", input={"args": [{"goal": "g", "agents": ["lead"], "named": []}], "kwargs": {}})
+    assert is_same(stored, {"goal": "g", "agents": [], "named": []})
+    assert is_same(stored, {"goal": "g", "agents": ["lead"], "named": ["lead"]})
+    assert not is_same(stored, {"goal": "g", "agents": ["reader"], "named": ["reader"]})
+    assert not is_same(stored, {"goal": "other", "agents": [], "named": []})
+    of_earlier_version = status("SUCCESS")
+    assert is_same(of_earlier_version, {"goal": "g", "agents": ["lead"], "named": []})
+    assert not is_same(of_earlier_version, {"goal": "g", "agents": [], "named": []})

@@ -31,10 +31,10 @@ class Tasks:
     def at_work(self) -> dict[str, list[str]]:
         return {worker: list(tasks) for worker, tasks in self.by_worker.items() if tasks}
 
-    def queue_again(self, tasks: list[str]) -> None:
-        self.queued += tasks
-        for mine in self.by_worker.values():
-            mine[:] = [task for task in mine if task not in tasks]
+    def queue_again(self, worker: str, tasks: list[str]) -> None:
+        mine = self.by_worker.get(worker, [])
+        self.queued += [task for task in tasks if task in mine]
+        mine[:] = [task for task in mine if task not in tasks]
 
     def give_up(self, task: str) -> None:
         self.given_up.append(task)

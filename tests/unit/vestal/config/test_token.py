@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 from pathlib import Path
 
 import pytest
 
 from vestal.config import ConfigError, Home, KeptToken, ensure_token, read_token
+from vestal.platform.file_lock import try_lock
 
 
 @pytest.fixture
@@ -36,6 +39,34 @@ def test_ensure_token_in_many_threads_at_once_creates_one_token(prepared: Home):
         thread.join()
     assert len(tokens) == 1
     assert sorted(path.name for path in prepared.root.glob(".token*")) == []
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.ENOTSUP, errno.ENOSYS])
+def test_token_is_created_once_on_a_disk_without_hard_links(prepared: Home, monkeypatch, number: int):
+    """exFAT and vfat refuse `link`, and every command once ended with "change its owner"."""
+
+    def refuse(*paths: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "link", refuse)
+    test_ensure_token_in_many_threads_at_once_creates_one_token(prepared)
+    assert prepared.token.stat().st_mode & 0o777 == 0o600
+    assert ensure_token(prepared) == read_token(prepared)
+
+
+def test_token_is_created_on_a_disk_without_hard_links_while_an_agent_runs(prepared: Home, monkeypatch):
+    """A running agent holds the lock on its home, for which the creation waited without end."""
+
+    def refuse(*paths: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", refuse)
+    descriptor = try_lock(prepared.root)
+    assert descriptor is not None
+    try:
+        assert ensure_token(prepared) == read_token(prepared)
+    finally:
+        os.close(descriptor)
 
 
 def test_token_file_is_written_again_only_if_it_is_missing_or_changed(prepared: Home):

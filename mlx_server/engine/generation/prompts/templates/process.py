@@ -61,14 +61,15 @@ class TemplateProcess:
         except TemplateProcessDied as error:
             log_event("template_process_not_started", cause=str(error))
 
-    def render(self, template: str, variables: dict[str, Any]) -> str:
-        """Return the text that `template` makes of `variables`, which must be JSON values.
+    def render(self, template: str, variables: dict[str, Any], time_s: float | None = None) -> str:
+        """Return the text that `template` makes of `variables`, which must be JSON values. If the template
+        writes the date, it is the date of `time_s` (seconds since 1970; None for the present).
 
         If the process dies for an unknown reason, such as a lack of memory, a new process renders the
         template once more. Raises TemplateError if the template refuses the variables, exceeds a limit, or
         the process dies again.
         """
-        request = json.dumps([template, variables]).encode()
+        request = json.dumps([template, variables, time_s]).encode()
         with self._lock:
             try:
                 return self._text(request)

@@ -29,26 +29,29 @@ class RemoteTemplate:
         self._source = source
 
     def render(self, **variables: Any) -> str:
-        """Render the template with `variables` in a template process, and return the text. The process is the
-        argument of the innermost `with rendered_by(process)` block of this thread.
+        """Render the template with `variables` in a template process, and return the text. The process and
+        the time are the arguments of the innermost `with rendered_by(…)` block of this thread.
 
         Raises TemplateError if the template cannot be rendered, and RuntimeError outside such a block.
         """
-        process: TemplateProcess | None = getattr(_here, "process", None)
+        process: TemplateProcess | None
+        process, time_s = getattr(_here, "process_and_time", (None, None))
         if process is None:
             raise RuntimeError("A chat template can be rendered in a template process only.")
-        return process.render(self._source, variables)
+        return process.render(self._source, variables, time_s)
 
 
 @contextmanager
-def rendered_by(process: TemplateProcess) -> Iterator[None]:
-    """During the `with` block, let `process` render the templates for this thread's calls of transformers."""
-    before = getattr(_here, "process", None)
-    _here.process = process
+def rendered_by(process: TemplateProcess, time_s: float | None = None) -> Iterator[None]:
+    """During the `with` block, let `process` render the templates for this thread's calls of transformers.
+    Templates that write the date get that of `time_s` (seconds since 1970; None for the present).
+    """
+    before = getattr(_here, "process_and_time", (None, None))
+    _here.process_and_time = process, time_s
     try:
         yield
     finally:
-        _here.process = before
+        _here.process_and_time = before
 
 
 _compile = "_compile_jinja_template"

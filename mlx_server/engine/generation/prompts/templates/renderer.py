@@ -10,10 +10,11 @@ instead of 21 MB, and 0.64 s of CPU time to start instead of 0.06 s.
 
 Standard input and output carry frames, which consist of a length (4 bytes, big-endian) and the content. The
 first frame written says that the program is ready (`R`). Each frame read is a request, JSON of [template,
-variables]. It is answered with one frame, whose first byte is `T` before the rendered text, `E` before the
-reason why the template refuses the variables, `L` if the text is too long, or `M` if memory has run out. End
-of file ends the program. A request that takes longer than SECONDS ends it, too (SIGALRM), even if its parent
-no longer runs.
+variables, time]. A template that writes the date gets that of the time (seconds since 1970; null for the
+present). The request is answered with one frame, whose first byte is `T` before the rendered text, `E` before
+the reason why the template refuses the variables, `L` if the text is too long, or `M` if memory has run out.
+End of file ends the program. A request that takes longer than SECONDS ends it, too (SIGALRM), even if its
+parent no longer runs.
 """
 
 from __future__ import annotations
@@ -108,15 +109,17 @@ def _to_json(
     )
 
 
-def make_environment() -> jinja2.Environment:
-    """Return a Jinja environment that renders as `_cached_compile_jinja_template` of transformers does."""
+def make_environment(now: Callable[[], datetime] = datetime.now) -> jinja2.Environment:
+    """Return a Jinja environment that renders as `_cached_compile_jinja_template` of transformers does. `now`
+    returns the local time that templates are given as the present.
+    """
     environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationTag, jinja2.ext.loopcontrols]
     )
     environment.filters["tojson"] = _to_json
     environment.globals |= {
         "raise_exception": _raise_exception,
-        "strftime_now": lambda format: datetime.now().strftime(format),
+        "strftime_now": lambda format: now().strftime(format),
         "dict": _Dict(),
         "namespace": _Namespace,
     }
@@ -130,17 +133,21 @@ class Renderer:
 
     def __init__(self, max_chars: int) -> None:
         self._max_chars = max_chars
-        self._compile = functools.lru_cache(maxsize=4)(make_environment().from_string)
+        self._time_s: float | None = None  # of the request in progress
+        self._compile = functools.lru_cache(maxsize=4)(make_environment(self._now).from_string)
+
+    def _now(self) -> datetime:
+        return datetime.now() if self._time_s is None else datetime.fromtimestamp(self._time_s)
 
     def answer(self, request: bytes) -> bytes:
-        """Render the template in `request`, which is the JSON of [template, variables]. Return the content of
-        the frame that answers the request.
+        """Render the template in `request`, which is the JSON of [template, variables, time]. Return the
+        content of the frame that answers the request.
 
         The content begins with a byte for the outcome: TEXT, REFUSAL, TOO_LONG or NO_MEMORY. TEXT is followed
         by the rendered text, and REFUSAL by the template's reason to refuse.
         """
         try:
-            template, variables = json.loads(request)
+            template, variables, self._time_s = json.loads(request)
             pieces: list[str] = []
             chars = 0
             for piece in self._compile(template).generate(**variables):

@@ -5,10 +5,14 @@ programs.
 from __future__ import annotations
 
 import json
+import logging
+import time
+from collections.abc import Iterator
 from datetime import datetime
 
 import pytest
 
+from host_agent.agent.daemon import LogFormat
 from host_agent.cli.logs.formatting import PipeFormatter, Repeats, TerminalFormatter
 from host_agent.cli.logs.log_line import LogLine, parse, parse_container_line
 from host_agent.cli.logs.sentences import sentence_of
@@ -197,3 +201,32 @@ def test_gateway_event_that_the_agent_logs_again_soon_after_is_recognized_as_a_r
         {"pid": 27364},
     )
     assert not repeats.is_repeated(late)
+
+
+@pytest.fixture
+def in_berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+def agent_line(ts: float) -> str:
+    record = logging.LogRecord("vestal", logging.INFO, "", 0, "mlx_engine child_exited: minute", (), None)
+    record.created, record.msecs = ts, ts % 1 * 1000
+    return LogFormat().format(record)
+
+
+@pytest.mark.usefixtures("in_berlin")
+def test_agent_log_lines_of_the_hour_that_comes_twice_keep_their_times():
+    """In the hour after the end of summer time, `vestal logs --since 10m` once lacked the agent's lines."""
+    end = 1792890000.0  # 2026-10-25 01:00 UTC: 03:00 becomes 02:00
+    times = [end + minutes * 60 + 0.25 for minutes in (-30, 0, 30, 90)]
+    assert agent_line(times[2]).startswith("2026-10-25 02:30:00,250+0100 INFO vestal: ")
+    assert [parse("agent", agent_line(ts)).ts for ts in times] == times
+
+
+def test_log_line_with_an_impossible_time_is_read_without_a_time():
+    for raw in ("2026-13-28 09:45:45,253 INFO vestal: x", "[GIN] 2026/13/28 - 09:45:45 | 200 | x"):
+        assert parse("agent", raw).ts is None

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from mlx_server.engine.generation.call_formats import output_markers
 from mlx_server.engine.generation.detokenizer import Detokenizer
 from mlx_server.engine.generation.generation import Generation
-from mlx_server.engine.generation.harmony import HarmonyParser
+from mlx_server.engine.generation.harmony import HarmonyParser, is_header_without_grammar
 from mlx_server.engine.generation.harmony_tokens import HarmonyGate, find_harmony_tokens
 from mlx_server.engine.generation.output_parser import OutputPiece
 from mlx_server.protocol import Token, ToolCall
@@ -249,6 +249,51 @@ def test_harmony_text_parsed_in_any_pieces_gives_the_same_answer(text, sizes):
 def test_harmony_grammar_becomes_active_only_after_the_thinking(text, opened):
     gate = HarmonyGate(TOKENS)
     assert [gate.opens_after(token) for token in TOKENIZER.encode(text)][-1] is opened
+
+
+@pytest.mark.parametrize(
+    ("text", "opened"),
+    [
+        ("<|channel|>commentary to=functions.weather <|constrain|>json<|message|>", False),
+        (" to=functions.weather<|channel|>commentary json<|message|>", False),
+        (f" to=functions.weather<|channel|>commentary<|message|>{ARGUMENTS}", False),
+        ("<|channel|>commentary to=f<|message|>{}<|end|><|start|>assistant<|channel|>final<|message|>", True),
+        ("<|channel|>commentary<|message|>", False),
+        ("<|channel|>commentary<|message|>I ask.<|end|><|channel|>final<|message|>", True),
+        (" to=user<|channel|>final<|message|>", True),
+        ("<|channel|>final<|message|>", True),
+        ("<|channel|>analysis<|message|>{", False),
+    ],
+)
+def test_harmony_grammar_of_an_answer_does_not_apply_to_calls_and_preambles_that_the_model_may_choose(
+    text, opened
+):
+    """The arguments of a call were made in the form of the answer, or of a whole call with its name. The
+    preamble before a call had to be JSON, and a call in it was sent as text.
+    """
+    gate = HarmonyGate(TOKENS, lambda header: is_header_without_grammar(decode(header)))
+    assert [gate.opens_after(token) for token in TOKENIZER.encode(text)][-1] is opened
+
+
+@pytest.mark.parametrize(
+    ("text", "piece"),
+    [
+        (f"<|channel|>commentary<|message|>I ask.<|end|>{CALL}<|call|>", OutputPiece("", "I ask.", (OSLO,))),
+        (
+            "<|channel|>commentary<|message|>So.<|end|><|start|>assistant<|channel|>final<|message|>{}",
+            OutputPiece("{}", "So."),
+        ),
+        ('<|channel|>final<|message|>{"name": "weather"}', OutputPiece('{"name": "weather"}')),
+    ],
+)
+def test_harmony_answer_with_a_schema_has_no_visible_text_but_the_final_message(text, piece):
+    """A preamble before the answer would break the schema that the client has given."""
+    subject = HarmonyParser(TOKENS, "auto", TOOLS, has_schema=True)
+    subject.begin_after(TOKENIZER.encode(PROMPT_END), decode)
+    parsed = OutputPiece()
+    for token in TOKENIZER.encode(text):
+        parsed += subject.push_control(token) if token in subject.control_tokens else subject.push(chr(token))
+    assert parsed + subject.flush() == piece
 
 
 def test_harmony_format_is_chosen_by_the_special_tokens_of_the_tokenizer():

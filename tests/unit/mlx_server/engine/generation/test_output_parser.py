@@ -16,9 +16,9 @@ CALL = json.dumps({"name": "weather", "arguments": {"city": "Oslo"}})
 TAGGED = f"<tool_call>\n{CALL}\n</tool_call>"
 
 
-def parse(text, *, markers=THINKS, tool_choice="auto", thinking=False, size=1):
+def parse(text, *, markers=THINKS, tool_choice="auto", thinking=False, size=1, has_schema=False):
     """Return the whole answer `text`, parsed in pieces of `size` characters."""
-    parser = OutputParser(markers, tool_choice, TOOLS, thinking)
+    parser = OutputParser(markers, tool_choice, TOOLS, thinking, has_schema)
     answer = OutputPiece()
     for start in range(0, len(text), size):
         answer += parser.push(text[start : start + size])
@@ -76,6 +76,41 @@ def test_thinking_marker_within_text_is_text():
 def test_unfinished_tool_call_within_thinking_is_a_call_only_if_it_can_be_parsed(text, piece, size):
     """Models forget to end their thinking before they call a tool; they also think about how to call it."""
     assert parse(text, size=size) == piece
+
+
+@pytest.mark.parametrize("size", [1, 4, 1000])
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"name": "weather", "reason": "x"}',
+        '{"name": "weather"}',
+        '{"name": "weather", "parameters": {}}',
+        '{"name": "weather", "arguments": "{}"}',
+        '{"name": "weather", "arguments": {}, "why": 1}',
+        '[{"name": "weather", "arguments": {}}, {"name": "weather"}]',
+        '{"function": {"name": "weather", "arguments": {}}}',
+        json.dumps({"doc": f"Write {TAGGED} to call"}),
+        '{"doc": "<tool_call>"}',
+    ],
+)
+def test_answer_with_a_schema_that_only_resembles_a_call_is_sent_as_it_is(text, size):
+    """An answer whose field `name` was an offered tool, or whose text explained calls, became a call."""
+    assert parse(text, size=size, has_schema=True) == OutputPiece(text)
+
+
+@pytest.mark.parametrize("size", [1, 4, 1000])
+def test_call_beside_an_answer_schema_is_found_as_json_or_within_the_thinking(size):
+    assert parse(CALL, size=size, has_schema=True) == OutputPiece(tool_calls=(OSLO,))
+    assert parse(f"[{CALL}, {CALL}]", size=size, has_schema=True) == OutputPiece(tool_calls=(OSLO, OSLO))
+    thought = parse(f"Hm. {TAGGED}", size=size, has_schema=True, thinking=True)
+    assert thought == OutputPiece(thinking="Hm.", tool_calls=(OSLO,))
+
+
+@pytest.mark.parametrize("begin", ['{"doc": "Write <tool_call> ', '{"type": "a", ', '{"id": 1, '])
+def test_answer_with_a_schema_that_cannot_become_a_call_is_streamed(begin):
+    """A marker of calls within a string stopped the stream until the answer's end."""
+    parser = OutputParser(THINKS, "auto", TOOLS, has_schema=True)
+    assert parser.push(begin) == OutputPiece(begin)
 
 
 def test_tool_call_is_text_if_tool_choice_is_none():

@@ -96,6 +96,21 @@ def test_model_load_treats_the_memory_of_models_that_are_being_unloaded_as_free(
     assert machine.guard.before_load(entry("Qwen3-8B"), leaving=["Llama-3.1-8B"]).evict == ()
 
 
+def test_model_load_gets_the_memory_of_the_model_that_leaves_on_a_machine_full_of_other_programs():
+    """At the limit on the number of models, the load waited in vain for memory that its predecessor held."""
+    machine = Machine()
+    machine.load("Llama-3.1-8B", last_used_s=2)
+    machine.available = 3 * GIB
+    with pytest.raises(MustWait):
+        machine.guard.before_load(entry("phi-4"), leaving=["Llama-3.1-8B"])  # it takes 8 GiB
+    assert machine.guard.before_load(entry("Qwen3-8B"), leaving=["Llama-3.1-8B"]) == Fits()
+    machine.guard.load_ended()
+    machine.load("Qwen3-4B", last_used_s=1)
+    machine.available = 3 * GIB
+    fits = machine.guard.before_load(entry("phi-4"), leaving=["Llama-3.1-8B"])
+    assert fits == Fits(drop_caches=True, evict=("Qwen3-4B",))
+
+
 def test_adapter_of_a_loaded_base_model_needs_only_its_own_memory():
     machine = Machine(limit_gib=7)  # the base takes 4.2 GiB
     added = Adapter(Path("a"), AdapterSettings("mlx-lm", "lora", 8, 1.0), 0, 200 * MIB, 0, "a", 0.0)

@@ -184,6 +184,19 @@ def test_memory_need_that_fits_keeps_all_reservations_under_the_limit(ledger: Le
     assert after <= ledger.limit_bytes or need.bytes == 0
 
 
+@given(st.one_of(LEDGERS, SHARING_LEDGERS), NEEDS, st.sets(st.sampled_from("abcdef")))
+def test_memory_of_models_that_leave_in_any_case_counts_as_free(ledger: Ledger, need: Need, names: set[str]):
+    leaving = {h.name for h in ledger.holdings if h.name in names and not h.busy and not h.awaited}
+    answer = decide(ledger, need, leaving)
+    if isinstance(answer, Fits):
+        assert not leaving.intersection(answer.evict)
+        staying = [h for h in ledger.holdings if h.name not in leaving.union(answer.evict)]
+        after = replace(ledger, holdings=staying).reserved_total_bytes + need.bytes
+        assert after <= ledger.limit_bytes or need.bytes == 0
+    else:
+        assert not isinstance(decide(ledger, need), Fits)
+
+
 @given(LEDGERS, NEEDS, AMOUNT)
 def test_memory_need_that_fits_still_fits_with_more_available_memory(ledger: Ledger, need: Need, more: int):
     if not isinstance(decide(ledger, need), Fits):

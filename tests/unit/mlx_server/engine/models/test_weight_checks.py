@@ -167,6 +167,40 @@ def test_digest_of_an_unreachable_file_is_kept_and_prevents_no_other_digest(tmp_
     assert stored.get(here) == FileDigest(STAMP, OTHER)
 
 
+def test_damage_that_one_engine_records_is_kept_by_another_that_read_the_digests_before(tmp_path: Path):
+    """An engine that was being replaced found the damage, and its successor wrote its own copy over it."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.touch()
+    two.touch()
+    path = tmp_path / "digests.json"
+    DigestFile(path).put(one, FileDigest(STAMP, GOOD))
+    old, new = DigestFile(path), DigestFile(path)
+    assert old.get(one) == new.get(one) == FileDigest(STAMP, GOOD)
+    old.put(one, FileDigest(STAMP, GOOD, is_damaged=True))
+    assert new.get(one) == FileDigest(STAMP, GOOD, is_damaged=True)
+    new.put(two, FileDigest(STAMP, OTHER))
+    new.put(one, FileDigest(STAMP, GOOD), keeps_damage=True)
+    assert DigestFile(path).get(one) == FileDigest(STAMP, GOOD, is_damaged=True)
+    assert DigestFile(path).get(two) == FileDigest(STAMP, OTHER)
+    new.put(one, FileDigest(TOUCHED, GOOD), keeps_damage=True)
+    assert old.get(one) == FileDigest(TOUCHED, GOOD)
+
+
+def test_digest_that_cannot_be_written_is_remembered_and_written_by_the_next_put(tmp_path: Path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.touch()
+    two.touch()
+    (tmp_path / "folder").touch()  # a file is in the way
+    digests = DigestFile(tmp_path / "folder" / "digests.json")
+    digests.put(one, FileDigest(STAMP, GOOD, is_damaged=True))
+    assert digests.get(one) == FileDigest(STAMP, GOOD, is_damaged=True)
+    (tmp_path / "folder").unlink()
+    digests.put(two, FileDigest(STAMP, OTHER))
+    stored = DigestFile(tmp_path / "folder" / "digests.json")
+    assert stored.get(one) == FileDigest(STAMP, GOOD, is_damaged=True)
+    assert stored.get(two) == FileDigest(STAMP, OTHER)
+
+
 class Verified:
     """A verification of the model in `folder` whose thread does not pause."""
 
@@ -253,7 +287,7 @@ def test_weights_verification_reads_only_once_a_file_that_two_models_share(verif
 class BrokenDigests(DigestFile):
     """Digests that cannot be stored, for a reason that nobody foresaw."""
 
-    def put(self, file: Path, digest: FileDigest) -> None:
+    def put(self, file: Path, digest: FileDigest, *, keeps_damage: bool = False) -> None:
         raise ValueError(f"{file} cannot be stored")
 
 

@@ -16,7 +16,7 @@ from mlx_server.engine.scheduling.loads import Evict, LoadAdvanced, LoadComplete
 from mlx_server.engine.scheduling.request import Request, RequestStatus
 from mlx_server.engine.scheduling.request_table import EngineRequests
 from mlx_server.model_store import BrokenModel, ModelEntry
-from mlx_server.protocol import Generate, Load
+from mlx_server.protocol import Embed, Generate, Load
 
 
 def entry(name: str) -> ModelEntry:
@@ -169,6 +169,18 @@ def test_model_load_waits_less_long_for_memory_held_by_other_programs_unless_it_
     world.now += limit_s - 1.0
     assert world.step() == []
     world.now += 1.0
+    (refused,) = world.step()
+    assert isinstance(refused, LoadRefused)
+
+
+def test_model_load_for_a_text_to_embed_waits_longer_for_memory_if_an_engine_died_with_the_request():
+    world = World(max_wait_s=60.0)
+    world.guard.decisions["a"] = no_room(held_by_requests=False)
+    world.requests.add(Request(Embed("e", "a", ("text",), resumed=True)))
+    assert world.step() == []
+    world.now += OTHERS_S + 1.0
+    assert world.step() == []
+    world.now += 60.0
     (refused,) = world.step()
     assert isinstance(refused, LoadRefused)
 

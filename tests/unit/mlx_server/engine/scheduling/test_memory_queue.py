@@ -66,9 +66,11 @@ def test_time_a_refused_request_waited_for_memory_does_not_shorten_the_wait_of_t
     )  # and with a whole wait
 
 
-def test_resumed_answer_may_wait_longer_than_a_new_request_for_memory_held_by_other_programs():
+@pytest.mark.parametrize("interrupted", [{"emitted": (1, 2)}, {"resumed": True}], ids=str)
+def test_resumed_answer_may_wait_longer_than_a_new_request_for_memory_held_by_other_programs(interrupted):
+    """An answer whose engine died before its first token was once refused as soon as a new request."""
     waiting = Waiting()
-    request = waiting.add("a", emitted=(1, 2))
+    request = waiting.add("a", **interrupted)
     assert waiting.queue.postpone(request, no_room(held_by_requests=False), 0.0) is None
     assert waiting.queue.postpone(request, no_room(held_by_requests=False), OTHERS_S + 1) is None
     assert waiting.queue.postpone(request, no_room(held_by_requests=False), 120.0) is not None

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from mlx_server.engine.errors import RequestError
-from mlx_server.engine.memory.wait_policy import RETRY_S
+from mlx_server.engine.memory.wait_policy import OTHERS_S, RETRY_S
 from mlx_server.engine.scheduling.request import RequestStatus
 from mlx_server.engine.scheduling.scheduler import TOGETHER_S
 from mlx_server.protocol import (
@@ -192,17 +192,15 @@ def test_model_is_not_unloaded_while_one_of_its_prompts_is_being_tokenized(loade
 
 def test_prompt_waiting_for_memory_is_tokenized_again_if_its_model_was_reloaded_meanwhile(loaded):
     """The model's files may have changed, and the old prompt would keep the old tokenizer in memory."""
-    loaded.guard.places = 0
-    loaded.send(generate("first"), generate("second", OTHER_CHAT))
+    loaded.guard.places, loaded.guard.evicts_idle_models = 1, True
+    loaded.send(generate("first", steps=9), generate("next"), generate("second", OTHER_CHAT))
     loaded.turn()
     made_first = loaded.prompts["second"]
-    loaded.now += 61.0
-    loaded.turn()
     assert [event.model for event in of(loaded, Unloaded)] == [OTHER_CHAT]
+    loaded.guard.evicts_idle_models = False
     loaded.send(Load("again", OTHER_CHAT))
     loaded.turn(5)
-    loaded.guard.places = 1
-    for _ in range(5):
+    for _ in range(9):
         loaded.now += RETRY_S
         loaded.turn()
     assert loaded.answer("second").reason == "length"
@@ -330,14 +328,76 @@ def test_idle_model_expires_unless_a_request_for_it_is_next_to_get_memory(loaded
     assert loaded.answer("a").reason == "length"
 
 
-def test_request_whose_model_was_unloaded_while_it_waited_reloads_it(loaded):
-    loaded.guard.places = 0
-    loaded.send(generate("first"), generate("second", OTHER_CHAT))
-    loaded.turn()
-    loaded.now += 61.0  # the second one's model expires: it is not next
+def test_model_does_not_expire_while_a_request_for_it_waits_for_memory_behind_others(loaded):
+    """With a keep-alive of 0, it was unloaded and loaded again in turn, and its request was never served."""
+    loaded.guard.places = 1
+    loaded.send(generate("r0", steps=40), generate("r1", steps=40), generate("x", OTHER_CHAT, keep_alive_s=0))
+    others = 2
+    while loaded.answers("x") == [] and others < 20:
+        loaded.turn()
+        loaded.now += 0.05
+        if sum(loaded.status(f"r{n}") is not RequestStatus.FINISHED for n in range(others)) < 2:
+            loaded.send(generate(f"r{others}", steps=40))
+            others += 1
+    assert loaded.answer("x").reason == "length"
+    assert others < 6
     loaded.turn()
     assert [event.model for event in of(loaded, Unloaded)] == [OTHER_CHAT]
+
+
+def test_unload_of_a_model_waits_for_its_requests_that_wait_for_memory(loaded):
     loaded.guard.places = 1
+    loaded.send(generate("running", steps=5), generate("next"), generate("x", OTHER_CHAT))
+    loaded.turn()
+    loaded.send(Unload("go", OTHER_CHAT))
+    for _ in range(12):
+        loaded.now += RETRY_S
+        loaded.turn()
+    (unloaded,) = of(loaded, Unloaded)
+    assert loaded.events.index(loaded.answer("x")) < loaded.events.index(unloaded)
+    assert of(loaded, Loaded) == []
+
+
+def waiting_engine(**guard: bool | int) -> FakeEngine:
+    """Return an engine with room for one model, on which a request for that model waits for memory."""
+    engine = FakeEngine(max_loaded_models=1)
+    engine.guard.places = 0
+    for name, value in guard.items():
+        setattr(engine.guard, name, value)
+    engine.send(generate("a", CHAT))
+    engine.turn(4)
+    assert engine.status("a") is RequestStatus.WAITING_FOR_MEMORY
+    return engine
+
+
+def test_two_requests_that_wait_for_memory_do_not_unload_each_others_models():
+    """Two such requests once had each other's model unloaded every 0.4 s, and were never answered."""
+    engine = waiting_engine(held_by_requests=False)  # other programs hold the memory
+    engine.send(generate("b", OTHER_CHAT))
+    began = engine.now
+    while len(engine.answers("a") + engine.answers("b")) < 2 and engine.now < began + 60.0:
+        engine.turn()
+        engine.now += 0.05
+    assert engine.answer("a").code == engine.answer("b").code == "insufficient_memory"
+    assert [event.model for event in of(engine, Loaded)] == [CHAT, OTHER_CHAT]
+
+
+def test_request_whose_model_is_loaded_again_goes_on_waiting_from_when_its_wait_began():
+    engine = waiting_engine(held_by_requests=False)
+    began = engine.now
+    while not engine.answers("a") and engine.now < began + 60.0:
+        engine.verification.damaged = [(CHAT, "damaged")]  # so it is unloaded whoever waits
+        engine.turn()
+        engine.now += 0.5
+    assert engine.answer("a").code == "insufficient_memory"
+    assert engine.now - began < 2 * OTHERS_S
+
+
+def test_request_whose_model_was_unloaded_while_it_waited_reloads_it(loaded):
+    loaded.guard.evicts_idle_models = True  # the first one takes the memory of the second one's model
+    loaded.send(generate("first"), generate("second", OTHER_CHAT))
+    loaded.turn()
+    assert [event.model for event in of(loaded, Unloaded)] == [OTHER_CHAT]
     for _ in range(8):
         loaded.now += RETRY_S
         loaded.turn()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from mlx_server.gateway.answer_log import FORMAT, Accepted, pack_record, read_records
@@ -21,6 +22,20 @@ def test_packed_request_record_with_any_body_has_the_size_that_was_announced(siz
     ((record,), whole_bytes) = read_records(data)
     assert isinstance(record, Accepted)
     assert (record.body, whole_bytes) == (b"".join(body), len(data))
+
+
+@pytest.mark.parametrize("size", [0, 255, 256, 65536, 2**20])
+@pytest.mark.parametrize("count", [1, 2, 15, 16])
+def test_packed_request_record_with_any_references_has_the_size_that_was_announced(size: int, count: int):
+    """A conversation of 15 lists has another header in MessagePack than one of 16."""
+    head = msgspec.structs.replace(HEAD, referenced=(b"z" * size,) * count)
+    chunk = packed(head, [b"body"])
+    assert isinstance(chunk, LateBytes) == (size * count + 4 > MAX_PACKED_AT_ONCE_BYTES)
+    (data,) = made([chunk])
+    assert len(chunk) == len(data) == packed_bytes(head, 4)
+    ((record,), _) = read_records(data)
+    assert isinstance(record, Accepted)
+    assert (record.body, record.referenced) == (b"body", head.referenced)
 
 
 def test_request_record_without_a_separate_body_has_the_same_bytes_as_from_pack_record():

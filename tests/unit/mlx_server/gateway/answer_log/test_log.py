@@ -435,7 +435,7 @@ async def test_answer_log_keeps_files_of_newer_formats_and_deletes_those_of_olde
     logs: Logs,
 ):
     logs.path.mkdir(parents=True)
-    newer = [f"{number:012}.n{number}..v2.{state}" for number, state in ((7, "open"), (8, "ended"))]
+    newer = [f"{number:012}.n{number}..v3.{state}" for number, state in ((7, "open"), (8, "ended"))]
     older = ["000000000003.o..v0.open", "000000000004.p..v0.ended"]
     foreign = ["notes.txt", "12.a..v1.open", "000000000009.a..v1.open.bak", ".hidden"]
     for name in (*newer, *older, *foreign):
@@ -454,6 +454,22 @@ async def test_answer_log_keeps_files_of_newer_formats_and_deletes_those_of_olde
     ]
     await logs.open(keep_s=0.0)
     assert {*newer, *foreign} <= {path.name for path in logs.path.iterdir()}
+
+
+async def test_answer_log_reads_the_answers_of_the_format_before(logs: Logs):
+    """Format 1 has no field `referenced`; an upgrade must lose none of its answers."""
+    logs.path.mkdir(parents=True)
+    head = pack_record(accepted("a", format=1))
+    assert b"referenced" not in head
+    (logs.path / "000000000001.a..v1.ended").write_bytes(head + pack_record(token(0)) + pack_record(Ended()))
+    (logs.path / "000000000002.b..v1.open").write_bytes(pack_record(accepted("b", format=1)))
+    log = await logs.open()
+    assert await log.records("a") == [accepted("a", format=1), token(0), Ended()]
+    assert log.unfinished() == ["b"] and not logs.events
+    log.append("b", token(0))
+    log.ended("b")
+    await log.close()
+    assert logs.files() == {"a": "ended", "b": "ended"}
 
 
 async def test_answer_file_whose_content_belongs_to_another_request_is_skipped_and_reported(logs: Logs):
@@ -484,5 +500,5 @@ async def test_answer_log_folder_that_was_deleted_is_created_again_for_the_next_
 def test_accepted_record_of_the_answer_log_has_exactly_the_fields_that_a_replay_needs():
     assert Accepted.__struct_fields__ == (
         *("format", "id", "created_s", "method", "path", "query", "headers", "body", "seed", "key_digest"),
-        *("body_digest", "version"),
+        *("body_digest", "version", "referenced"),
     )

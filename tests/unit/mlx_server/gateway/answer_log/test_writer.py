@@ -84,11 +84,11 @@ def test_closed_writer_fails_a_read_and_completes_a_flush_instead_of_waiting_for
     writer = Writer(folder, Reports())  # type: ignore[arg-type]
     writer.add(name)
     writer.append(1, b"begun")
-    closed, read_late = writer.close(), writer.read(name)
+    closed, read_late = writer.close(), writer.read(lambda: name)
     closed.result(10)
     with contextlib.suppress(OSError):
         assert read_late.result(10) == b"begun"
     with pytest.raises(OSError, match="closed"):
-        writer.read(name).result(10)
+        writer.read(lambda: name).result(10)
     writer.flush().result(10)
     writer.close().result(10)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mlx_server.gateway.dialects.answer_parts import AnswerPart, AnswerToolCall
+from mlx_server.gateway.dialects.anthropic.models import models
 from mlx_server.gateway.dialects.anthropic.render import BlockEvents
 from mlx_server.gateway.dialects.anthropic.schema import MessagesBody
 
@@ -67,3 +70,19 @@ def test_anthropic_stream_opens_one_content_block_at_a_time_and_sends_all_conten
     assert text == "".join(part.text for part in parts)
     assert thinking == "".join(part.thinking for part in parts)
     assert tool_uses == sum(len(part.tool_calls) for part in parts)
+
+
+@pytest.mark.parametrize(
+    ("modified", "written"),
+    [
+        (0.5, "1970-01-01T00:00:00Z"),
+        (3e11, "9999-12-31T23:59:59Z"),
+        (-1e12, "0001-01-01T00:00:00Z"),
+    ],
+)
+def test_anthropic_model_with_a_date_that_no_text_can_express_is_listed_with_the_nearest_one(
+    modified, written
+):
+    """One file of a damaged disk, dated after the year 9999, made the list of all models a 500."""
+    entry: Any = SimpleNamespace(name="m", modified=modified, context_tokens=1)
+    assert models([entry], {})["data"][0]["created_at"] == written

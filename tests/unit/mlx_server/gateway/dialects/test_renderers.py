@@ -20,7 +20,7 @@ from mlx_server.gateway.dialects.ollama import render as ollama
 from mlx_server.gateway.dialects.openai import render as openai
 from mlx_server.gateway.dialects.streaming import AnswerRenderer, stream_answers
 from mlx_server.gateway.errors import ServerFault
-from mlx_server.gateway.json_text import json_bytes, json_text
+from mlx_server.gateway.json_text import iso_time, json_bytes, json_text
 from mlx_server.gateway.requests.model_requests import GenerationRequest
 from mlx_server.gateway.requests.sendable import sendable
 from mlx_server.gateway.requests.ticket import Ticket
@@ -197,6 +197,32 @@ def test_renderer_given_nan_infinity_or_half_an_emoji_writes_strict_json(name, s
         assert _strictly(arguments[0])["\ufffd"] == [None, None, 10**400]
 
 
+@pytest.mark.parametrize("prefix", ["", "Say: "])
+def test_text_offsets_of_a_streamed_completion_are_those_of_the_whole_one(prefix):
+    """They began at 0 in every chunk, so that a client marked the beginning of the text for every token."""
+    drawn = [protocol.TokenLogprob(text, tuple(text.encode()), -0.5) for text in ("Hello", " big", "ü")]
+    parts = [AnswerPart(token.text, logprobs=(protocol.Logprobs(token, ()),)) for token in drawn]
+    prefixes = ["", prefix]
+
+    def chunks() -> openai.AnswerChunks:
+        return openai.AnswerChunks(
+            openai.COMPLETION, "r", 0, "m", prefixes=prefixes, answers_per_prompt=1, include_usage=False
+        )
+
+    streamed = chunks()
+    stream = b"".join(frame for part in parts for i in (0, 1) for frame in streamed.part(i, part)).decode()
+    for index, before in enumerate(prefixes):
+        found = [
+            choice for chunk in _sse_data(stream) for choice in chunk["choices"] if choice["index"] == index
+        ]
+        offsets = [offset for choice in found for offset in choice["logprobs"]["text_offset"]]
+        text = "".join(token.text for token in drawn)
+        answer = AnswerPart(text, logprobs=tuple(part.logprobs[0] for part in parts), done=DONE)
+        whole = chunks().whole([(answer, DONE), (answer, DONE)])["choices"][index]
+        assert offsets == whole["logprobs"]["text_offset"] == [len(before) + n for n in (0, 5, 9)]
+        assert whole["text"] == before + text
+
+
 def test_logprob_of_an_impossible_token_is_the_finite_number_that_openai_uses():
     event = protocol.Token("r", 1, "x", 0, logprobs=protocol.Logprobs(UNLIKELY, (UNLIKELY,)))
     (logprobs,) = AnswerAssembler("r").part_of(event).logprobs
@@ -213,7 +239,7 @@ def test_logprob_of_an_impossible_token_is_the_finite_number_that_openai_uses():
     ],
 )
 def test_iso_time_of_any_number_is_a_valid_date(time_s, written):
-    assert ollama.iso_time(time_s) == written
+    assert iso_time(time_s) == written
 
 
 ANYTHING = st.recursive(

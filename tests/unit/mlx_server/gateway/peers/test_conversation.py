@@ -61,6 +61,28 @@ def test_memory_of_conversation_prefixes_is_bounded_and_drops_the_oldest():
     assert found == [False, True, True, True]
 
 
+ITEM = {"type": "item_reference", "id": "msg_a1b2_0"}
+
+
+@pytest.mark.parametrize(
+    ("body", "response_id"),
+    [
+        ({"input": [ITEM, {"role": "user", "content": "x"}]}, "resp_a1b2"),
+        ({"input": [ITEM, {"id": "rs_c3_12"}]}, "resp_c3"),
+        ({"input": [{"id": "msg_d4_in0"}]}, "resp_d4"),
+        ({"input": [ITEM], "previous_response_id": "resp_e5"}, "resp_e5"),
+        ({"input": [{"type": "item_reference", "id": "mine"}]}, ""),
+        ({"input": [{"type": "item_reference", "id": 3}]}, ""),
+        ({"input": [{"type": "message", "role": "user", "id": "msg_a1b2_0", "content": "x"}]}, ""),
+        ({"input": [{"role": "user", "id": "msg_a1b2_0", "content": "x"}]}, ""),
+        ({"input": "msg_a1b2_0"}, ""),
+    ],
+)
+def test_request_that_refers_to_an_item_goes_where_the_response_of_the_item_is(body, response_id):
+    """It went to any machine, which answered that there is no such item."""
+    assert asked(**body).previous_response_id == response_id
+
+
 @pytest.mark.parametrize(
     "body",
     [b"", b"[]", b"null", b'{"model": 3}', b'{"messages": {"a": 1}}', b'{"messages": [', b"[" * 9999],

@@ -169,6 +169,34 @@ async def test_answer_of_a_dead_machine_is_finished_once_the_log_can_be_written_
     running.cancel()
 
 
+async def test_gateway_that_stood_still_takes_over_no_answer_of_a_machine_whose_messages_wait(receiver):
+    """A process that was stopped for 15 s (SIGSTOP, swapping) looked for dead machines before it read the
+    messages that waited in its sockets, and took all answers of living machines over.
+    """
+    receiver.mirror((ID, packed(RECORDS)))
+    running = asyncio.ensure_future(receiver.take_over.run())
+    await receiver.clock.run_for(0.9 * LOOK_S)
+    receiver.clock.advance(15.0)
+    for _ in range(5):  # the looks are 1 s apart, and the other machine mirrors twice a second
+        await receiver.clock.run_for(LOOK_S)
+        assert receiver.runs == 0
+        receiver.mirror((ID, packed(RECORDS)))
+    await receiver.clock.run_for(12 * LOOK_S)
+    assert (receiver.runs, await receiver.tokens()) == (1, [1000, 1001])
+    running.cancel()
+
+
+async def test_gateway_that_stood_still_finishes_the_answers_of_a_machine_that_died_meanwhile(receiver):
+    """However long the process stood still, a machine is dead after 10 s of silence from then on."""
+    receiver.mirror((ID, packed(RECORDS)))
+    running = asyncio.ensure_future(receiver.take_over.run())
+    await receiver.clock.run_for(0.9 * LOOK_S)
+    receiver.clock.advance(3600.0)
+    await receiver.clock.run_for(12 * LOOK_S)
+    assert (receiver.runs, await receiver.tokens()) == (1, [1000, 1001])
+    running.cancel()
+
+
 async def test_batch_of_mirrored_records_with_deeply_nested_fields_is_refused_as_invalid(receiver):
     nested = b"\x91" * 30_000 + b"\xc0"
     body = b"\x84\xa6origin\xa1x\xa5sizes\x80\xa5parts\x90\xa4more" + nested

@@ -10,7 +10,12 @@ import pytest
 from mlx_server import protocol
 from mlx_server.gateway.errors import GatewayError, Unavailable
 from mlx_server.gateway.requests.dispatcher import Dispatcher
-from mlx_server.gateway.requests.model_requests import EmbeddingRequest, GenerationRequest, LoadRequest
+from mlx_server.gateway.requests.model_requests import (
+    EmbeddingRequest,
+    GenerationRequest,
+    LoadRequest,
+    UnloadRequest,
+)
 from mlx_server.gateway.requests.sendable import sendable
 from mlx_server.gateway.requests.table.crash_policy import EngineDeath
 from mlx_server.gateway.requests.table.engine_wait import RequestLimits
@@ -192,6 +197,29 @@ def test_embedding_and_model_load_that_waited_for_the_next_engine_are_logged_as_
     assert resumed == parked["ids"]
 
 
+def test_request_whose_engine_died_while_it_read_the_prompt_is_sent_again_as_resumed_with_its_first_time(
+    engine,
+):
+    """The next engine once treated it as new, and refused it after 10 s, before the memory was free again."""
+    clock = FakeClock()
+    dispatcher = Dispatcher(
+        RequestTable(RequestLimits(2, 4, 60)), clock, Telemetry(clock.wall, io.StringIO())
+    )
+    dispatcher.engine_ready(engine.send, ())
+    created_s = clock.wall()
+    for request in (GenerationRequest("m", "text", prompt="p"), EmbeddingRequest("m", ("text",))):
+        dispatcher.submit(sendable(request), "client", "ollama")
+    dispatcher.engine_lost()
+    dispatcher.engine_died(EngineDeath.UNKNOWN_KILL)
+    clock.advance(3600.0)
+    dispatcher.engine_ready(engine.send, ())
+    sent = [op for op in engine.sent if isinstance(op, (protocol.Generate, protocol.Embed))]
+    first = [op.resumed for op in sent if not getattr(op, "check_only", False)]
+    assert first == [False, False, True, True]
+    times = {op.created_s for op in sent if isinstance(op, protocol.Generate) and not op.check_only}
+    assert times == {created_s}
+
+
 @pytest.mark.parametrize(("sender", "survived"), [("client", 1), (GATEWAY_ITSELF, 0)])
 def test_only_requests_of_clients_count_as_survivors_of_an_engine_crash(engine, sender, survived):
     """A load by the gateway itself once counted too: with one answer, /health said that two had survived."""
@@ -231,3 +259,42 @@ async def test_model_of_an_earlier_engine_that_finds_the_queue_full_is_not_loade
     loads = [operation for operation in engine.sent if isinstance(operation, protocol.Load)]
     assert [load.model for load in loads] == ["a"]
     assert submit(dispatcher).outcome is None
+
+
+def engine_has_kept_model(dispatcher: Dispatcher) -> None:
+    """Have the engine report that it has the model `m`, which a client has asked to keep."""
+    kept = protocol.LoadedModelReport("m", "generate", 1, 1, None, keep_alive_s=-1.0)
+    dispatcher.on_event(protocol.Alive(0, False, 0, (kept,)))
+
+
+def next_engine(dispatcher: Dispatcher) -> list[protocol.Op]:
+    """Replace the engine by another one, and return what this one gets, without checks of requests."""
+    engine = Engine()
+    dispatcher.engine_lost()
+    dispatcher.engine_died(EngineDeath.UNKNOWN_KILL)
+    dispatcher.engine_ready(engine.send, ())
+    return [op for op in engine.sent if not getattr(op, "check_only", False)]
+
+
+def test_model_whose_load_each_engine_dies_in_is_asked_for_once(dispatcher):
+    """Each engine once got one load more, because it restored the keep-alive of a model yet to be loaded."""
+    engine_has_kept_model(dispatcher)
+    for _ in range(2):
+        assert [type(op) for op in next_engine(dispatcher)] == [protocol.Load]
+    assert sum(held(dispatcher)) == 1
+
+
+def test_model_that_a_client_has_asked_to_unload_is_not_loaded_again_by_the_next_engine(dispatcher):
+    """The client of `ollama stop` was told that the model was unloaded; then it was loaded for ever."""
+    engine_has_kept_model(dispatcher)
+    submit(dispatcher)
+    dispatcher.submit(sendable(UnloadRequest("m")), "client", "ollama")
+    assert [type(op) for op in next_engine(dispatcher)] == [protocol.Generate, protocol.Unload]
+    assert sum(held(dispatcher)) == 2  # no load waits behind the two
+
+
+def test_keep_alive_of_a_model_that_a_generation_needs_is_restored_in_the_next_engine(dispatcher):
+    engine_has_kept_model(dispatcher)
+    submit(dispatcher)
+    (load,) = [op for op in next_engine(dispatcher) if isinstance(op, protocol.Load)]
+    assert (load.model, load.keep_alive_s, load.resumed) == ("m", -1.0, True)

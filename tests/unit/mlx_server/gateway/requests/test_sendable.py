@@ -86,6 +86,7 @@ def test_request_with_any_unicode_text_is_sent_to_the_engine_unchanged(text):
             protocol.Rerank("r", "m", "q", ("a",), "find", False, 7, True),
         ),
         (LoadRequest("m", -1.0), protocol.Load("r", "m", -1.0)),
+        (LoadRequest("m", 60.0, 5.0, True), protocol.Load("r", "m", 60.0, 5.0, True)),
         (UnloadRequest("m"), protocol.Unload("r", "m")),
     ],
 )

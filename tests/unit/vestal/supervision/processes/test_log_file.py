@@ -25,3 +25,9 @@ def test_last_log_lines_of_a_child_are_the_newest_nonempty_lines_of_the_current_
     assert last_lines(tmp_path / "none.log") == []
     path.write_text("x" * 100_000 + "\nend\n")
     assert last_lines(path, 0, 1) == ["end"]
+
+
+def test_folder_that_a_log_needs_can_be_read_by_its_owner_only(tmp_path: Path):
+    rotate_if_large(tmp_path / "home" / "logs" / "a.log")
+    modes = {path.stat().st_mode & 0o777 for path in (tmp_path / "home", tmp_path / "home" / "logs")}
+    assert modes == {0o700}

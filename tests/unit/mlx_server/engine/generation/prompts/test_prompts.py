@@ -20,6 +20,7 @@ class Tokenizer:
 
     has_chat_template, has_tool_calling, chat_template = True, False, "{{ tools }}"
     bos_token: str | None = None
+    bos_token_id: int | None = None
 
     def __init__(self, error: Exception | None = None, times: int = 1) -> None:
         self._error, self._times = error, times
@@ -158,6 +159,19 @@ def test_resumed_answer_with_a_token_id_outside_the_embedding_matrix_is_refused(
     resumed = chat(("user", "Hi"), emitted=(1, 500))
     assert "500 is not a token" in str(refusal(resumed, Tokenizer(), 128))
     assert isinstance(refusal(resumed, Tokenizer(), 128), RequestError)
+
+
+@pytest.mark.parametrize("field", ["emitted", "context_ids"])
+def test_answer_with_a_token_of_a_padded_embedding_row_can_be_resumed_and_continued(field):
+    """Qwen 2.5 has 271 rows more than its tokenizer has tokens. A model draws such a token now and then."""
+    rows = len(Tokenizer()) + 4
+    padded: dict[str, Any] = {field: (1, rows - 1)}
+    text = Generate("r", "m", "text", prompt="a", **padded)
+    assert maker(Tokenizer(), rows).tokens(text) == [*text.context_ids, ord("a")]
+    beyond: dict[str, Any] = {field: (1, rows)}
+    assert f"ids go from 0 to {rows - 1}" in str(
+        refusal(Generate("r", "m", "text", prompt="a", **beyond), Tokenizer(), rows)
+    )
 
 
 class Llama(Tokenizer):

@@ -140,7 +140,7 @@ def test_mistral_tool_call_ids_become_nine_characters_and_results_still_match_th
     ours = [call("Oslo", id="call_0123456789abcdef_0"), call("Rome", id="call_0123456789abcdef_1")]
     results = [said("tool", f'"{i}"', tool_call_id=ours[i]["id"]) for i in (1, 0)]
     asked = said("assistant", "", tool_calls=ours)
-    (system, made, second, first) = fit_messages(
+    (system, made, first, second) = fit_messages(
         [said("user", "Hi"), asked, *results], MAKERS["mistral"].needs
     )
     ids = [made["id"] for made in made["tool_calls"]]

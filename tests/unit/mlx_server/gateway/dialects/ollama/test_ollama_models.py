@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import io
 import json
+import os
 import struct
 from typing import Any, cast
 
@@ -320,6 +322,24 @@ async def test_ollama_copy_of_a_model_survives_the_deletion_of_its_source(server
     ]:
         found, _ = await server.post("/api/copy", {"source": source, "destination": destination})
         assert found == status
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "code"), [(errno.EROFS, 500, "store_unwritable"), (errno.ENOSPC, 507, "disk_full")]
+)
+async def test_ollama_delete_from_a_store_that_cannot_be_written_says_so(
+    server, monkeypatch, number, status, code
+):
+    """It was an internal error with a traceback."""
+
+    def refuse(*_args):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "rename", refuse)
+    found, (error,) = await server.post("/api/delete", {"model": "base:1b"}, "DELETE")
+    assert (found, error["code"]) == (status, code)
+    assert "mlx.store" in error["error"]
+    assert await server.names() == ["base:1b"]
 
 
 async def test_ollama_delete_of_a_derived_model_does_not_unload_the_shared_weights(server):

@@ -6,8 +6,6 @@ import asyncio
 import json
 from typing import Any
 
-import pytest
-
 from mlx_server import protocol
 from mlx_server.gateway.dialects.answers import Answers
 from mlx_server.gateway.dialects.bodies import validated
@@ -17,8 +15,8 @@ from mlx_server.gateway.dialects.responses.output_items import OutputItems, Outp
 from mlx_server.gateway.dialects.responses.resource import new_response
 from mlx_server.gateway.dialects.responses.running import Following, ResponseRun
 from mlx_server.gateway.dialects.responses.schema import CreateBody
-from mlx_server.gateway.dialects.responses.stored import MemoryResponseStore, StoredResponse, found, items_in
-from mlx_server.gateway.errors import BadRequest, NotFound, ServerFault
+from mlx_server.gateway.dialects.responses.stored import MemoryResponseStore, StoredResponse, items_in
+from mlx_server.gateway.errors import BadRequest, ServerFault
 from mlx_server.gateway.json_text import json_bytes
 from mlx_server.gateway.requests.model_requests import GenerationRequest
 from mlx_server.gateway.requests.sendable import sendable
@@ -176,20 +174,17 @@ async def stored_response(clock: FakeClock, number: int, text: str = "x") -> Sto
     return StoredResponse(run, (), json_bytes([item]), (item["id"],))
 
 
-async def test_response_store_drops_expired_responses_and_reports_them_as_expired():
+async def test_response_store_drops_expired_responses_and_their_items():
     clock = FakeClock()
     store = MemoryResponseStore(60, clock.now)
     response = await stored_response(clock, 1)
     store.add(response)
     store.ended(response)
     clock.advance(59)
-    assert found(store, "resp_1") is response
-    assert store.item("msg_in_1") is not None
-    assert store.item("msg_1_0") is not None
+    assert store.find("resp_1") is response
+    assert store.holder("msg_in_1") is store.holder("msg_1_0") is response
     clock.advance(2)
-    with pytest.raises(NotFound, match="keep_answers_s"):
-        found(store, "resp_1")
-    assert store.item("msg_in_1") is None
+    assert store.find("resp_1") is store.holder("msg_in_1") is None
 
 
 async def test_response_store_with_keep_s_zero_stores_nothing():
@@ -231,6 +226,22 @@ async def test_response_store_counts_content_shared_by_continued_responses_once(
     assert kept == [4, 5, 6, 7], "two pictures fit, each with both of its turns"
     for number in kept:
         store.remove(f"resp_{number}")
+    assert store.size_bytes == 0
+
+
+async def test_response_store_holds_equal_lists_of_two_responses_once():
+    """Each response that is read from the answer log brings its own copy of the conversation before it."""
+    clock = FakeClock()
+    store = MemoryResponseStore(60, clock.now)
+    responses = [await stored_response(clock, number) for number in (1, 2)]
+    for response in responses:
+        response.earlier = (b" " * 10**6 + str(10**9).encode(),)
+        store.add(response)
+        store.ended(response)
+    assert responses[0].earlier[0] is responses[1].earlier[0]
+    assert store.size_bytes < 1.1 * 10**6
+    for response in responses:
+        store.remove(response.id)
     assert store.size_bytes == 0
 
 

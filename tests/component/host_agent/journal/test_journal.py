@@ -20,7 +20,7 @@ from host_agent.journal import PRUNE_EVERY, Journal, damaged_copies, find_damage
 from host_agent.journal.journal import UNSAVED_MAX
 from vestal.best_effort.failures import FAILURES
 
-REPO = Path(__file__).resolve().parents[3]
+REPO = Path(__file__).resolve().parents[4]
 
 
 def test_journal_whose_writer_is_killed_contains_every_recorded_event(home: Path):

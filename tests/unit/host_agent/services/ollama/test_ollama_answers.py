@@ -7,7 +7,6 @@ import pytest
 from host_agent.services.http_probe import Reply
 from host_agent.services.ollama.answers import (
     ModelInMemory,
-    ModelProbeResult,
     ModelRequest,
     choose_probe_model,
     judge,
@@ -16,7 +15,6 @@ from host_agent.services.ollama.answers import (
     read_server_info,
     says_embeddings_only,
 )
-from host_agent.services.ollama.probe_budget import ProbeBudget
 
 GENERATE, EMBED = ModelRequest("/api/generate"), ModelRequest("/api/embed")
 NOW = 1_800_000_000.0
@@ -62,23 +60,19 @@ def test_ollama_probe_model_is_the_configured_one_or_else_the_smallest_loaded():
     )
 
 
-def test_ollama_probe_request_changes_neither_context_size_nor_unload_time_of_the_model():
-    """Another context size would reload the model, and the default keep-alive would change its
-    unload time.
+def test_ollama_probe_request_repeats_the_context_size_and_names_no_keep_alive():
+    """Another context size would reload the model. Ollama applies a request's keep-alive to later requests
+    that have none: when probes named the remaining time, models were unloaded in mid-conversation.
     """
-    body = probe_request(ModelInMemory("m", 1, context_tokens=2048, expires_at=NOW + 61.5), NOW).body
-    assert (body["options"]["num_ctx"], body["options"]["num_predict"], body["keep_alive"]) == (
-        2048,
-        1,
-        "62s",
-    )
-    assert probe_request(ModelInMemory("m", expires_at=NOW + 300 * 365 * 86400), NOW).body["keep_alive"] == -1
-    assert probe_request(ModelInMemory("m", expires_at=NOW - 5), NOW).body["keep_alive"] == "1s"
-    assert "keep_alive" not in probe_request(ModelInMemory("m"), NOW).body
+    for expires_at in (NOW + 61.5, NOW - 5, NOW + 290 * 365 * 86400, 0.0):
+        body = probe_request(ModelInMemory("m", 1, context_tokens=2048, expires_at=expires_at)).body
+        assert (body["options"]["num_ctx"], body["options"]["num_predict"]) == (2048, 1)
+        assert "keep_alive" not in body
+    assert "keep_alive" not in probe_request(ModelInMemory("m", embeds=True, expires_at=NOW + 9)).body
 
 
 def test_ollama_probe_request_to_an_embedding_model_asks_for_a_vector():
-    assert probe_request(ModelInMemory("all-minilm", embeds=True), NOW).path == "/api/embed"
+    assert probe_request(ModelInMemory("all-minilm", embeds=True)).path == "/api/embed"
     reply = Reply(400, {"error": '"all-minilm" does not support generate'})
     assert says_embeddings_only(reply)
     assert not says_embeddings_only(Reply(400, {"error": "invalid options"}))
@@ -115,22 +109,3 @@ def test_ollama_probe_refused_by_a_full_queue_counts_as_busy():
 def test_ollama_answer_without_a_list_of_models_is_read_as_no_loaded_models():
     assert read_loaded_models(Reply(404, {"error": "404 page not found"})) == ()
     assert read_loaded_models(Reply(200, {"models": None})) == ()
-
-
-def test_ollama_probe_is_due_at_once_after_a_failure_and_otherwise_after_its_interval():
-    fresh = ProbeBudget(interval_s=30)
-    assert fresh.is_due(0)
-    assert not fresh.asked(0).is_due(100)
-    after_success = fresh.asked(0).answered(ModelProbeResult(True), 1)
-    assert not after_success.is_due(30)
-    assert after_success.is_due(31)
-    assert after_success.asked(31).answered(ModelProbeResult(False), 32).is_due(32)
-
-
-def test_silence_of_ollama_is_measured_from_the_first_unanswered_probe_and_ends_with_an_answer():
-    """Otherwise a model that never answers would count as busy for another 15 minutes after each failure."""
-    given_up = ProbeBudget().asked(0).given_up()
-    assert given_up.is_due(100)
-    again = given_up.asked(100)
-    assert (again.waited_s(110), again.silent_s(110)) == (10, 110)
-    assert again.answered(ModelProbeResult(False), 111).asked(112).silent_s(115) == 3

@@ -14,7 +14,7 @@ from host_agent.services.ollama.runner_readings import (
     read_log,
     read_slots,
 )
-from host_agent.services.ollama.silence import ProgressWatch, RunnerJudgement, judge
+from host_agent.services.ollama.silence import ProgressWatch, RunnerJudgement, is_used, judge
 
 RUNNER = 7
 LOADS = Reading(RunnerActivity.LOADING, None, "it loads its model")
@@ -103,6 +103,27 @@ def test_time_limit_for_progress_begins_anew_for_an_ollama_runner_that_replaces_
     watch = ProgressWatch().after((RunnerReading(1, 1.0, works(512)),), 0)
     then = (RunnerReading(2, 1.0, works(512)),)
     assert not judge(then, watch.after(then, 400), silent_s=400, now=400).hangs
+
+
+@pytest.mark.parametrize(
+    ("cores", "reading", "connected", "since_answer_s", "used"),
+    [
+        (0.0, works(512), False, 30, True),
+        (0.0, STEP_RUNS, False, 30, True),
+        (0.0, LOADS, False, 30, True),
+        (0.5, SHOWS_NOTHING, False, 30, True),
+        (0.1, IDLE, False, 3000, False),  # our own questions cost it as much
+        (0.0, SHOWS_NOTHING, False, 3000, False),
+        (0.0, IDLE, True, 30, True),  # Ollama closes its connection to a llama-server with each request
+        (0.0, SHOWS_NOTHING, True, 90, False),  # the connection may be our last probe's
+        (0.0, SHOWS_NOTHING, True, 95, True),
+    ],
+)
+def test_ollama_runner_is_in_use_if_it_works_or_its_server_is_connected_to_it_long_after_the_last_probe(
+    cores: float, reading: Reading, connected: bool, since_answer_s: float, used: bool
+):
+    assert is_used((RunnerReading(RUNNER, cores, reading, connected),), since_answer_s) == used
+    assert not is_used((), since_answer_s)
 
 
 # --- what a runner shows ----------------------------------------------------------------------------------

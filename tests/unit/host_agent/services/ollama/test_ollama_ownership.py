@@ -15,7 +15,14 @@ from host_agent.service_manager.unit_lookup import (
 )
 from host_agent.services.ollama.classify import is_runner, is_server, orphaned_runners
 from host_agent.services.ollama.control_plan import Tools, make_plan
-from host_agent.services.ollama.ownership import Owner, OwnerKind, OwnershipEvidence, ollama_jobs, owner_of
+from host_agent.services.ollama.ownership import (
+    Owner,
+    OwnerKind,
+    OwnershipEvidence,
+    ollama_jobs,
+    owner_of,
+    owner_to_start,
+)
 from vestal.platform.commands import CommandResult
 from vestal.platform.processes.process_snapshot import ProcessSnapshot
 
@@ -138,12 +145,7 @@ def owner(kind: OwnerKind, name: str = "", pid: int | None = 900) -> Owner:
         ),
         (OwnerKind.LAUNCHD, "org.x", "restart", "`launchctl kickstart -k gui/501/org.x`"),
         (OwnerKind.LAUNCHD, "org.x", "stop", "`launchctl bootout gui/501/org.x`"),
-        (
-            OwnerKind.LAUNCHD,
-            "org.x",
-            "start",
-            "`launchctl bootstrap gui/501 /Users/ada/Library/LaunchAgents/org.x.plist`",
-        ),
+        (OwnerKind.LAUNCHD, "org.x", "start", "`launchctl kickstart gui/501/org.x`"),
         (OwnerKind.SYSTEMD_USER, "ollama.service", "restart", "`systemctl --user restart ollama.service`"),
         (OwnerKind.APP, "", "restart", "end PID 900"),
         (OwnerKind.APP, "", "stop", '`osascript -e quit app "Ollama"`'),
@@ -180,6 +182,29 @@ def test_plan_to_restart_ollama_that_only_its_owner_can_restart_is_refused_namin
     found = make_plan(owner(kind, name), "restart", TOOLS)
     assert words in found.refusal
     assert (found.commands, found.terminate_pid, found.start_own) == ((), None, False)
+
+
+def test_plan_to_start_an_ollama_job_that_launchd_lists_does_not_load_it_again():
+    """`launchctl bootstrap` fails for a loaded job, and the plan once was to run it."""
+    (listed,) = ollama_jobs(parse_launchctl_list("-\t1\torg.example.ollama\n"), None)
+    found = owner_of(OwnershipEvidence(me="ada", jobs=(listed,)))
+    job = "gui/501/org.example.ollama"
+    assert make_plan(found, "start", TOOLS).commands == (("launchctl", "kickstart", job),)
+    of_system = owner_of(OwnershipEvidence(me="ada", jobs=(replace(listed, system=True),)))
+    refusal = make_plan(of_system, "start", TOOLS).refusal
+    assert "`sudo launchctl kickstart system/org.example.ollama`" in refusal
+
+
+def test_plan_to_start_an_ollama_job_that_a_stop_by_hand_unloaded_loads_it():
+    unloaded = owner_to_start(Owner(), "launchd", "org.x")
+    plist = "/Users/ada/Library/LaunchAgents/org.x.plist"
+    assert make_plan(unloaded, "start", TOOLS).commands == (("launchctl", "bootstrap", "gui/501", plist),)
+    of_system = make_plan(owner_to_start(Owner(), "launchd_system", "org.x"), "start", TOOLS)
+    assert "`sudo launchctl bootstrap system /Library/LaunchDaemons/org.x.plist`" in of_system.refusal
+    loaded_at_login = owner_to_start(Owner(OwnerKind.LAUNCHD, "org.x"), "launchd", "org.x")
+    assert make_plan(loaded_at_login, "start", TOOLS).commands == (
+        ("launchctl", "kickstart", "gui/501/org.x"),
+    )
 
 
 def test_plan_to_restart_ollama_as_root_restarts_its_systemd_system_unit():

@@ -1,0 +1,39 @@
+"""Find the client's JSON schema of an answer within a schema that also allows calls of tools, as the gateway
+makes it. Pure.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+_CHOICES = ("answer", "call", "calls")
+_ANSWER = "#/$defs/answer"
+
+
+def answer_schema(schema: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the client's own schema if `schema` allows either an answer that matches it, or calls of tools;
+    None if `schema` has another form.
+
+    In that form, the client's schema is the definition `answer`, and its references were extended by the path
+    of this definition. They are returned as the client sent them.
+    """
+    definitions = schema.get("$defs")
+    if schema.keys() != {"anyOf", "$defs"} or not isinstance(definitions, dict):
+        return None
+    choices = [{"$ref": f"#/$defs/{name}"} for name in _CHOICES]
+    if definitions.keys() != set(_CHOICES) or schema["anyOf"] != choices:
+        return None
+    answer = _with_references_from_its_root(definitions["answer"])
+    return answer if isinstance(answer, dict) else None
+
+
+def _with_references_from_its_root(schema: Any) -> Any:
+    if isinstance(schema, list):
+        return [_with_references_from_its_root(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    moved = {key: _with_references_from_its_root(value) for key, value in schema.items()}
+    reference = schema.get("$ref")
+    if isinstance(reference, str) and reference.startswith(_ANSWER):
+        moved["$ref"] = "#" + reference.removeprefix(_ANSWER)
+    return moved
