@@ -6,7 +6,7 @@ starts a service that a person stopped.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from host_agent.recovery.facts import ControlledBy, Facts, ServiceFacts
 from host_agent.recovery.remedies import (
@@ -42,7 +42,8 @@ class Issue:
 
     A recovery pass applies the `remedy`, if there is one, and waits for an issue that `resolves_itself`. For
     any other issue, `advice` says why nothing is done and what a person can do. `event` is the journal event
-    by which a person is notified of the issue; "" if nobody is notified.
+    by which a person is notified of the issue; "" if nobody is notified. `container` is the identifier of the
+    worker's container that the issue is about; "" for services that have no more than one.
     """
 
     service: str
@@ -51,6 +52,12 @@ class Issue:
     advice: str = ""
     resolves_itself: bool = False
     event: str = ""
+    container: str = ""
+
+    @property
+    def subject(self) -> tuple[str, str]:
+        """Return what the issue is about: the service, and which of its containers."""
+        return self.service, self.container
 
 
 def find_issues(facts: Facts) -> tuple[Issue, ...]:
@@ -83,7 +90,7 @@ def _services(facts: Facts) -> Iterator[Issue]:
             continue
         issue = _service(service, facts)
         if issue:
-            yield issue
+            yield replace(issue, container=service.container)
 
 
 def _orphans(service: ServiceFacts, facts: Facts) -> Iterator[Issue]:

@@ -109,10 +109,10 @@ class RecoveryPass:
         because only a new pass can apply it.
         """
         facts = await self._checks.gather()
-        remedied = {issue.service for issue in self._applied}
+        remedied = {issue.subject for issue in self._applied}
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._settle_s):
-                while any(issue.resolves_itself or issue.service in remedied for issue in find_issues(facts)):
+                while any(issue.resolves_itself or issue.subject in remedied for issue in find_issues(facts)):
                     needs_remedy = any(issue.remedy for issue in find_issues(facts))
                     if joined.is_set() and (needs_remedy or not is_last):
                         break
@@ -122,8 +122,8 @@ class RecoveryPass:
 
     def _write(self, facts: Facts, failures: list[tuple[Issue, str]], took_s: float) -> None:
         self._remaining = remaining = find_issues(facts)
-        unhealthy = {issue.service for issue in remaining}
-        healed = [issue for issue in self._applied if issue.service not in unhealthy]
+        unhealthy = {issue.subject for issue in remaining}
+        healed = [issue for issue in self._applied if issue.subject not in unhealthy]
         self._report.done = list(dict.fromkeys(map(_healed, healed)))
         self._report.left = _left(failures, self._applied, remaining, took_s)
         self._report.healthy = facts.healthy
@@ -165,12 +165,12 @@ def _left(
     reasons: dict[str, list[str]] = {}
     for issue, why in failures:
         reasons.setdefault(issue.service, []).append(why)
-    failed, remedied = set(reasons), {issue.service for issue in applied}
+    failed, remedied = {issue.subject for issue, _ in failures}, {issue.subject for issue in applied}
     for issue in remaining:
         if issue.advice:
             reasons.setdefault(issue.service, []).append(issue.advice)
-        elif issue.service not in failed:
-            waited = issue.resolves_itself or issue.service in remedied
+        elif issue.subject not in failed:
+            waited = issue.resolves_itself or issue.subject in remedied
             why = (
                 f"still unhealthy after {took_s:.0f} s"
                 if waited

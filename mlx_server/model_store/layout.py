@@ -248,9 +248,12 @@ def _abandoned(store: Path, prefix: str, is_locked: bool) -> Iterator[Path]:
 
 def _has_not_changed_for_a_day(folder: Path) -> bool:
     try:
-        return time.time() - folder.lstat().st_mtime > _SURELY_ABANDONED_S
+        changed_at = folder.lstat().st_mtime
     except FileNotFoundError:
         return False  # its process is alive, and has deleted it
+    with contextlib.suppress(OSError):  # a fetch adds its files here
+        changed_at = max(changed_at, (folder / _STAGED).lstat().st_mtime)
+    return time.time() - changed_at > _SURELY_ABANDONED_S
 
 
 def _delete_abandoned(store: Path, prefix: str, is_locked: bool) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar
 
@@ -229,19 +229,22 @@ class LlmClient:
             backend, too_small = await self._take(model, kind), set[str]()
             while True:
                 try:
-                    return await self._call_backend(backend, model, path, use, kind)
-                except MachineTooSmall:
+                    return await self._call_backend(backend, model, path, use, kind, too_small)
+                except MachineTooSmall as error:
                     too_small.add(backend.name)
                     other = await self._board.take(model, kind, too_small)
+                    if other is None and (later := self._able(model, kind, too_small)):
+                        waits = f"{error.message} The breaker of {', '.join(later)} is open."
+                        raise BackendUnavailable(waits) from error
                     if other is None:
                         raise
                     backend = other
 
     async def _call_backend(
-        self, backend: Backend, model: str, path: str, use: Use[T], kind: str | None
+        self, backend: Backend, model: str, path: str, use: Use[T], kind: str | None, too_small: set[str]
     ) -> T:
         """Do what `_call` does with a backend that was chosen, and record success or failure on the health
-        board.
+        board. `too_small` has the names of the backends whose machines are too small for this request.
         """
         try:
             answer = await use(backend)
@@ -254,7 +257,7 @@ class LlmClient:
             raise
         except BackendBusy as error:
             self._board.busy(backend.name, model, error.retry_after_s)
-            other = await self._board.serving(model, kind)
+            other = await self._board.serving(model, kind, too_small)
             if other is not None and self._board.is_preferred(other.name, model):
                 error.retry_after_s = 0.0  # another backend has room
             raise
@@ -272,6 +275,13 @@ class LlmClient:
         self._board.succeeded(backend.name)
         return answer
 
+    def _able(self, model: str, kind: str | None, without: Collection[str] = ()) -> list[str]:
+        """Return the names of the healthy backends that have the model, also of those whose breaker is open,
+        except those in `without`.
+        """
+        backends = [b for b in self._board.backends if kind in (None, b.kind) and b.name not in without]
+        return [b.name for b in backends if b.used and b.healthy and b.serves(model)]
+
     async def _take(self, model: str, kind: str | None) -> Backend:
         taken = await self._board.take(model, kind)
         if taken is not None:
@@ -281,7 +291,7 @@ class LlmClient:
         if not healthy:
             states = "; ".join(f"{b.name}: {b.detail or 'down'}" for b in backends if b.used)
             raise BackendUnavailable(f"no LLM backend is healthy ({states}).")
-        trial_in_s, able = self._board.seconds_until_trial(), [b.name for b in healthy if b.serves(model)]
+        trial_in_s, able = self._board.seconds_until_trial(), self._able(model, kind)
         if able:
             waits = ", ".join(f"{name} in {max(0.0, trial_in_s.get(name, 0.0)):.0f} s" for name in able)
             raise BackendUnavailable(f"its breaker is open after failures in a row; next trial: {waits}.")

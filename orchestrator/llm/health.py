@@ -136,8 +136,11 @@ class HealthBoard:
         self.prefer_others(name, model, max(BUSY_S, for_s))
 
     def prefer_others(self, name: str, model: str, for_s: float) -> None:
-        """For `for_s` seconds, choose the backend `name` for calls to `model` only if there is no other."""
-        self._others_until[name, canonical(model)] = time.monotonic() + for_s
+        """For `for_s` seconds, choose the backend `name` for calls to `model` only if there is no other. A
+        longer time that was given before still holds.
+        """
+        key = name, canonical(model)
+        self._others_until[key] = max(self._others_until.get(key, 0.0), time.monotonic() + for_s)
 
     def is_preferred(self, name: str, model: str) -> bool:
         """Return False if other backends are to be preferred to `name` for calls to `model` at present."""

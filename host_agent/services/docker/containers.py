@@ -85,7 +85,7 @@ class Containers:
         """
         record = await self._record(service, container)
         if container_status.is_running(record):
-            self.deaths.expect_stop(service, by)
+            self.deaths.expect_stop(str(record["Id"]), by)
         await self._act(lambda: self._api.restart(str(record["Id"]), stop_s))
 
     async def restart_by_hand(self, service: str, by: str) -> None:
@@ -124,7 +124,7 @@ class Containers:
         self._store.save(_key(service), {"stopped_by_hand": True, "run": container_status.run_of(record)})
         if not record:
             return
-        self.deaths.expect_stop(service, by)
+        self.deaths.expect_stop(str(record["Id"]), by)
         try:
             await self._act(lambda: self._api.stop(str(record["Id"]), STOP_S))
         except DockerUnavailable:

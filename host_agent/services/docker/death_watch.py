@@ -52,9 +52,13 @@ class DeathWatch:
         self._following = False
         self._unwell: set[str] = set()  # services that have died or whose health check failed
 
-    def expect_stop(self, service: str, by: str, within_s: float = EXPECTED_STOP_S) -> None:
-        """Attribute the service's next death, if it comes within `within_s`, to `by`, who is stopping it."""
-        self._expected_stops[service] = (by, time.monotonic() + within_s)
+    def expect_stop(self, container: str, by: str, within_s: float = EXPECTED_STOP_S) -> None:
+        """Attribute the next death of the container with the identifier `container`, if it comes within
+        `within_s`, to `by`, who is stopping it.
+        """
+        now = time.monotonic()
+        self._expected_stops = {key: stop for key, stop in self._expected_stops.items() if now <= stop[1]}
+        self._expected_stops[container] = (by, now + within_s)
 
     def explanation_of(self, inspect: Mapping[str, Any]) -> ExplainedDeath | None:
         """Return the explanation of the last end that a container's `docker inspect` record shows; None if it
@@ -147,7 +151,7 @@ class DeathWatch:
             self.pass_requests.put_nowait(f"Docker calls {service} unhealthy")
 
     def _on_death(self, death: Death) -> None:
-        by, until = self._expected_stops.pop(death.service, ("", 0.0))
+        by, until = self._expected_stops.pop(death.container, ("", 0.0))
         if time.monotonic() <= until:
             death = replace(death, stopped_by=by)
         self._unwell.add(death.service)

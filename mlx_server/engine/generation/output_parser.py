@@ -18,10 +18,9 @@ from typing import Any, Literal, Protocol
 from mlx_server.engine.generation.detokenizer import partial_match_length
 from mlx_server.engine.generation.harmony_tokens import HarmonyTokens
 from mlx_server.engine.generation.tool_calls import (
-    CALL_KEYS,
-    CALL_KEYS_BESIDE_A_SCHEMA,
     ToolParser,
     are_all_offered,
+    may_begin_call_beside_a_schema,
     may_begin_tool_call,
     parse_calls_beside_a_schema,
     parse_tool_calls,
@@ -126,7 +125,8 @@ class OutputParser:
         self._section = _Section.THINKING if thinking else _Section.TEXT
         self._formats = {one.start: one for one in markers.calls} if tool_choice == "auto" else {}
         self._text_ends = markers.wrappers if has_schema else (*self._formats, *markers.wrappers)
-        self._call_keys = CALL_KEYS_BESIDE_A_SCHEMA if has_schema else CALL_KEYS
+        self._has_schema = has_schema
+        self._may_begin_call = may_begin_call_beside_a_schema if has_schema else may_begin_tool_call
         self._parse_bare_calls = parse_calls_beside_a_schema if has_schema else parse_tool_calls
         self._format = markers.calls[0]  # of the call that is being read
         self._call_in_thinking = False
@@ -232,7 +232,7 @@ class OutputParser:
                 if marker.startswith(text):
                     return OutputPiece()
             may_call = self._tool_choice == "auto" and self._at_start
-            if self._tool_choice == "required" or (may_call and may_begin_tool_call(text, self._call_keys)):
+            if self._tool_choice == "required" or (may_call and self._may_begin_call(text, self._tools)):
                 return OutputPiece()
         return self._text_up_to_call()
 
@@ -273,10 +273,11 @@ class OutputParser:
             return self._thinking_of_no_call(as_text)
         if not calls:
             return self._text(as_text)
+        # Beside a schema, calls have no markers, so one that follows is found only at the start of the text.
+        self._at_start = self._at_start and self._has_schema and self._call_in_thinking
         if self._call_in_thinking:
             self._section, self._call_in_thinking = _Section.THINKING, False
         self.has_tool_calls = self._skip_whitespace = True
-        self._at_start = False
         return OutputPiece(tool_calls=calls)
 
     def _thinking_of_no_call(self, text: str) -> OutputPiece:

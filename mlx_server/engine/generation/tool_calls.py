@@ -21,8 +21,8 @@ MAX_NESTING = 100
 
 CALL_KEYS = ('"name"', '"function"', '"type"', '"id"', '"arguments"', '"parameters"')
 """The keys, in quotes, with which models begin a call that they write as JSON."""
-CALL_KEYS_BESIDE_A_SCHEMA = ('"name"',)
-"""The keys with which a call can begin if a grammar holds the answer: the grammar fixes their order."""
+_BEGINNING_CHARS = 2000
+"""Beside a schema, an answer whose beginning up to this length may be a call is withheld to its end."""
 _KEYS_BESIDE_A_SCHEMA = {"name", "arguments"}
 
 
@@ -51,8 +51,12 @@ def are_all_offered(calls: tuple[ToolCall, ...], tools: Sequence[dict[str, Any]]
     """Return whether `calls` is not empty, and each call names one of `tools`. Only then is JSON without
     markers taken for calls, since it could be ordinary text.
     """
-    names = {tool["function"].get("name") for tool in tools if isinstance(tool.get("function"), dict)}
+    names = _names(tools)
     return bool(calls) and all(call.name in names for call in calls)
+
+
+def _names(tools: Sequence[dict[str, Any]]) -> set[Any]:
+    return {tool["function"].get("name") for tool in tools if isinstance(tool.get("function"), dict)}
 
 
 def parse_calls_beside_a_schema(text: str, tools: Sequence[dict[str, Any]]) -> tuple[ToolCall, ...]:
@@ -73,9 +77,9 @@ def parse_calls_beside_a_schema(text: str, tools: Sequence[dict[str, Any]]) -> t
     return _to_calls(found)
 
 
-def may_begin_tool_call(text: str, keys: Sequence[str] = CALL_KEYS) -> bool:
+def may_begin_tool_call(text: str, tools: Sequence[dict[str, Any]] = ()) -> bool:
     """Return whether `text`, the beginning of an answer, may become a call written as JSON without markers.
-    `keys` are the keys, in quotes, with which such a call may begin.
+    `tools` has no effect; `may_begin_call_beside_a_schema` has this parameter.
     """
     rest = text.lstrip()
     if rest.startswith("["):
@@ -85,7 +89,21 @@ def may_begin_tool_call(text: str, keys: Sequence[str] = CALL_KEYS) -> bool:
     if not rest.startswith("{"):
         return False
     key = rest[1:].lstrip()
-    return not key or any(known.startswith(key) or key.startswith(known) for known in keys)
+    return not key or any(known.startswith(key) or key.startswith(known) for known in CALL_KEYS)
+
+
+def may_begin_call_beside_a_schema(text: str, tools: Sequence[dict[str, Any]]) -> bool:
+    """Return whether `text`, the beginning of an answer that matches the client's schema or calls one of
+    `tools`, may become a call. The grammar of such an answer fixes the order of a call's keys, so an answer
+    with a field `name` is told from a call by the name, or by the key after it.
+    """
+    compact = "".join(text[:_BEGINNING_CHARS].split()).removeprefix("[")
+    for name in _names(tools):
+        for written in {json.dumps(name), json.dumps(name, ensure_ascii=False)}:
+            call = "".join(f'{{"name":{written},"arguments":{{'.split())
+            if compact.startswith(call) or call.startswith(compact):
+                return True
+    return False
 
 
 def _to_calls(found: Any) -> tuple[ToolCall, ...]:

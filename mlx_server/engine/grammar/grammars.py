@@ -133,10 +133,13 @@ class Grammars:
         express are left out and logged. Raises RequestError if the schema cannot be used as a grammar, or if
         it allows calls beside an answer whose own schema cannot be.
         """
+        # Beside calls, a schema's references take twice the room at most; the rest is for tools' names.
+        most_chars = MAX_SCHEMA_CHARS
         if (answer := answer_schema(schema)) is not None:
             self._compile(answer, json.dumps(answer))  # finds its faults, with the paths that the client sent
-        elif len(text) > MAX_SCHEMA_CHARS:
-            raise _unusable_schema(f"it has {len(text)} characters, and the limit is {MAX_SCHEMA_CHARS}")
+            most_chars = 4 * MAX_SCHEMA_CHARS
+        if len(text) > most_chars:
+            raise _unusable_schema(f"it has {len(text)} characters, and the limit is {most_chars}")
         try:
             adapter = SchemaAdapter(schema)
             matcher = self._matcher_of(adapter.adapted())

@@ -36,9 +36,9 @@ class OtherMachines(Protocol):
         Return a function that reads the answer from that machine; None if the request runs here.
         """
 
-    async def holding(self, head: Accepted) -> CopyElsewhere | None:
+    async def holding(self, head: Accepted, *, else_here: bool = True) -> CopyElsewhere | None:
         """Return a function that reads the answer to the request `head` from the machine that has this
-        answer; None if no other machine has it.
+        answer; None if no other machine has it. `else_here` says that this machine then continues it.
         """
 
     def stop_writing(self) -> None:

@@ -231,7 +231,7 @@ class Dispatcher:
             self.refusing = None
         self._actions.carry_out(self._table.engine_ready())
         requests = [ticket.request for ticket in self._tickets.values()]
-        controlled = {request.model for request in requests if request.lane is Lane.CONTROL}
+        controlled = {request.model for request in requests if request.loads_or_unloads}
         for load in self.loaded_models.to_reload({*loaded, *(request.model for request in requests)}):
             if load.model in controlled:  # an unfinished request loads or unloads it
                 continue

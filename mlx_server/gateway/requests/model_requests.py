@@ -78,10 +78,11 @@ class GenerationRequest:
     @property
     def _effective_json_schema(self) -> dict[str, Any] | None:
         """Return the JSON schema that the whole answer must match, whether it calls tools or not. Raises
-        BadRequest if `json_schema` is nested too deeply.
+        BadRequest if `json_schema` is nested too deeply, and protocol.ProtocolError if it is not JSON.
         """
         if self.json_schema is None or self._effective_tool_choice != "auto":
             return self.json_schema
+        protocol.check_json("json_schema", self.json_schema)
         return _answer_or_calls(self.json_schema, self._callable)
 
     @property
@@ -94,7 +95,7 @@ class GenerationRequest:
         """Return the request as an operation of the protocol between gateway and engine, still without the
         request id and the tokens that the client has.
 
-        Raises BadRequest if `json_schema` is nested too deeply.
+        Raises BadRequest if `json_schema` is nested too deeply, and protocol.ProtocolError if it is not JSON.
         """
         return protocol.Generate(
             id="",

@@ -43,6 +43,13 @@ class SendableRequest:
     _prepared: protocol.PreparedOp
     _sampling: protocol.Sampling | None = None
 
+    @property
+    def loads_or_unloads(self) -> bool:
+        """Return whether the request loads or unloads its model. The lane does not say so: counts of a
+        prompt's tokens have the same one.
+        """
+        return self.lane is Lane.CONTROL and self._sampling is None
+
     def frame(
         self,
         request_id: str,

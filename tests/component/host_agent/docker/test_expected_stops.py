@@ -23,7 +23,8 @@ async def test_container_death_is_recorded_with_whoever_had_the_agent_stop_the_c
     journal = Journal(home / "journal.db")
     watch = DeathWatch(api, "vestal", journal, on_change=lambda: None)
     if by:
-        watch.expect_stop("orchestrator", by)
+        watch.expect_stop(ID, by)
+        watch.expect_stop("another worker's container", "a person")
     following = asyncio.create_task(watch.run())
     with journal.follow() as entries:
         engine.events.put_nowait(event("die", 100, exitCode="137"))

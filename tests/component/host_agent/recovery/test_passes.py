@@ -96,6 +96,23 @@ async def test_recovery_pass_reports_a_service_that_stays_unhealthy_after_its_re
     assert report.left == ["mlx_server: is stopped; still unhealthy after 0 s"], "the time that it took"
 
 
+async def test_recovery_pass_that_restarts_a_worker_does_not_wait_for_one_that_it_cannot_restart(
+    journal: Journal, home: Path
+):
+    """It waited 90 s for the other worker, and its report did not name the restart."""
+    dead = ServiceFacts("worker", ControlledBy.DOCKER, State.DEGRADED, detail="is dead", container="aa")
+    machine = machine_with(replace(dead, restarts_left=0, container="bb"))
+    machine.services["ended"] = replace(dead, restarts_left=5)
+
+    async def apply(remedy: Remedy) -> None:
+        machine.services["ended"] = replace(machine.services["ended"], state=State.READY, healthy=True)
+
+    machine.apply = apply  # type: ignore[method-assign]
+    report = await asyncio.wait_for(one_pass(machine, journal, home, settle_s=60), 10)
+    assert [line.split(":")[0] for line in report.done] == ["worker"]
+    assert len(report.left) == 1 and "bb" in report.left[0]
+
+
 async def _nothing(remedy: Remedy) -> None:
     """Accept the remedy without an effect."""
 

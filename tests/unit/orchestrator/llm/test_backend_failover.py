@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.errors import BackendBusy, EngineCrashed, RequestRejected
+from orchestrator.errors import BackendBusy, BackendUnavailable, EngineCrashed, RequestRejected
 from orchestrator.knowledge.embedding import EmbeddingRun
 from orchestrator.llm.breaker import BackendBreakerState
 from tests.unit.orchestrator.conftest import Knowledge
@@ -105,11 +105,23 @@ async def test_call_for_which_every_machine_is_too_small_is_rejected_after_one_c
     assert board.in_flight == {"mlx": 0, "ollama": 0}
 
 
+async def test_call_for_which_one_machine_is_too_small_waits_for_another_whose_breaker_is_open():
+    """The task failed at once, although the larger machine was back seconds later."""
+    one, board = client(Session(lambda url, body: refused(507, "insufficient_memory")), BACKENDS)
+    for _ in range(3):
+        board.in_flight["ollama"] += 1
+        board.failed("ollama", "it rebooted", lost=False)
+    with pytest.raises(BackendUnavailable, match="The breaker of ollama is open"):
+        await ask(one)
+    assert board.in_flight == {"mlx": 0, "ollama": 0}
+
+
 async def test_call_that_a_busy_backend_refuses_after_one_that_is_too_small_is_retryable():
     def answer(url: str, body: dict[str, Any]) -> Reply:
         return refused(507) if url.startswith("http://mlx") else refused(503, retry_after="60")
 
     one, _ = client(Session(answer), BACKENDS)
     for _ in range(3):
-        with pytest.raises(BackendBusy):
+        with pytest.raises(BackendBusy) as caught:
             await ask(one)
+        assert caught.value.retry_after_s == 60.0

@@ -104,9 +104,20 @@ def test_call_beside_an_answer_schema_is_found_as_json_or_within_the_thinking(si
     assert parse(f"[{CALL}, {CALL}]", size=size, has_schema=True) == OutputPiece(tool_calls=(OSLO, OSLO))
     thought = parse(f"Hm. {TAGGED}", size=size, has_schema=True, thinking=True)
     assert thought == OutputPiece(thinking="Hm.", tool_calls=(OSLO,))
+    both = parse(f"Hm. {TAGGED} So:</think>{CALL}", size=size, has_schema=True, thinking=True)
+    assert both.tool_calls == (OSLO, OSLO) and not both.text
 
 
-@pytest.mark.parametrize("begin", ['{"doc": "Write <tool_call> ', '{"type": "a", ', '{"id": 1, '])
+@pytest.mark.parametrize(
+    "begin",
+    [
+        '{"doc": "Write <tool_call> ',
+        '{"type": "a", ',
+        '{"id": 1, ',
+        '{"name": "Anna", ',
+        '[ {"name": "weather", "reason"',
+    ],
+)
 def test_answer_with_a_schema_that_cannot_become_a_call_is_streamed(begin):
     """A marker of calls within a string stopped the stream until the answer's end."""
     parser = OutputParser(THINKS, "auto", TOOLS, has_schema=True)

@@ -26,6 +26,7 @@ from mlx_server.gateway.dialects.responses.creation import translate
 from mlx_server.gateway.dialects.responses.schema import CreateBody
 from mlx_server.gateway.errors import BadRequest
 from mlx_server.gateway.requests.model_requests import ANY_OBJECT, GenerationRequest
+from mlx_server.gateway.requests.sendable import sendable
 from mlx_server.protocol import Generate, ToolCall
 
 HELLO = [{"role": "user", "content": "hello"}]
@@ -147,8 +148,13 @@ def test_request_with_tools_and_a_deeply_nested_answer_schema_is_refused():
     deep: dict[str, Any] = {}
     for _ in range(900):
         deep = {"properties": {"a": deep}}
-    with pytest.raises(BadRequest, match="schema of the answer is nested too deeply"):
-        chat(deep).operation()
+    with pytest.raises(BadRequest, match="^the JSON schema of the answer: JSON nested deeper"):
+        sendable(chat(deep))
+
+
+def test_wrong_number_in_an_answer_schema_beside_tools_is_refused_at_the_path_that_the_client_sent():
+    with pytest.raises(BadRequest, match="^the JSON schema of the answer, maximum: a number"):
+        sendable(chat({"type": "number", "maximum": float("inf")}))
 
 
 def test_name_that_the_answer_schema_uses_for_a_definition_of_its_own_is_kept_apart():
