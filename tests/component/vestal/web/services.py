@@ -148,7 +148,7 @@ async def listener(home: Path, port: int) -> AsyncIterator[Service]:
 async def orchestrator(port: int) -> AsyncIterator[Service]:
     service = Service("orchestrator", port, "/tasks", {"goal": "x"}, (201, ""))
 
-    async def submit(goal: str, agents: list[str], key: str | None, traceparent: str | None) -> str:
+    async def submit(goal: str, *_: object) -> str:
         service.done.append(goal)
         return "t1"
 
