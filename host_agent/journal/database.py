@@ -12,6 +12,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+from vestal.best_effort.files import create_private_file
+
 T = TypeVar("T")
 
 SCHEMA = """
@@ -267,8 +269,7 @@ def _make_private(path: Path) -> None:
     """Create the file if it is missing, and let only its owner read it and its side files. SQLite makes side
     files with the mode that the file has at that time, so this must come first.
     """
-    with contextlib.suppress(OSError):  # SQLite says what prevents it
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    create_private_file(path)
     for each in (path, *(path.with_name(path.name + suffix) for suffix in SIDE_FILES)):
         with contextlib.suppress(OSError):
             if each.is_file():

@@ -22,11 +22,11 @@ from orchestrator.storage.failures import ADVICE, FailureCause, cause_of, newer_
 from orchestrator.storage.sqlite_file import (
     BUSY_TIMEOUT_S,
     QUICK_CHECK_ANY_SIZE,
-    create_private,
     locked,
     move_aside_if_corrupt,
     rebuild_index,
 )
+from vestal.best_effort.files import create_private_file
 
 ANSWER_TIMEOUT_S = 5.0  # while a client waits for an answer
 FULL_BELOW_BYTES = 64 * 1024  # SQLite makes files of 32 KiB for its shared memory
@@ -83,7 +83,7 @@ class SqliteDatabase(Database):
             if notice := move_aside_if_corrupt(self.path):
                 self.notices.append(notice)
             self._checked = True
-        create_private(self.path)
+        create_private_file(self.path)
         timeout_s = ANSWER_TIMEOUT_S if ANSWERING.get() else BUSY_TIMEOUT_S
         connection = sqlite3.connect(self.path, timeout=timeout_s)
         try:

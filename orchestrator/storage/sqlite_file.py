@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
@@ -17,16 +16,6 @@ QUICK_CHECK_UP_TO_BYTES = 64 * 2**20  # takes about 0.1 s; larger files get only
 QUICK_CHECK_ANY_SIZE = float("inf")
 KEPT_COPIES = 3
 PARTS = ("-wal", "-shm", "")  # the side files that SQLite keeps beside a file, and the file itself
-
-
-def create_private(path: Path) -> None:
-    """Create an empty file that only its owner can read and write, unless there is a file. If that is
-    impossible, do nothing: SQLite then reports the reason.
-
-    SQLite itself creates a file that everyone may read. It gives the side files the mode of the file.
-    """
-    with suppress(OSError):
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
 
 
 def _quick_check(connection: sqlite3.Connection) -> str:

@@ -15,8 +15,9 @@ from orchestrator.errors import DatabaseFailed
 from orchestrator.storage.failures import FailureCause, cause_of
 from orchestrator.storage.postgres_connection import PatientConnect
 from orchestrator.storage.sqlite import sqlite_failure
-from orchestrator.storage.sqlite_file import QUICK_CHECK_ANY_SIZE, create_private, move_aside_if_corrupt
+from orchestrator.storage.sqlite_file import QUICK_CHECK_ANY_SIZE, move_aside_if_corrupt
 from orchestrator.workers.membership import Membership
+from vestal.best_effort.files import create_private_file
 
 CHECK_TIMEOUT_S = 5.0
 WAIT_FOR_CONNECTION_S = 86_400.0  # beyond this, DBOS backs off by itself: see PatientConnect
@@ -138,7 +139,7 @@ class SqliteTasks:
     def prepare(self) -> str:
         try:
             notice = move_aside_if_corrupt(self.path)
-            create_private(self.path)
+            create_private_file(self.path)
             with closing(sqlite3.connect(self.path)) as connection:
                 connection.execute(
                     "PRAGMA journal_mode = WAL"

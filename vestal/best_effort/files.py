@@ -60,6 +60,16 @@ def write_file(path: Path, text: str, *, durable: bool = False) -> None:
         raise
 
 
+def create_private_file(path: Path) -> None:
+    """Create an empty file that only its owner can read and write, unless there is a file. If that is
+    impossible, do nothing: whoever opens the file then reports the reason.
+
+    SQLite itself creates a file that everyone may read. It gives the side files the mode of the file.
+    """
+    with contextlib.suppress(OSError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+
+
 def make_private_folder(folder: Path) -> None:
     """Create the folder and its missing parents, readable by their owner only. `mkdir -p` would open the
     parents to other users. Raises OSError if that fails.

@@ -213,16 +213,16 @@ class AnswerKeeper:
         answer.move_to(elsewhere)
         return answer
 
-    async def elsewhere(self, records: Sequence[Record], *, else_here: bool = True) -> CopyElsewhere | None:
+    async def elsewhere(self, records: Sequence[Record], *, only_looks: bool = False) -> CopyElsewhere | None:
         """Return a function that reads from another machine the answer whose records in the answer log are
-        `records`. Return None if no machine continues it, or if it has ended. `else_here` says that the
-        caller continues it here then.
+        `records`. Return None if no machine continues it, or if it has ended. The caller then
+        continues it here, unless it `only_looks`.
         """
         head = records[0]
         assert isinstance(head, Accepted)
         if self.offers.others is None or isinstance(records[-1], Ended):
             return None
-        return await self.offers.others.holding(head, else_here=else_here)
+        return await self.offers.others.holding(head, only_looks=only_looks)
 
     def _take_up(self, records: Sequence[Record]) -> KeptAnswer:
         head = runs.head_of(records)

@@ -36,9 +36,9 @@ class OtherMachines(Protocol):
         Return a function that reads the answer from that machine; None if the request runs here.
         """
 
-    async def holding(self, head: Accepted, *, else_here: bool = True) -> CopyElsewhere | None:
+    async def holding(self, head: Accepted, *, only_looks: bool = False) -> CopyElsewhere | None:
         """Return a function that reads the answer to the request `head` from the machine that has this
-        answer; None if no other machine has it. `else_here` says that this machine then continues it.
+        answer; None if no other machine has it. The caller then continues it, unless it `only_looks`.
         """
 
     def stop_writing(self) -> None:

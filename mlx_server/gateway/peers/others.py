@@ -223,20 +223,20 @@ class Peers:
         return None
 
     @_none_on_error
-    async def holding(self, head: Accepted, *, else_here: bool = True) -> CopyElsewhere | None:
+    async def holding(self, head: Accepted, *, only_looks: bool = False) -> CopyElsewhere | None:
         """Ask all living peers whether they have the answer to the request `head`, which is the first record
         of this answer in the answer log. Return a function that reads the answer from the peer that has it.
         Return None if no peer has it, or if another machine has passed the request on to this one.
 
-        `else_here` says that this machine continues the answer if no peer has it. The records of a peer that
-        cannot be reached at present are then no longer copied to this machine's log.
+        If no peer has it, the caller continues the answer here, unless it `only_looks`. The records of a peer
+        that cannot be reached at present are then no longer copied to this machine's log.
         """
         if is_passed_on(head):
             return None
         living = self._living()
         found = await asyncio.gather(*(peer.has(head.id) for peer in living))
         peer = next((peer for peer, has in zip(living, found, strict=True) if has), None)
-        if peer is None and else_here and (task := self._copies.get(head.id)):
+        if peer is None and not only_looks and (task := self._copies.get(head.id)):
             task.cancel()
         return None if peer is None else self._elsewhere.note(head, peer, self._states[peer.url])
 

@@ -189,7 +189,7 @@ class EarlierResponses:
                     return await self._made_again(logged)
             if logged.has_ended:  # the responses before it are made again first
                 return await self._made_again(logged)
-            if logged.is_left and await keeper.elsewhere(logged.records, else_here=False) is None:
+            if logged.is_left and await keeper.elsewhere(logged.records, only_looks=True) is None:
                 return await self._made_again(logged)
             answer = await keeper.find(answer_id)
         if not answer.rendering.is_frozen:

@@ -234,8 +234,8 @@ async def test_unforeseen_error_while_peers_are_asked_leaves_the_request_on_this
         assert await peers.holding(accepted("an-id")) is None
 
 
-@pytest.mark.parametrize("else_here", [False, True])
-async def test_copying_of_a_peers_records_ends_only_if_this_machine_continues_the_answer(else_here):
+@pytest.mark.parametrize("only_looks", [False, True])
+async def test_copying_of_a_peers_records_ends_only_if_this_machine_continues_the_answer(only_looks):
     """Whoever only looked at a response while its peer was out of reach ended the copying for good."""
 
     async def handle(request: web.Request) -> web.StreamResponse:
@@ -244,7 +244,7 @@ async def test_copying_of_a_peers_records_ends_only_if_this_machine_continues_th
     async with peers_at(handle) as peers:
         await peers.start()
         copying = peers._copies["an-id"] = asyncio.ensure_future(asyncio.sleep(60))
-        assert await peers.holding(accepted("an-id"), else_here=else_here) is None
+        assert await peers.holding(accepted("an-id"), only_looks=only_looks) is None
         await asyncio.sleep(0)
-        assert copying.cancelled() == else_here
+        assert copying.cancelled() != only_looks
         copying.cancel()

@@ -240,7 +240,7 @@ class Others:
 
     are_living = True
 
-    async def holding(self, head: Accepted, *, else_here: bool = True) -> Any:
+    async def holding(self, head: Accepted, *, only_looks: bool = False) -> Any:
         return (lambda *_, **__: None) if self.are_living else None
 
     async def place(self, head: Accepted) -> None: ...
