@@ -86,8 +86,9 @@ def stored_run(mode: str, arguments: list[str], results: Path = RESULTS) -> int:
 def _resumable(results: Path, asked: argparse.Namespace) -> RunFolder | None:
     """Return the latest full run if it can be continued, else None (always with `--new`).
 
-    A run can be continued if it is unfinished and has measured this version of the program. With `--resume`
-    it may have measured another version; this version is then added to those in the run's description.
+    A run can be continued if it is unfinished and has measured the present version of the program. With
+    `--resume`, it may have measured another version; the present version is then added to the versions in the
+    run's description.
     """
     run = None if asked.new else latest_run(results, FULL)
     if run is None:

@@ -81,8 +81,8 @@ def parse(lines: Iterable[str], source: str = "figures") -> Iterator[Figure]:
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """Return the smallest value that at least the share `share` (0 to 1) of the values does not exceed
-    (nearest rank). Raises ValueError if there are no values.
+    """Return the smallest of `values` for which at least the share `share` (0 to 1) of all values are as
+    small or smaller (the nearest-rank percentile). Raises ValueError if there are no values.
     """
     if not values:
         raise ValueError("There are no values to take a percentile of.")

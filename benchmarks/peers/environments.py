@@ -149,8 +149,9 @@ def _fill_venv(environment: Environment, say: Say) -> None:
 
 
 def fill_npm(environment: Environment, say: Say) -> None:
-    """Install the packages of a lock file with npm, without running their scripts. Raises InstallError if
-    that fails.
+    """Install a peer's packages with npm into the folder of its `environment`, in the versions that the
+    peer's lock file in `requirements/` pins. The packages' scripts are not run. Raises InstallError if npm is
+    missing or fails.
     """
     for name in environment.pins:
         shutil.copy2(REQUIREMENTS / name, environment.folder / Path(name).name)

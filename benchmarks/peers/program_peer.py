@@ -139,7 +139,8 @@ class ProgramPeer:
 
 def mlx_environment(folder: Path) -> dict[str, str]:
     """Return environment variables by which any program with MLX on Linux uses the OpenBLAS that Vestal's
-    engine uses.
+    engine uses. Unless the user has named another library, this is a copy of the one in the package
+    `scipy-openblas32`. The copy is made below `folder` if the package's own folder cannot be written.
 
     OpenBLAS gets all cores, which is fastest on a quiet machine; unlike Vestal's engine, a peer cannot change
     the number while it runs. On a busy machine fewer are faster; BENCH_PEER_THREADS sets the number.

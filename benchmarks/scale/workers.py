@@ -43,9 +43,10 @@ class Task:
 
 @dataclass(eq=False)
 class Worker:
-    """A simulated worker. The keys of `active` are its unfinished tasks, in the order in which it took them
-    from the queue. `waiting` has those of them whose next call of a model waits, because the worker already
-    makes as many calls as it may. `calling` is how many calls it makes now, and `life` counts its deaths.
+    """A simulated worker. `active` is an ordered set of its unfinished tasks: the keys are the tasks, in the
+    order in which the worker took them from the queue, and all values are None. `waiting` has those of these
+    tasks whose next call of a model waits, because the worker already makes as many calls as it may.
+    `calling` is how many calls it makes now, and `life` counts its deaths.
     """
 
     active: dict[Task, None] = field(default_factory=dict)

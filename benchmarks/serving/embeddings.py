@@ -50,8 +50,8 @@ def measure(log: Log, subjects: Subjects, rounds: int) -> None:
 
 
 def batches(server: Server, number: int) -> dict[str, float]:
-    """Send BATCHES batches of texts, which differ in each round `number`, to be embedded. Return the texts
-    per second and the CPU milliseconds per text, by the name of the figure.
+    """Have the server embed BATCHES batches of texts. `number` is the number of the round, and each round has
+    other texts. Return the texts per second and the CPU milliseconds per text, by the name of the figure.
     """
     before, began = _cpu_s(server), time.perf_counter()
     for batch in range(BATCHES):

@@ -31,7 +31,9 @@ class GatewayClient:
         return answer
 
     def delete(self, path: str, body: dict[str, Any] | None = None) -> int:
-        """Send DELETE for `path`, with `body` as JSON, and return the HTTP status of the response."""
+        """Send DELETE for `path`, with `body` as JSON, and return the HTTP status of the response, which may
+        be that of an error. Raises GatewayUnreachable also if the response's body is not JSON.
+        """
         return self._exchange("DELETE", path, body)[0]
 
     def _exchange(

@@ -88,9 +88,10 @@ class Ledger:
         return incident
 
     def note(self, entry: Entry, failure: Failure, service: str = "") -> None:
-        """Record a fault that is over at once, in the incident to which a failure of its service would
-        belong. If there is no such incident, create one. Then end the incident, unless one of its services
-        is unhealthy.
+        """Record a fault that is over at once. Add it to the open incident in which the service that failed,
+        its parent or its child is unhealthy. If there is none, add it to the newest incident whose last fault
+        or end was near the time of `entry`; if there is none either, to a new incident. Then end this
+        incident, unless one of its services is unhealthy.
 
         `entry` is the journal entry that reports the fault, and `failure` describes it. The service that
         failed is `service` or, if that is empty, `entry.service`.
@@ -104,6 +105,10 @@ class Ledger:
     def _fault(self, service: str, entry: Entry) -> tuple[Incident, Part]:
         """Return the incident to which a fault of the service belongs, and the part of this incident that
         says what happened to the service. Create each of them if it does not exist.
+
+        `entry` is the journal entry that reports the fault. The fault belongs to the open incident in which
+        the service, its parent or its child is unhealthy. If there is none, it belongs to the newest incident
+        whose last fault or end was near the time of `entry` (see `_is_near`).
         """
         # Nothing else creates incidents: one without a part has no title, and kept the agent from starting.
         found = self.fault_of(service) or self._recent(entry.ts)
@@ -147,8 +152,10 @@ class Ledger:
 
     def end(self, entry: Entry, services: Iterable[str], why: str = "") -> None:
         """Record that these services are healthy again or, if `why` is given, why they need not be healthy.
+        Close each incident in which, as a result, no service is unhealthy any more.
 
-        An incident closes when none of its services is unhealthy.
+        `entry` is the journal entry that reports this. A closed incident gets its end from the entry's time,
+        and its field `ending` from the entry's event.
         """
         ended = set(services)
         for incident in self.live:

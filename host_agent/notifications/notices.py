@@ -70,9 +70,10 @@ class Notice:
 
 
 def due(incidents: Iterable[Incident], clock: Clock, now: float, lasted_s: OpenTime) -> list[Notice]:
-    """Return the notices that are due at `now` (seconds since 1970) and were not sent yet, oldest incident
-    first. `clock` formats a time in seconds since 1970 for the texts of the notices. `lasted_s` returns for
-    how many seconds an incident has been open.
+    """Return the notices that are due at `now` (seconds since 1970), in the order of `incidents`. A notice
+    that was sent is left out: the incident's fields `notified` and `notified_of_end` say so. `clock` formats
+    a time in seconds since 1970 for the texts of the notices. `lasted_s` returns for how many seconds an
+    incident has been open.
     """
     notices = []
     for incident in incidents:

@@ -51,12 +51,13 @@ class RecoveryPass:
         recover any more, by itself or by its remedy, or until `settle_s` seconds are over. Write the results
         to the report.
 
-        `joined`, which is clear when this method is called, is set when another caller joins the pass. Such a
-        caller needs a check that begins after it joined. So once `joined` is set, stop repeating the check,
-        because a later check is made for that caller: by the next call of this method, or by a new pass.
+        `joined` is clear when this method is called, and is set when another caller joins the pass. That
+        caller needs a check that begins after it joined, and gets it from the next call of this method or
+        from a new pass. So once `joined` is set, the check is not repeated any more.
 
-        `is_last` says that no further call follows in this pass. Then go on repeating the check although
-        `joined` is set, unless a service needs a remedy, because only a new pass can apply it.
+        `is_last` says that no further call follows in this pass. The check is then repeated even if `joined`
+        is set, until it finds that a service needs a remedy. A call applies remedies only at its beginning,
+        so a remedy that is needed later must be applied by the new pass.
         """
         began_at = time.monotonic()
         facts = await self._checks.gather()
@@ -103,10 +104,9 @@ class RecoveryPass:
         """Repeat the check until no service is expected to recover any more, by itself or by its remedy, but
         not for longer than `settle_s` seconds. Return the facts of the last check.
 
-        Stop early once `joined` is set: another caller has joined the pass, and a later check is made for
-        it, by the next call of `look` or by a new pass. `is_last` says that no call of `look` follows in this
-        pass. Then go on repeating the check although `joined` is set, unless a service needs a remedy,
-        because only a new pass can apply it.
+        Return early if `joined` is set, because another caller has joined the pass and a later check is made
+        for it. With `is_last`, return early only if, in addition, a service needs a remedy. `look` explains
+        both parameters.
         """
         facts = await self._checks.gather()
         remedied = {issue.subject for issue in self._applied}

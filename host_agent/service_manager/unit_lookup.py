@@ -93,7 +93,9 @@ async def launchd_jobs() -> tuple[Job, ...]:
 
 
 async def launchd_system_job(label: str) -> Job | None:
-    """Return a job of the machine's launchd, or None. No privileges are needed to read it."""
+    """Return the job `label` of the machine's launchd (its domain `system`), which can be read without
+    privileges. Return None if there is no such job, if launchctl fails, or if this is not macOS.
+    """
     if sys.platform != "darwin":
         return None
     return parse_launchctl_print(label, await run_async("launchctl", "print", f"system/{label}"))

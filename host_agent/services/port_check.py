@@ -11,7 +11,10 @@ from vestal.supervision import read_pid_file
 
 
 def check_ports(config: Config) -> None:
-    """Raise PortBusy, with the holder's name, if another program holds one of the ports."""
+    """Raise PortBusy if another program holds a port that `config` gives to the agent, the gateway or the
+    orchestrator. The error's message names the program. A server of the same Vestal home, also one in a
+    container, is not another program.
+    """
     for setting, holder in foreign_holders(config):
         raise PortBusy(f"Nothing was started: {ports.in_use_message(holder, setting)}.")
 

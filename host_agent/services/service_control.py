@@ -41,7 +41,8 @@ NOT_CONTROLLED_HERE = {
 
 class ServiceControl:
     """Starts, stops and restarts services in the background. The journal and the status report show the
-    result.
+    result. `decision` says where the orchestrator and the nightly worker run (in containers, as the agent's
+    children, or nowhere), and so determines how they are started and stopped.
     """
 
     def __init__(

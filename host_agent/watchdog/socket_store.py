@@ -90,8 +90,8 @@ def put(path: Path, sockets: Sequence[socket.socket]) -> None:
 
 
 def take_back(path: Path) -> list[socket.socket]:
-    """Return the listening sockets that the watchdog keeps. Raises StoreUnreachable if the watchdog does not
-    answer.
+    """Return duplicates of the listening sockets that the watchdog keeps; it continues to keep its own.
+    `path` is the watchdog's Unix socket. Raises StoreUnreachable if the watchdog does not answer.
     """
     return InheritedSockets.of_descriptors(_call(path, GET, []))
 

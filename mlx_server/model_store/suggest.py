@@ -93,8 +93,9 @@ def suggestions() -> tuple[Suggestion, ...]:
 
 
 def choose(limit_bytes: int, arithmetic: Arithmetic, step_tokens: int = METAL_STEP_TOKENS) -> list[Choice]:
-    """Return one choice for each task: the first model in the table `suggestions.yaml`, in which better
-    models come first, that fits into `limit_bytes` with a context of USUAL_CONTEXT_TOKENS.
+    """Return one choice for each of the TASKS, which are uses of a model, such as chat, code or embedding.
+    The choice is the first model for the task in the table `suggestions.yaml`, in which better models come
+    first, that fits into `limit_bytes` with a context of USUAL_CONTEXT_TOKENS.
 
     If none fits with that context, the first one that can be loaded at all is chosen; if there is none
     either, the choice has no suggestion. `arithmetic` says how MLX computes on the machine, and `step_tokens`

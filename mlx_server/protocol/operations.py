@@ -27,11 +27,12 @@ class Generate(Operation, frozen=True):
     token, with `top_logprobs` alternatives. If `adds_special_tokens` is False, a text gets no token that the
     tokenizer would add by itself.
 
-    A prompt that is longer than the context fails, unless `truncate` allows shortening. With `truncate`
-    alone, a chat loses its oldest turns, and a text still fails. With `shift` too, a text loses its
-    beginning, and from chats and texts so much is dropped that the answer has room (`max_tokens`, but at most
-    an eighth of the context). With `shortens_text`, a chat is shortened like a text: it keeps its turns, and
-    its last message loses its beginning.
+    The context is as long as the model's, or as `context_tokens` if that is less. A prompt that fills the
+    context or is longer fails, unless `truncate` allows shortening. With `truncate` alone, a chat loses its
+    oldest turns, and a text still fails. With `shift` too, a text loses its beginning, and from chats and
+    texts so much is dropped that the answer has room (`max_tokens`, but at most an eighth of the context).
+    With `shortens_text`, a chat is shortened like a text: it keeps its turns, and its last message loses its
+    beginning.
 
     `images` holds each image file (PNG, JPEG, WebP, GIF, AVIF or HEIC, as it was sent) in standard base64, in
     the order of the image parts in the messages. The content of a message with images is a list of parts,

@@ -114,7 +114,8 @@ class KnowledgeStore:
 
     def generation(self) -> int:
         """Return a number that grows with every change of the chunks, by which a search index detects that it
-        is stale. The numbers of another database, which replaced this one, are others.
+        is stale. A database begins with the time of its first change, in nanoseconds since 1970; before, the
+        number is 0. If another database replaces this one, its numbers are therefore different.
         """
         return int(self._database.meta("knowledge_generation") or 0)
 

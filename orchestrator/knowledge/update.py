@@ -182,7 +182,14 @@ class KnowledgeUpdater:
     async def _update_files(
         self, agent: str, changed: list[files.KnowledgeFile], report: UpdateReport
     ) -> None:
-        """Embed and store the changed files. Small files share a batch."""
+        """Embed the `changed` files in the knowledge folder of `agent`, and store them; small files share a
+        batch. Add to `report` how many files were stored and how many passages were embedded, and a line for
+        each file that was skipped or is not entirely UTF-8. If the reason for skipping a file is not
+        temporary, delete the file's earlier knowledge.
+
+        Raises Stopped if memory is too full for another batch, BackendError if the backend fails, and
+        DatabaseFailed if the database fails. The files of earlier batches are then stored already.
+        """
         pending: list[Pending] = []
         texts = 0
         for found in changed:

@@ -36,9 +36,10 @@ class Presence:
         return replace(self, reported=self.reported | set(reported))
 
     def judged(self, backends: tuple[Backend, ...]) -> tuple[Backend, ...]:
-        """Return copies of the backends with the field `absent` set. It is True if the backend is
-        unreachable, this process never found it healthy, its name is in `reported`, and another backend is
-        healthy; otherwise it is False. It is always False for this machine's MLX server.
+        """Return copies of the backends with the field `absent` set. It is True if all of this holds: the
+        backend is configured but unreachable; this process never found it healthy; its name is in this
+        record's field `reported`, because its outage was reported; and another backend is healthy. Otherwise
+        it is False. It is always False for this machine's MLX server.
         """
         others_serve = any(b.used and b.healthy for b in backends)
         return tuple(replace(b, absent=others_serve and self._missing(b)) for b in backends)

@@ -64,9 +64,13 @@ def install(database: TaskDatabase) -> None:
 
 
 class ErrorHandler:
-    """Decides what happens at an error of the database driver: DatabaseFailed is raised in its place, or DBOS
-    repeats the operation when `database` can be written again, or the error stays as it is. SQLAlchemy calls
-    the handler in the thread that ran the statement.
+    """Decides what happens at an error of the database driver. SQLAlchemy calls the handler in the thread
+    that ran the statement.
+
+    If a client waits for an answer, and the cause is the disk (full, read-only or broken) or a damaged
+    database, DatabaseFailed is raised in place of the error. If no client waits and the cause is the disk,
+    the handler waits until `database` can be written again, and then has DBOS repeat the operation. Any other
+    error stays as it is.
     """
 
     def __init__(self, database: TaskDatabase) -> None:

@@ -74,8 +74,10 @@ def _find_file(env: Mapping[str, str], cwd: Path, home: Home) -> Path | None:
 
 
 def _merge(data: dict[str, Any], variables: dict[KeyPath, tuple[str, Any]]) -> dict[str, Any]:
-    """Return `data`, the contents of the configuration file, overridden by the values of the environment
-    variables.
+    """Return a copy of `data`, the contents of the configuration file, with the values of the environment
+    variables in place of the file's. `variables` maps the path of a setting, such as `("mlx", "port")`, to
+    the name of its variable and the value. A variable is ignored if `data` has no mapping in the place of its
+    section; validation then refuses that section.
     """
     # A section with nothing in it (`mlx:`) is null in YAML, and stands for its defaults.
     merged = {key: deepcopy(value) for key, value in data.items() if value is not None}

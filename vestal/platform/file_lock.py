@@ -140,7 +140,10 @@ async def hold_lock(path: Path, timeout_s: float) -> AsyncIterator[None]:
 
 @contextlib.contextmanager
 def hold_lock_blocking(path: Path, timeout_s: float) -> Iterator[None]:
-    """Do what `hold_lock` does, without an event loop: for the command line."""
+    """Hold the lock on the file `path` during the `with` block. Raises LockHeld if another process still has
+    the lock after `timeout_s` seconds. This is `hold_lock` for the command line: it blocks the thread and
+    needs no event loop. As there, the block runs without the lock if the file cannot be created or locked.
+    """
     deadline = time.monotonic() + timeout_s
     while (descriptor := _try_lock_or_go_on(path)) is None:
         if time.monotonic() > deadline:

@@ -56,11 +56,11 @@ _STUCK_PREDECESSOR_S = 10.0
 class Child:
     """One supervised child: its process, its state, and the tasks that watch the process.
 
-    `lifecycle` is the child's state. `lifecycle.transition.step` replaces it at each input: a request, a
-    probe's result, the end of the process, and so on. `store` keeps what the next supervisor must know, such
-    as an open circuit breaker; with None, nothing is kept. `coupled` says whether the child's death may also
-    restart siblings. `on_change` is called after each input, and `on_restart_siblings` when the child died
-    and is coupled.
+    The attribute `lifecycle` is the child's state, a ChildState. At each input (a request, a probe's result,
+    the end of the process, and so on), the function `vestal.supervision.lifecycle.transition.step` returns
+    the state that replaces it. `store` keeps what the next supervisor must know, such as an open circuit
+    breaker; with None, nothing is kept. `coupled` says whether the child's death may also restart siblings.
+    `on_change` is called after each input, and `on_restart_siblings` when the child died and is coupled.
     """
 
     def __init__(

@@ -105,8 +105,8 @@ class Supervisor:
         """Adopt or start every child that was not stopped by hand. A launch that fails raises no exception.
 
         Under ONE_FOR_ONE, all children are launched at once, and `start` waits until each launch has ended.
-        Under the other strategies, each child is launched when the one before it is up. `start` then waits
-        only for the launches that have begun, and the others follow later.
+        Under the other strategies, each child is launched when the one before it is up. `start` waits only
+        for launches that are under way, and then returns; the supervisor launches the other children later.
         """
         self._running, self._stopped = True, False
         self._tasks.run("files", self._keep_files())

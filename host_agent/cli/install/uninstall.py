@@ -21,7 +21,7 @@ def run(options: argparse.Namespace, config: Config) -> int:
 
 
 def remove(manager: ServiceManager, job: str, commands: Commands) -> str:
-    """Stop a job and delete its files, or only say so in a dry run.
+    """Stop a job and delete its files. If `commands.dry_run` is True, only print what would be done.
 
     If the job cannot be stopped, keep the files and return the problem in words; else return an empty text.
     """

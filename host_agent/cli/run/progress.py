@@ -24,7 +24,10 @@ class NotHealthy(HostAgentError):
 
 
 class Progress:
-    """Prints lines that have a name and a text. On a terminal, a line is redrawn until its text is final."""
+    """Prints how far the steps of a command are, as lines with the name of a step or service and a text. On a
+    terminal, a text that is not final is overwritten by the next text with the same name. Elsewhere, each
+    text gets a line of its own.
+    """
 
     def __init__(self) -> None:
         self.redraws = sys.stdout.isatty()

@@ -55,7 +55,8 @@ def lay_out(
     """Return the lines that show the engine, its memory and the requests in flight on a terminal of `width`
     columns.
 
-    `age_s` is how many seconds ago `requests` arrived; it is added to each request's age.
+    `requests` is the gateway's response to GET /requests, and `health` its response to GET /health. `age_s`
+    is how many seconds ago `requests` arrived; it is added to each request's age.
     """
     entries = list(requests.get("requests") or [])
     summary = [*_counts(requests), ("  ", ""), *_engine(health)]
@@ -84,7 +85,10 @@ def plain_lines(requests: Mapping[str, Any], health: Mapping[str, Any]) -> list[
 
 
 def memory_lines(health: Mapping[str, Any], width: int) -> list[Line]:
-    """Return a bar that shows what the memory is used for, and below it the sizes in words."""
+    """Return a bar that shows what the engine's memory is used for, and below it the sizes in words, for a
+    terminal of `width` columns. `health` is the gateway's response to GET /health. If it has no limit of the
+    memory, return a line that says that the memory is not known yet.
+    """
     memory = health.get("memory") or {}
     limit = memory.get("limit_bytes") or 0
     if not limit:

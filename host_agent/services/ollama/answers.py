@@ -58,8 +58,9 @@ class ModelProbeResult:
     """The result of a probe of a model. `ok` says whether the model works, and `detail` why it does not.
 
     `busy` is True if the model counts as working although it has generated nothing for the probe, for example
-    because its queue is full; `detail` then says what it does. `server_time` is when the model answered, in
-    seconds since 1970 by the clock of Ollama's server; 0 if the answer does not say it.
+    because its queue is full; `detail` then says why it counts as working, or is empty. `server_time` is
+    when the model answered, in seconds since 1970 by the clock of Ollama's server; 0 if the answer does not
+    say it.
     """
 
     ok: bool

@@ -98,9 +98,9 @@ class OllamaController:
         return control_plan.make_plan(owner, action, tools)
 
     def instructions(self, owner: Owner) -> str:
-        """Return instructions for people: how to start Ollama, or how to restart it if it runs. They depend
-        on `owner`, the program or person that starts and restarts Ollama. If there is none, no server runs,
-        and Vestal may start one, return instead that the next recovery pass starts it.
+        """Return instructions for people: how to start Ollama or, if it runs, how to restart it. They depend
+        on `owner`, the program or person that starts and restarts Ollama. If Ollama does not run, nobody else
+        starts it, and Vestal may start it, return instead that the next recovery pass starts it.
         """
         plan = self.control_plan(owner, "restart" if owner.runs else "start")
         if plan.start_own and not owner.runs:

@@ -1,8 +1,9 @@
-"""Probe Ollama as a client would. Each check asks for the version and the models. If a model is loaded or
-configured for it, the check also sends a model probe (a request to a model for one token). It sends none if
-an earlier one is still unanswered, or if the last one succeeded less than `ollama.probe_interval_s` ago. Nor
-does it probe a model that is not in use and has answered since its last use, unless the model is configured
-for it or never unloaded: each probe prolongs the time until Ollama unloads the model.
+"""Probe Ollama as a client would. Each check asks for the version and the models. If a model is loaded, or
+the setting `ollama.probe_model` names one, the check also sends a model probe: a request to a model for one
+token or vector. It sends none if an earlier model probe is still unanswered, or if the last one succeeded
+less than `ollama.probe_interval_s` ago. Nor does it probe a model that is not in use and has answered since
+its last use, because each probe prolongs the time until Ollama unloads the model. This last rule does not
+apply to a model that the setting names, or that Ollama never unloads.
 
 A check does not wait behind users' requests for long: if a model probe is not answered soon and the model is
 judged to be busy, the check ends, and a later check looks for the answer.

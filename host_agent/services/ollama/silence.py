@@ -77,10 +77,13 @@ def judge(
     what evidence.
 
     `readings` say what each runner does at the monotonic time `now`. `watch`, already updated with them, says
-    for how long each has made no progress. The model hangs if a runner whose reading shows work has made no
-    progress for `no_progress_s` seconds; for a runner that uses no CPU, the limit is STANDSTILL_S if that is
-    less. If no reading shows work, the model is busy while a runner loads it or uses CPU, but only for the
-    first BUSY_FOR_S seconds of `silent_s`; otherwise it hangs.
+    for how long each has made no progress. A runner counts as working if its reading has the activity
+    WORKING: a request seems to be in progress.
+
+    If runners work, the model hangs if one of them has made no progress for `no_progress_s` seconds, and is
+    busy otherwise; for a runner that uses no CPU, the limit is STANDSTILL_S if that is less. If none works,
+    the model is busy while a runner loads its model or uses CPU, but only for the first BUSY_FOR_S seconds of
+    `silent_s`; otherwise it hangs.
     """
     readings = tuple(readings)
     working = [runner for runner in readings if runner.reading.activity is RunnerActivity.WORKING]

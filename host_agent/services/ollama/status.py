@@ -38,8 +38,8 @@ class Observation:
     @property
     def is_down(self) -> bool:
         """Return True if at least FAILURES_UNTIL_DOWN checks in a row have failed although something listens
-        on Ollama's port (which is assumed of another machine). If nothing listens there, Ollama is stopped,
-        not down.
+        on Ollama's port. If nothing listens there, Ollama is stopped, not down. If Ollama is on another
+        machine, whose ports cannot be looked up, something is assumed to listen.
         """
         return self.owner.runs and not self.verdict.ok and self.failures >= FAILURES_UNTIL_DOWN
 

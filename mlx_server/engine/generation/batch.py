@@ -227,10 +227,10 @@ class Batch:
             self._threads.rest()
 
     def step(self) -> Iterator[Prefilled | Sampled]:
-        """Generate the next token of each running answer, one whose prompt has been processed completely, or
-        several tokens if drafted ones are accepted. Unless the batch is full of running answers, also process
-        a slice: the next tokens of one or more other prompts. A slice that delays the answers may be paused,
-        and the next step continues it. Yield the new tokens, and the progress of the prompts.
+        """Generate the next token of each running answer, or several if drafted ones are accepted. An answer
+        runs once its whole prompt has been processed. Unless the batch is full of running answers, also
+        process a slice: the next tokens of one or more other prompts. A slice that delays the answers may be
+        paused, and the next step continues it. Yield the new tokens, and the progress of the prompts.
         """
         prompts, tokens = self._next()
         for prompt in prompts:

@@ -78,11 +78,11 @@ def find_harmony_tokens(tokenizer: Any) -> HarmonyTokens | None:
 
 
 class HarmonyGate:
-    """Finds where an answer's grammar applies: from the first message on that is not thinking.
+    """Finds where an answer's grammar begins to apply: at the answer's first message that is not thinking.
 
-    With `is_exempt`, calls and the preambles before them do not count either, because the grammar is that of
-    an answer to the user. `is_exempt` takes the tokens of a message's header before or after `<|channel|>`,
-    without the special ones, and returns whether they show that the message is one of these.
+    With `is_exempt`, calls and the preambles before them are passed over like thinking, because the grammar
+    is that of an answer to the user. `is_exempt` takes the tokens of a message's header before or after
+    `<|channel|>`, without the special ones, and returns whether they show that the message is one of these.
     """
 
     def __init__(

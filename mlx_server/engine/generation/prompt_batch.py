@@ -54,8 +54,9 @@ class PromptBatch(PromptProcessingBatch):
 
 
 class _Preceded:
-    """Wraps a model for a single call, which computes additional tokens: in each row, the row's list in
-    `tokens` is put before the tokens of the call. The call returns the logits of all these tokens.
+    """Wraps a model for a single call, in which additional tokens are computed. `tokens` has a list of them
+    for each row, which is put before the tokens that the caller passes for this row. The call returns the
+    logits of both.
     """
 
     def __init__(self, model: Any, tokens: list[list[int]]) -> None:
@@ -67,7 +68,8 @@ class _Preceded:
 
 
 def short_rest(tokens: Sequence[int]) -> list[list[Any]]:
-    """Return `tokens`, the last tokens of a prompt, as BatchGenerator's list of segments: one segment, which
-    holds one tuple. PromptBatch computes the tuple's tokens in the step that samples the first token.
+    """Return `tokens`, the last tokens of a prompt, as a list of segments, the form in which BatchGenerator
+    takes a prompt. A segment usually is a list of single tokens. Here, the only segment has one element, a
+    tuple of all `tokens`, so that PromptBatch computes them in the step that samples the first token.
     """
     return [[tuple(tokens)]]

@@ -76,8 +76,8 @@ class Need:
     the weights `shared` may not be unloaded to meet the need.
 
     `bytes` must be reserved in addition to what is held and reserved at this time. `alone_bytes` would have
-    to be reserved if there were no other requests, and no model but `staying` were loaded (or none, if it is
-    None); the memory of `staying` itself is not included.
+    to be reserved if nothing else needed memory. For a request, that is its own memory, without that of the
+    model `staying`. For a model to be loaded, it is all that the load takes, including `shared` weights.
     """
 
     bytes: int

@@ -257,9 +257,11 @@ def _read_tokenizer(folder: Path, config: dict[str, Any]) -> tuple[Any, frozense
 
 
 def _in_background(fraction: float, work: Callable[[], T]) -> Generator[float, None, T]:
-    """Run `work` in a thread, yield `fraction` until it has ended, and return its result.
+    """Run `work` in a thread, and return its result or raise its exception. Until it has ended, yield
+    `fraction`, the part of the load that is done (0 to 1), again and again, so that the caller can run a step
+    of the models in memory between two yields.
 
-    This is for work that does not use MLX, and takes longer than a step of the models in memory.
+    This is for work that does not use MLX, and takes longer than such a step.
     """
     with ThreadPoolExecutor(1, thread_name_prefix="load") as pool:
         result = pool.submit(work)

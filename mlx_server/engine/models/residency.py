@@ -39,12 +39,12 @@ def next_expiry_s(residents: Sequence[Resident]) -> float:
 
 
 def victims(residents: Sequence[Resident], limit: int, weights: str = "") -> list[str] | None:
-    """Return the names of the models to unload so that another model can be loaded and at most `limit` models
+    """Return the names of the models to unload so that a new model can be loaded and at most `limit` models
     are then in memory. The list is empty if none must be unloaded. Return None if too many models are busy.
 
-    `weights` is the id of the weights that the other model shares with other models; "" if it shares none.
-    Models that share weights count as one, and are unloaded together. Only idle models are unloaded, the
-    least recently used first.
+    `weights` is the id of the new model's weights, which it shares with each loaded model that has the same
+    id; "" if it shares none. Models that share weights count as one, and are unloaded together. Only idle
+    models are unloaded, the least recently used first.
     """
     groups: dict[tuple[str, str], list[Resident]] = {}
     for resident in residents:

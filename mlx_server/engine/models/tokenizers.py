@@ -81,7 +81,8 @@ def has_template_text(tokenizer: Any) -> bool:
     """Return whether chats are rendered by a Jinja template, and not by Python code of mlx-lm or the
     tokenizer's class.
 
-    The template is in the model's files, or in a preset that was made from the model.
+    Whether the model's files have a template is not checked, because a request may bring a template: that of
+    a model that was made from this one and shares its files.
     """
     return tokenizer._chat_template is None and not renders_to_tokens(tokenizer)
 

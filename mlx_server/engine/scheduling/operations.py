@@ -54,7 +54,12 @@ class Operations:
         self._refusing = True
 
     def carry_out(self, op: Op) -> None:
-        """Carry out an operation, or begin it. `Shutdown` and `Begin` operations are handled elsewhere."""
+        """Carry out an operation. `Cancel` and `Probe` (a self-test) are completed by this call. A request is
+        only accepted or refused; the scheduler runs an accepted one later. An `Unload` operation for a loaded
+        model is only recorded, and the scheduler unloads the model once its requests are done. `Shutdown` and
+        `Begin` operations are ignored: the scheduler handles `Shutdown`, and the engine's link to the gateway
+        handles `Begin`.
+        """
         match op:
             case Generate() | Embed() | Rerank() | Load():
                 self._accept(replace(op, model=canonical(op.model)))

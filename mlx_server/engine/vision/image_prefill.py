@@ -135,8 +135,9 @@ class ImagePrefill:
             tower.keep(one.picture, features)
 
     def _features_of(self, start: int, end: int) -> ImageFeatures:
-        """Return the embeddings of the tokens start…end - 1, and the features that are added after the first
-        layers. All arrays have the shape (1, tokens, width).
+        """Return the embeddings of the tokens start…end - 1, and the image features that are added to their
+        hidden states after each of the text model's first layers. All arrays have the shape (1, tokens,
+        width).
         """
         own = self._vision.embed_tokens(mx.array([list(self.tokens[start:end])]))
         deep: list[mx.array] = []

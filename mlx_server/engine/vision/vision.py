@@ -72,10 +72,11 @@ class Vision:
     ) -> mx.array:
         """Call the text model `model` for `tokens`, and return the logits, of shape (1, tokens, vocabulary).
 
-        `features` holds the embeddings of all `tokens`, of text and of images, and what `deepstack` adds.
-        `caches` hold the keys and values of earlier tokens. `positions` are the positions of `tokens`, of
-        shape (3, tokens); None if the model numbers its tokens consecutively. `same_image` is a square matrix
-        of booleans: True for each pair of `tokens` that belong to the same image.
+        `features` holds the embeddings of all `tokens`, of text and of images, and the image features that
+        the field `deepstack` adds to the hidden states after the text model's first layers. `caches` hold the
+        keys and values of earlier tokens. `positions` are the positions of `tokens`, of shape (3, tokens);
+        None if the model numbers its tokens consecutively. `same_image` is a square matrix of booleans: True
+        for each pair of `tokens` that belong to the same image.
         """
         if self.both_directions:
             caches = [BothDirections(cache, mx.array(same_image)) for cache in caches]

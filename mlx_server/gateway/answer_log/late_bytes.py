@@ -31,10 +31,12 @@ Chunk = bytes | LateBytes
 
 
 def packed(accepted: Accepted, body: Sequence[bytes]) -> Chunk:
-    """Return the record of a request as bytes: `accepted`, with the joined parts in `body` as its body unless
-    there are none. If the parts and what the body refers to are large together, return a LateBytes, whose
-    bytes are made later. In both cases, this call raises ValueError if the record cannot be packed, as
-    `pack_record` does.
+    """Return the record of a request as bytes: `accepted`, with the joined parts in `body` as its body. If
+    `body` is empty, the record keeps the body in `accepted`.
+
+    If the body and what it refers to have more than MAX_PACKED_AT_ONCE_BYTES together, return a LateBytes
+    instead, from which the thread that writes the log makes the bytes later. In both cases, this call raises
+    ValueError if the record cannot be packed, as `pack_record` does.
     """
     body_bytes = sum(map(len, body)) or len(accepted.body)
     size_bytes = body_bytes + sum(map(len, accepted.referenced))

@@ -1,8 +1,8 @@
 """The records of an answer's file and their format: length, checksum, MessagePack. Pure.
 
 The length has 4 bytes and the CRC-32 another 4, both big-endian. The checksum is computed with the length as
-its start value, so that it covers the length too, and a run of zeros, which some file systems leave at a
-file's end after a power cut, does not count as a record.
+its start value, so that it covers the length too. A run of zeros, which some file systems leave at a file's
+end after a power cut, therefore does not count as a record.
 """
 
 from __future__ import annotations

@@ -151,9 +151,9 @@ class Answers:
     async def _parts(self) -> AsyncIterator[tuple[int, AnswerPart | None]]:
         """Yield the parts of all answers, in the order in which they arrived, until all answers have ended.
         Each part is yielded as a pair: the number of the part's answer, and the part. A part without content
-        is left out unless it ends its answer. For a `Silence` among the arrived items, which stands for a
-        keep-alive, None is yielded in place of a part. Raises the error of a request that failed, and
-        ClientDisconnected if the client is gone.
+        is left out unless it ends its answer. A `Silence` among the arrived items stands for a keep-alive: it
+        is yielded as a pair of the number of an answer that had not ended then, and None in place of a part.
+        Raises the error of a request that failed, and ClientDisconnected if the client is gone.
         """
         assemblers = [AnswerAssembler(ticket.public_id) for ticket in self.tickets]
         unfinished = len(self.tickets)

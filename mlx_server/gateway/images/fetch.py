@@ -158,8 +158,9 @@ class ImageFetcher:
         return b"".join(parts)
 
     def _check_size(self, size_bytes: int, field: str, times: int) -> None:
-        """Raise BadRequest if an image of `size_bytes` is too large, alone or together with the images before
-        it. `times` is how often the image occurs in the body.
+        """Raise BadRequest, which names `field` (the image's path in the body), if an image of `size_bytes`
+        is too large, alone or together with the images before it. `times` is how often the image occurs in
+        the body.
         """
         if size_bytes > self._max_bytes:
             most = f"{self._max_bytes} bytes (mlx.max_image_bytes)"
@@ -171,8 +172,11 @@ class ImageFetcher:
 
 
 class _CheckedResolver(AbstractResolver):
-    """Resolves host names for aiohttp's connector, and refuses addresses that are not allowed. The connector
-    connects to the returned addresses.
+    """Resolves host names for aiohttp's connector, which connects to the returned addresses. Raises
+    ForbiddenAddress even if only one of a host's addresses is not allowed.
+
+    The constructor's argument `resolve` returns the addresses of a host name, and `is_allowed` says whether a
+    connection to an address is allowed.
     """
 
     def __init__(self, resolve: Resolve, is_allowed: Callable[[IpAddress], bool]) -> None:

@@ -39,8 +39,8 @@ def refused(field: str, reason: str, code: str = "invalid_request") -> BadReques
 
 
 def too_many(field: str, max_images: int) -> BadRequest:
-    """Return the error for a request with more than `max_images` images. `field` is the path in the body of
-    one image beyond this limit, which the error names.
+    """Return the error for a request with more than `max_images` images. The error names `field`, the path in
+    the request's body of an image beyond this limit.
     """
     most = f"{max_images} images (mlx.max_images), those of earlier turns included"
     return BadRequest("invalid_request", f"{field}: a request may hold {most}; send fewer", field=field)
@@ -90,8 +90,9 @@ def _too_large(field: str, limits: ImageLimits) -> BadRequest:
 
 
 def _payload(field: str, source: str) -> str:
-    """Return the base64 text in `source`, which is either this text alone or a data URL. Raises BadRequest if
-    `source` is any other URL, or a data URL without base64.
+    """Return the base64 text in `source`, which is either this text alone or a data URL. Raises BadRequest,
+    which names `field` (the image's path in the body), if `source` is any other URL, or a data URL without
+    base64.
     """
     if source[:5].lower() != "data:":
         if "://" in source[:40]:

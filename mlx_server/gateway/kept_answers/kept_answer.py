@@ -150,10 +150,10 @@ class KeptAnswer:
         return msgspec.structs.replace(self.head, body_digest=self.body.digest, referenced=self.referenced)
 
     def record(self, number: int, item: TicketItem | Silence) -> None:
-        """Write `item` to the request's file in the log, before clients receive it in answer number `number`
-        (from 0): an event, or a `Silence` for a keep-alive. If `item` is an error, delete the file instead:
-        the request has failed (GatewayError) or was cancelled (ClientDisconnected). Keep the file while
-        another machine is asked to continue the request, or if a ClientDisconnected only suspends it.
+        """Write `item`, before clients receive it, to the request's file in the log. `item` is an event of
+        answer number `number` (from 0) or a `Silence` for a keep-alive. If it is an error (GatewayError: the
+        request has failed; ClientDisconnected: it was cancelled), delete the file instead. Keep the file
+        while another machine is asked to continue the request, or if a ClientDisconnected only suspends it.
         """
         if self.is_detached:
             return

@@ -203,7 +203,9 @@ async def _disconnection(answer: KeptAnswer, receive: Receive) -> None:
 
 
 async def _unless_gone(work: asyncio.Future[None], gone: asyncio.Future[None]) -> None:
-    """Wait for `work`, and raise its exceptions. If the client goes away first (`gone`), cancel `work`."""
+    """Wait for `work`, and raise its exceptions. If the client disconnects first (`gone` is done), cancel
+    `work`, wait until it has ended, and return.
+    """
     try:
         await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
     except asyncio.CancelledError:

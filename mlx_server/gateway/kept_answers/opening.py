@@ -24,6 +24,9 @@ async def open_answer_log(
 
     The returned log stores nothing if `mlx.keep_answers_s` is 0, or if another gateway still holds the log
     after MAX_WAIT_S. `waits` says that the other gateway is about to hand over; then there is no time limit.
+
+    `emit(event, cause, **fields)` writes an event of this gateway. It is called here if another gateway still
+    holds the log after MAX_WAIT_S, and later by the returned log, for example when the disk is full.
     """
     mlx = config.mlx
     end_s = math.inf if waits else clock.now() + MAX_WAIT_S

@@ -45,11 +45,13 @@ class Copied:
 class Rendering:
     """Stores one response, and sends it to any number of clients with `copy_to`.
 
-    `error` is the exception that the route did not handle, or the one that `cut_off` was given; None without
-    such an exception. `copy_to` raises it for each client. `is_cut_off` is True if the route was cancelled
-    before the response was complete. `copy_to` then raises `error` only for a client that has received
-    nothing; any other client gets an incomplete response.
-    `is_frozen` is True if another gateway continues the response, so that no frames are added here.
+    `error` is the exception that the route did not handle, or the one that `cut_off` was given; otherwise
+    None. `is_cut_off` is True if the route was cancelled before the response was complete. `copy_to` raises
+    `error` for every client, but after a cut-off only for a client that has received nothing; the others get
+    an incomplete response.
+
+    `is_frozen` is True if another gateway continues the response. No frames are added here then, and
+    `copy_to` sends only the frames that are stored here.
     """
 
     def __init__(self) -> None:

@@ -95,7 +95,8 @@ class AnswersElsewhere:
 
 def lost_response(path: str, request_id: str | None = None) -> Response:
     """Return the error response, with status 503, to a request whose peer is lost before it has answered.
-    `path` is the request's path, and `request_id`, unless it is None, is sent in headers.
+    `path`, the request's path, decides which API dialect's form the error has. `request_id`, unless it is
+    None, is sent in headers.
     """
     return error_response(Unavailable("engine_unavailable", LOST), path, request_id)
 

@@ -34,9 +34,9 @@ class MirrorBatch(msgspec.Struct):
 
 
 class MirrorReply(msgspec.Struct):
-    """The reply to a `MirrorBatch` by the machine that stores the copies. For each answer of which this
-    machine wants more records, `want` maps the answer's id to the offset in bytes, in all records of the
-    answer, of the first byte that the machine lacks.
+    """The reply to a `MirrorBatch`, from the machine that stores the copies. `want` has an entry for each
+    answer of which that machine wants more records. It maps the answer's id to the number of bytes of the
+    answer's records that the machine has already, which is the offset of the first byte that it wants.
     """
 
     want: dict[str, int]
@@ -120,9 +120,11 @@ class MirroredAnswers:
         return None
 
     def put_back(self, answer_id: str, data: bytes, now: float) -> None:
-        """Store again the records of an answer that `take` or `take_of_dead` has returned, because the answer
-        cannot be continued yet. `take_of_dead` returns them again, at the latest after its `after_s` seconds.
-        They are deleted if a machine mirrors the same answer before, because it runs there.
+        """Store again the records (`data`) of an answer that `take` or `take_of_dead` has returned, because
+        the answer cannot be continued yet. They are treated like the records of a machine that sent its last
+        message at `now` or earlier, so that a later call of `take_of_dead` returns them again. If a machine
+        lists the same answer in a `MirrorBatch` before that, the answer runs on that machine, and the records
+        stored here are deleted.
         """
         origin = self._origins.setdefault(_PUT_BACK, _Origin(now))
         self._add(origin.answers.setdefault(answer_id, _Answer()), 0, data)

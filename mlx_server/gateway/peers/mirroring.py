@@ -30,11 +30,12 @@ MAX_PART_BYTES, MAX_PARTS_BYTES = 1024 * 1024, 8 * 1024 * 1024
 
 
 async def mirror(keeper: AnswerKeeper, peer: Callable[[], Peer | None], origin: str, clock: Clock) -> None:
-    """Send the records of the answers that run here to the first living peer, until cancelled or until this
-    gateway's log is closed. An unforeseen error is logged once, and the records are sent again later.
+    """Send the records that the answer log of `keeper` has of the answers running here to the first living
+    peer. Repeat this every MIRROR_S seconds, until cancelled or until that answer log is closed. An
+    unforeseen error is logged once, and the records are sent again later.
 
-    `peer` returns that peer, or None if no peer lives. `origin` is the name of this gateway, which must be
-    the same after a restart.
+    `peer` returns that peer, or None if no peer lives. `origin` names this gateway to the peer, and must be
+    the same after a restart: the peer finishes the answers of an origin from which no messages come.
     """
     had_any = is_error_logged = False
     while True:

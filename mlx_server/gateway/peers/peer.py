@@ -81,8 +81,9 @@ class Peer:
         return False
 
     async def mirror(self, batch: MirrorBatch) -> dict[str, int]:
-        """Send the peer a batch of records to mirror. Return, by answer id, the offset from which on the peer
-        wants records; an empty dict if the peer does not reply in time.
+        """Send the peer a batch of records to mirror. Return an entry for each answer of which the peer wants
+        more records: the answer's id, and the offset of the first byte that the peer wants. Return an empty
+        dict if it wants none, or if it cannot be reached or sends no valid reply in time.
         """
         headers = {"Content-Type": "application/octet-stream"}
         data = msgspec.msgpack.encode(batch)

@@ -68,7 +68,9 @@ class PeerState:
 
     @property
     def next_poll_s(self) -> float:
-        """Return the number of seconds until the peer is asked again."""
+        """Return the pause before the next poll of the peer, in seconds: normally POLL_S. After
+        MISSES_TO_BE_DEAD missed polls in a row, each further one doubles the pause, up to MOST_POLL_S.
+        """
         return min(POLL_S * 2 ** min(max(0, self.misses - MISSES_TO_BE_DEAD), 10), MOST_POLL_S)
 
     def heard(self, body: Mapping[str, Any] | None, now: float) -> None:
@@ -114,11 +116,12 @@ Heard = Callable[[dict[str, Any] | None], None]
 
 
 async def ask(peer: Peer, state: PeerState, heard: Heard, clock: Clock) -> None:
-    """Ask `peer` once for its /health, and call `heard` with the body, or with None if no body came. `heard`
-    must pass this result to `state.heard`, because `ask` does so itself only after an unforeseen error.
+    """Ask `peer` once for its /health, and call `heard` with the body, or with None if no body came. `ask`
+    leaves it to `heard` to record this result with `state.heard`.
 
-    Such an error is recorded in `state` as a missing body, at the time of `clock`. It is logged once for each
-    peer and not raised, so that no answer of a peer ends the polling or the start of the gateway.
+    If asking or `heard` fails with an unforeseen error, `ask` itself records a missing body in `state`, at
+    the time of `clock`. Such an error is logged once for each peer and not raised, so that no answer of a
+    peer ends the polling or the start of the gateway.
     """
     try:
         heard(await peer.health())

@@ -1,5 +1,5 @@
-"""Handle the events of the current engine: give each event to its client's ticket, and count what is
-delivered.
+"""Handle the events of the current engine: pass each event of an answer to the `Ticket` of its request, from
+which the handler of the HTTP request reads it, and count what is delivered.
 """
 
 from __future__ import annotations

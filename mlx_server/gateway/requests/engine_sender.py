@@ -20,12 +20,14 @@ Send = Callable[[bytes], None]
 
 
 class EngineSender:
-    """Sends requests, cancellations and checks to the current engine. Without an engine, requests and
-    cancellations are dropped, because the request table has the unfinished requests sent again to the next
-    engine; checks wait for that engine.
+    """Sends requests, cancellations and checks to the current engine. A check asks the engine whether it can
+    serve a request that still waits for its turn. Without an engine, requests and cancellations are dropped,
+    because the request table has the unfinished requests sent again to the next engine; checks wait for that
+    engine.
 
     `tickets` are the unfinished requests to the engine, by their ids. `loaded_models` knows which models the
-    engine has loaded: a check takes longer if the model of its request is not loaded.
+    engine has loaded. The check of a request whose model is not loaded takes longer, which is recorded in the
+    request's ticket (`is_read_for`).
     """
 
     def __init__(self, tickets: OpenTickets, loaded_models: LoadedModelTracker) -> None:

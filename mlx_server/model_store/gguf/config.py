@@ -119,7 +119,9 @@ def end_tokens(metadata: Mapping[str, Any]) -> list[int]:
 
 
 def sentence_files(metadata: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the sentence-transformers files that mark a model as an embedder, as paths and JSON contents.
+    """Return the sentence-transformers files that mark a model as an embedder: their JSON contents, by their
+    paths in the model's folder. `metadata` are those of the GGUF file. `config` is the content of the
+    converted model's `config.json`, which has the number of dimensions of the vectors.
 
     The result is empty if the GGUF metadata do not say how the vectors of tokens are pooled, as for a model
     that generates text.

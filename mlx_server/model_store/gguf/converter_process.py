@@ -51,9 +51,11 @@ def run(name: str, gguf: Path, target: Path, step: ReportStep) -> None:
 
 
 def _run(command: list[str], env: dict[str, str], stderr: IO[str], step: ReportStep) -> tuple[int, bool]:
-    """Run the converter. Return its exit code, and whether it was killed because it reported no progress.
+    """Run the converter. Return its exit code, and whether it was killed because it reported no progress for
+    SILENCE_S seconds. `stderr` receives its error output. The converter prints the fraction done line by
+    line, and `step` is called for each line.
 
-    It is also killed if this function ends by an exception, such as KeyboardInterrupt.
+    The converter is also killed if this function ends by an exception, such as KeyboardInterrupt.
     """
     silent = threading.Event()
     with subprocess.Popen(

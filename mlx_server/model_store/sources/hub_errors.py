@@ -56,7 +56,9 @@ def is_transport_error(error: Exception) -> bool:
 
 
 def unreachable(name: str, repo: str, host: str) -> ModelStoreError:
-    """Return the error that says that the hub at `host` does not answer."""
+    """Return the error that says that the hub at `host` does not answer. `name` is the model that was to be
+    fetched, `repo` its repository; both are empty for a search.
+    """
     return ModelStoreError(
         "network_unavailable",
         f"The hub ({host}) cannot be reached, or breaks off{_for(name, repo)}.",
@@ -65,8 +67,9 @@ def unreachable(name: str, repo: str, host: str) -> ModelStoreError:
 
 
 def failed(name: str, repo: str, why: str) -> ModelStoreError:
-    """Return the error for a failure of the hub's library for which there is no better explanation than
-    `why`.
+    """Return the error for a failure of the hub's library that no other function of this module explains.
+    `why` is the cause in words, of which the error shows the first line. `name` is the model that was to be
+    fetched, `repo` its repository; both are empty for a search.
     """
     first = why.strip().partition("\n")[0] or "it does not say why"
     again = f"run `vestal models pull {name}` again" if name else "search again"

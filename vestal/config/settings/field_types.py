@@ -40,9 +40,8 @@ def _parse_digits(value: object) -> object:
 
 def _parse_origin(value: object) -> object:
     """Return an origin as browsers send it: in lower case, without a default port or a slash at the end.
-    Raises ValueError if a text is not an origin. A value that is not text is returned unchanged.
-
-    Quotes around it are dropped, as Ollama does with OLLAMA_ORIGINS.
+    Quotes around the origin are dropped, as Ollama does with OLLAMA_ORIGINS. Raises ValueError if a text is
+    not an origin. A value that is not text is returned unchanged.
     """
     if not isinstance(value, str):
         return value

@@ -37,6 +37,7 @@ class MlxSection(Section):
     `max_running`           the most requests that are computed at the same time
     `max_queued`            the most requests that may wait; further ones are refused
     `max_wait_s`            how long a request waits for an engine that restarts
+    `max_loaded_models`     the most models that are loaded at the same time
     `memory_limit`          the memory that the engine may use; None: a share of the machine's memory
     `wired_limit`           the memory that Metal may wire; None: the system's own limit
     `keep_alive`            how long an unused model stays loaded; negative: forever
@@ -47,6 +48,8 @@ class MlxSection(Section):
     `warm_spare`            whether a second engine process with its imports done stands by
     `recycle_above`         an engine that holds more memory is replaced; None: 15 % above its limit
     `recycle_after_s`       an engine of this age is replaced; 0: never
+    `kv_bits`               how many bits each number in the KV cache has; `none`: it is not quantized
+    `kv_group_size`         how many numbers of a quantized KV cache share one scale and one bias
     `prompt_cache_ram`      the size of the prompt cache in memory; 0 switches it off
     `prompt_cache_disk`     the size of the prompt cache on disk; 0 switches it off
     `max_body_bytes`        the longest request body that is read

@@ -10,8 +10,8 @@ finds them if this one dies (here for the child `gateway`):
     gateway.predecessor-*    a process that the supervisor asks, by SIGUSR1, to hand over; the next supervisor
                              asks it again, because this one may have died before it asked
 
-If one of the last two names the same process as gateway.json, the supervisor died between writing two of
-these files. The next one only removes that file.
+If a successor's or predecessor's file names the same process as gateway.json, the supervisor died between
+writing the two files. The next supervisor then only removes the successor's or predecessor's file.
 """
 
 from __future__ import annotations

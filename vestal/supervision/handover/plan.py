@@ -52,7 +52,9 @@ class SuccessorEnded:
 
 @dataclass(frozen=True)
 class PredecessorEnded:
-    """The predecessor's process has ended or, before TAKING_OVER, no longer serves."""
+    """The predecessor's process has ended. In the stage PREPARING, this input also means that the process no
+    longer serves, as when it is being stopped.
+    """
 
 
 @dataclass(frozen=True)

@@ -29,9 +29,9 @@ class ProbePolicy:
 class ProbeResult:
     """What a ready probe or a health probe found; `detail` says it in words.
 
-    `ok` says whether the probe succeeded. `state` is the state that the probe found the child in, None if it
-    says nothing about it: BUSY means occupied, and STARTING means that the child loads something. In these
-    two states, the child counts as alive even if `ok` is False.
+    `ok` says whether the probe succeeded. `state` is the state in which the probe found the child; None if
+    the probe does not tell the child's state. BUSY means that the child is occupied, and STARTING that it
+    loads something. In these two states, the child counts as alive even if `ok` is False.
 
     Each ready probe that finds the state STARTING restarts the start timeout (`start_timeout_s`). `progress`
     is any number that grows while a child loads, such as a fraction or a number of bytes. If it is given, the

@@ -189,11 +189,11 @@ class ChildProcess:
         return lines[0][:_MAX_LAST_LINE_CHARS] if lines else ""
 
     def last_words(self) -> str:
-        """Return the last log line since the last launch that is not an event in JSON, or else the last line.
+        """Return the last line of the child's log that is not an event in JSON, or the last of all if all are
+        events. Only the last ten lines since the last launch count. Return "" if there is no line.
 
-        Return "" if there is no line. A line that is not JSON is preferred, because a program that cannot
-        start says so in plain words. An event in JSON may come from its predecessor, which writes to the same
-        log.
+        A line that is not an event is preferred, because a program that cannot start says so in plain words.
+        An event may come from the program's predecessor, which writes to the same log.
         """
         if self._spec.log_path is None:
             return ""

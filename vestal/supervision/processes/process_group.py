@@ -36,7 +36,11 @@ _POLL_S = 0.002
 
 
 class ProcessGroup:
-    """A ProcessHandle for a group leader, which is a child of this process or was adopted by its identity."""
+    """A ProcessHandle for a process group, which has the PID of its leader as its number. `identity` is that
+    of the leader. `popen` is given if this process launched the leader; it is None if an earlier supervisor
+    did. `terminate` and `kill` signal the whole group. If a process that an earlier supervisor launched leads
+    no group, they signal that process alone.
+    """
 
     def __init__(self, identity: ProcessIdentity, popen: subprocess.Popen[bytes] | None = None) -> None:
         self.identity = identity
@@ -51,7 +55,9 @@ class ProcessGroup:
 
     @property
     def start_time(self) -> float:
-        """Return when the leader started (see `start_time.start_time`)."""
+        """Return when the group's leader started: in seconds since boot on Linux, and since 1970 elsewhere.
+        Return 0 if that could not be read, as when the leader ended at once.
+        """
         return self.identity.start_time
 
     async def wait(self) -> ExitStatus:

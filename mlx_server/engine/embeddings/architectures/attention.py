@@ -88,7 +88,10 @@ def visible_within(mask: mx.array | None, length: int, distance: int) -> mx.arra
 
 @dataclass(frozen=True)
 class Padded:
-    """Layout of texts that are the rows of a batch. `mask` is the result of `visible_keys`."""
+    """Layout of texts that are the rows of a batch, each padded to the length of the longest. `mask`, the
+    result of `visible_keys`, has the shape (batch, 1, 1, length); it is True for the tokens of texts and
+    False for padding. It is None if no text is padded.
+    """
 
     mask: mx.array | None
 

@@ -174,10 +174,10 @@ class DraftBatch(GenerationBatch):
         """Return the draft that a request's own text and grammar suggest, without the draft model. It follows
         `drawn`, the token that the request in `row` has drawn last, and is empty if they suggest nothing.
 
-        `length` is the most tokens of this draft, and `by_model` the most that the draft model may draft
-        afterward if this draft is empty. If `length` is 0, the text is not used, and this draft has at most
-        `by_model` tokens that the grammar forces. If both numbers are 0, the draft is empty. Otherwise, the
-        grammar advances by `drawn`, so that it can check what the draft model drafts after `drawn`.
+        If `length` is above 0, this draft has at most `length` tokens. If it is 0, the text is not used, and
+        this draft has at most `by_model` tokens, all forced by the grammar. `by_model` is also the most that
+        the draft model may draft afterward if this draft is empty. If both numbers are 0, this draft is
+        empty; otherwise, the grammar advances by `drawn`, so that it can check what the draft model drafts.
         """
         if not (length or by_model):
             return Draft()

@@ -67,13 +67,15 @@ class Judgement:
 def judge(stamp: Stamp, installed: Installed | None, earlier: FileDigest | None) -> Judgement:
     """Decide how a file with the stamp `stamp` (size, modification time and inode) must be checked.
     `installed` is the file's entry in its model's manifest, and `earlier` the digest that was recorded when
-    the file was last read completely; either may be None.
+    the file was last read completely; either may be None. The file is unchanged since that read if `earlier`
+    has the same stamp.
 
-    With a manifest entry, the file is compared with the entry's digest. It is used at once, and compared
-    later, if it has not changed since it was installed, or since it was last read and had this digest. It is
-    compared before it is used if it has changed since then, or was found damaged.
+    With a manifest entry, the file is compared with the entry's digest. It is used at once and compared later
+    if it has the size and modification time in the entry, or if it is unchanged since it was read and had
+    this digest. In all other cases, and whenever an unchanged file was found damaged, it is compared before
+    it is used.
 
-    Without a manifest entry, a file that has not changed since it was last read is compared with the earlier
+    Without a manifest entry, a file that is unchanged since it was last read is compared with the earlier
     digest: before it is used if it was found damaged, otherwise later. A new or changed file is used without
     a comparison, because it is unknown which digest it must have.
     """

@@ -121,7 +121,10 @@ def _allowed(
 
 
 def _check_any(functions: Sequence[Tool], skipped: Sequence[str]) -> None:
-    """Raise BadRequest if a call is required, but only unsupported tools (`skipped`) could be called."""
+    """Raise BadRequest if no tool can be called although the request requires a call: `functions`, the tools
+    that the model may call, is empty, and `skipped`, the types of the tools that this server does not
+    support, is not. If both are empty, `call_schema` raises the error.
+    """
     if not functions and skipped:
         named = ", ".join(dict.fromkeys(name[:80] for name in skipped))
         not_supported("tool_choice", f"a call is required, and tools of type {named} are not served here")

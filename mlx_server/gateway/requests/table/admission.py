@@ -32,8 +32,10 @@ class QueueFull(Exception):
 
 
 class Admission:
-    """The slots and the queue of one lane (see Lane). Request ids must be unique; a client is identified by
-    any string.
+    """The slots and the queue of one class of requests (`Lane`), such as the embeddings. At most
+    `max_running` requests hold a slot, and up to `max_queued` more wait in the queue. A free slot goes to the
+    waiting client that holds the fewest slots. Request ids must be unique; a client is identified by any
+    string.
     """
 
     def __init__(self, max_running: int, max_queued: int) -> None:
