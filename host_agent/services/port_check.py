@@ -6,6 +6,7 @@ from host_agent.errors import PortBusy
 from host_agent.services.orchestrator import mode
 from vestal.config import Config
 from vestal.platform import ports
+from vestal.platform.container_ports import listens_for_containers
 from vestal.platform.processes import vestal_processes
 from vestal.supervision import read_pid_file
 
@@ -43,10 +44,12 @@ def _named_pids(config: Config) -> set[int]:
 
 
 def _belongs_to_home(config: Config, holder: ports.PortHolder) -> bool:
-    """Return whether a server of this home holds the port, or Docker's proxy for a container of this home."""
+    """Return whether a server of this home holds the port, or a program that listens for a container of this
+    home.
+    """
     if holder.pid in _named_pids(config):
         return True
     if holder.pid and vestal_processes.server_module(holder.pid, config.home.root, config.home.default_root):
         return True
-    is_proxy = holder.pid is None or "docker" in holder.name
+    is_proxy = holder.pid is None or listens_for_containers(holder.name)
     return holder.port == config.orchestrator.port and is_proxy and mode.has_containers(config)

@@ -117,6 +117,7 @@ PURE = (
     "vestal/supervision/lifecycle/probe.py",
     "vestal/supervision/lifecycle/saved_state.py",
     "vestal/supervision/lifecycle/states.py",
+    "vestal/platform/container_ports.py",
     "vestal/platform/processes/process_snapshot.py",
     "vestal/web/connections.py",
     "vestal/web/guard.py",

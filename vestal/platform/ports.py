@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import psutil
 
+from vestal.platform.container_ports import listens_for_containers
+
 WILDCARDS = {"0.0.0.0", "::", "*"}
 LSOF_TIMEOUT_S = 10.0
 
@@ -94,6 +96,12 @@ def in_use_message(holder: PortHolder, setting: str) -> str:
         )
     since = f", since {_time_of_day(holder.since)}" if holder.since else ""
     user = f", user {holder.user}" if holder.user and holder.user != _current_user() else ""
+    if listens_for_containers(holder.name):  # to end it would cut off all containers, or end their machine
+        return (
+            f"port {holder.port} is held by {holder.name} (PID {holder.pid}{user}{since}), which listens "
+            f"there for a container; find it with `docker ps --filter publish={holder.port}` and stop it "
+            f"with `docker stop`, or set {setting} to another port"
+        )
     return (
         f"port {holder.port} is held by {holder.name or 'a process'} (PID {holder.pid}{user}{since}); "
         f"stop it with `kill {holder.pid}`, or set {setting} to another port"

@@ -9,6 +9,7 @@ PID of the process that inherits the sockets, and a parent does not know that PI
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections.abc import Iterable, MutableMapping
@@ -77,7 +78,7 @@ def _listening_socket(fd: int) -> socket.socket | None:
         is_ours = (
             found.family in (socket.AF_INET, socket.AF_INET6)
             and found.type == socket.SOCK_STREAM
-            and found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+            and _is_listening(found)
         )
     except OSError:
         is_ours = False
@@ -89,3 +90,21 @@ def _listening_socket(fd: int) -> socket.socket | None:
     listening.setblocking(False)
     os.set_inheritable(listening.fileno(), False)
     return listening
+
+
+def _is_listening(found: socket.socket) -> bool:
+    """Return whether a TCP socket listens. Raises OSError if the kernel does not say.
+
+    macOS defines SO_ACCEPTCONN, but answers ENOPROTOOPT to whoever asks for it. There, a socket that is bound
+    to a port and has no peer counts as listening.
+    """
+    try:
+        return bool(found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+    except OSError as error:
+        if error.errno != errno.ENOPROTOOPT:
+            raise
+    try:
+        found.getpeername()
+    except OSError as error:
+        return error.errno == errno.ENOTCONN and found.getsockname()[1] != 0
+    return False

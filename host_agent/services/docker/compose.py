@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from host_agent.errors import ComposeFailed, DockerUnavailable
 from host_agent.services import child_environment
 from host_agent.services.child_environment import HOST_FROM_CONTAINER, REPO
+from host_agent.services.docker import docker_endpoint
 from host_agent.services.docker.time_zone import find_time_zone
 from host_agent.services.find_program import find_program
 from host_agent.services.orchestrator import knowledge_mounts
@@ -45,7 +46,9 @@ class Compose:
         return [docker, "compose", *project, *file_arguments, *arguments]
 
     def environment(self) -> Mapping[str, str]:
-        """Return this process's environment with the variables that docker-compose.yml reads."""
+        """Return this process's environment, with the variables that docker-compose.yml reads, and those with
+        which the `docker` command finds the engine that the agent observes.
+        """
         config = self._config
         own = {
             "COMPOSE_PROJECT_NAME": self.project,
@@ -64,7 +67,8 @@ class Compose:
         settings = child_environment.orchestrator(config, HOST_FROM_CONTAINER)
         # The Dockerfile's build secret needs BuildKit, which older engines do not use by default.
         traces = child_environment.container_traces(os.environ)
-        return {**os.environ, "DOCKER_BUILDKIT": "1", **settings, **traces, **own}
+        engine = docker_endpoint.variables()
+        return {**os.environ, "DOCKER_BUILDKIT": "1", **engine, **settings, **traces, **own}
 
     @property
     def image(self) -> str:

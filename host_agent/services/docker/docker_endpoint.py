@@ -21,6 +21,23 @@ def find_endpoint(env: Mapping[str, str] | None = None) -> str | None:
     address = env.get("DOCKER_HOST") or _context_address(env)
     if address:
         return _supported(address)
+    return _usual_socket(env)
+
+
+def variables(env: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the environment variables with which the `docker` command finds the engine of `find_endpoint`.
+
+    There are none if DOCKER_HOST or the docker context in use decides, or if no usual socket exists. Without
+    them, the command knows only the first of the usual sockets: it would not find the engine of a Colima
+    whose context is not in use.
+    """
+    env = os.environ if env is None else env
+    found = None if env.get("DOCKER_HOST") or _context_address(env) else _usual_socket(env)
+    return {"DOCKER_HOST": found} if found else {}
+
+
+def _usual_socket(env: Mapping[str, str]) -> str | None:
+    """Return the URL of the first of SOCKETS that exists; None if there is none."""
     home = Path(env.get("HOME") or Path.home())
     for socket in SOCKETS:
         path = home / socket[2:] if socket.startswith("~/") else Path(socket)

@@ -9,10 +9,10 @@ from enum import StrEnum
 
 from host_agent.service_manager.unit_lookup import Job
 from host_agent.services.ollama.classify import is_menu_bar_app, is_server
+from vestal.platform.container_ports import listens_for_containers
 from vestal.platform.processes.process_snapshot import ProcessSnapshot
 
 SHELLS = ("bash", "zsh", "sh", "fish", "dash", "ksh", "tmux", "screen", "tcsh")
-CONTAINER_PORTS = ("docker-proxy", "com.docker.backend", "com.docker.vpnkit", "rootlesskit", "limactl", "ssh")
 BREW_LABELS = ("homebrew.mxcl.ollama", "sh.brew.ollama")
 BREW_UNIT = "homebrew.ollama.service"
 AGENT = ("host_agent.cli.main", "agent")
@@ -142,7 +142,7 @@ def owner_to_start(found: Owner, kind: str, name: str) -> Owner:
 def _owner_of_running(evidence: OwnershipEvidence, holder: ProcessSnapshot) -> tuple[OwnerKind, str]:
     if holder.pid == evidence.own_pid:
         return OwnerKind.OURS, ""
-    if holder.program in CONTAINER_PORTS or holder.name in CONTAINER_PORTS:
+    if listens_for_containers(holder.program) or listens_for_containers(holder.name):
         return OwnerKind.CONTAINER, holder.program or holder.name
     if not is_server(holder) and holder.program != "ollama":
         return OwnerKind.STRANGER, f"{holder.program or holder.name} (PID {holder.pid})"

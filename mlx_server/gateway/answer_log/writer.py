@@ -8,9 +8,7 @@ gap.
 from __future__ import annotations
 
 import errno
-import queue
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
@@ -21,19 +19,13 @@ from mlx_server.gateway.answer_log.file_names import FileName
 from mlx_server.gateway.answer_log.folder import WHAT, AnswerFile, AnswerFolder
 from mlx_server.gateway.answer_log.late_bytes import Chunk, made
 from mlx_server.gateway.answer_log.reports import WritingReports
+from mlx_server.gateway.answer_log.writing_thread import WritingThread
 from vestal.best_effort.failures import FAILURES
 from vestal.best_effort.files import DISK_FAULTS, EXHAUSTED
 
 MAX_WAITING_BYTES = 64 * 1024 * 1024
 """How many bytes may wait to be written, unless a single request is larger. Two of the longest bodies fit:
 with room for only one, the second of two requests with large images would not be stored."""
-
-GATHER_S = 0.05
-"""How long records are collected before they are written, because waking the thread and writing take as long
-for one token as for several."""
-
-RETRY_S = 1.0
-"""How long after a failure, such as a full disk, the thread waits before it tries to write again."""
 
 MAX_OPEN_FILES = 64
 """If more files than this are open, all are closed. A file is opened again when bytes are appended to it."""
@@ -72,16 +64,11 @@ class Writer:
         self._folder, self._reports, self._max_waiting_bytes = folder, reports, max_waiting_bytes
         self._files: dict[int, _Pending] = {}
         self._touched: dict[int, None] = {}  # numbers of files with something to do, in order
-        self._jobs: list[Callable[[], None]] = []
         self._waiting_bytes = 0
         self._failing = False
         self._open: set[AnswerFile] = set()  # only the thread uses it
-        self._is_closed = False
         self._lock = threading.Lock()
-        self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()  # wakes the thread at once
-        self._asleep = False
-        self._thread = threading.Thread(target=self._run, name="answer-log-writer", daemon=True)
-        self._thread.start()
+        self._thread = WritingThread(self._write_touched)
 
     def add(self, name: FileName, size_bytes: int = 0, *, exists: bool = False) -> None:
         """Register the file of an unfinished answer, so that `append` can be called for it. The file is a new
@@ -145,7 +132,7 @@ class Writer:
         `name` returns the file's name, and is called by the thread: the file may get another one meanwhile.
         """
         future: Future[bytes] = Future()
-        if not self._put(lambda: self._read(name(), future)):
+        if not self._thread.put(lambda: self._read(name(), future)):
             future.set_exception(OSError(errno.EBADF, "the answer log is closed"))
         return future
 
@@ -153,12 +140,12 @@ class Writer:
         """Queue `job`, which must not raise, for the thread that writes the files, and return at once. Jobs
         run in order. After `close`, nothing runs any more.
         """
-        self._put(job)
+        self._thread.put(job)
 
     def flush(self) -> Future[None]:
         """Return a future that is done when the thread has tried to write all bytes that are queued now."""
         future: Future[None] = Future()
-        if not self._put(lambda: _finish(future)):
+        if not self._thread.put(lambda: _finish(future)):
             _finish(future)
         return future
 
@@ -167,27 +154,15 @@ class Writer:
         permits, close all files and end. Return a future that is done when the files are closed.
         """
         future: Future[None] = Future()
-        if not self._put(lambda: self._finish_closing(future)):
+        if not self._thread.close(lambda: self._finish_closing(future)):
             _finish(future)
         return future
 
     # --- under the lock ---
 
-    def _put(self, job: Callable[[], None]) -> bool:
-        """Queue a job for the thread. Return False, and queue nothing, if the thread has ended."""
-        with self._lock:
-            if self._is_closed:
-                return False
-            self._jobs.append(job)
-            self._asleep = False
-        self._bell.put(None)
-        return True
-
     def _touch(self, number: int) -> None:
         self._touched[number] = None
-        if self._asleep:
-            self._asleep = False
-            self._bell.put(None)
+        self._thread.notify()
 
     def _forget_chunks(self, pending: _Pending) -> None:
         self._waiting_bytes -= sum(map(len, pending.chunks))
@@ -200,39 +175,14 @@ class Writer:
 
     # --- in the thread ---
 
-    def _run(self) -> None:
-        idle, retry_at_s = True, 0.0
-        while True:
-            self._wait(idle, max(GATHER_S, retry_at_s - time.monotonic()))
-            with self._lock:
-                touched, self._touched = self._touched, {}
-                jobs, self._jobs = self._jobs, []
-            if not self._write_all(list(touched)):
-                retry_at_s = time.monotonic() + RETRY_S
-            if len(self._open) > MAX_OPEN_FILES:
-                self._close_files()
-            for job in jobs:
-                job()
-            if self._is_closed:
-                return
-            idle = not (touched or jobs)
-
-    def _wait(self, idle: bool, gather_s: float) -> None:
-        """Let the writing thread wait for work. If `idle`, which means that the last wait found no work,
-        first wait without a limit until there are bytes to write or a job to run. Then wait `gather_s`
-        seconds, in which more bytes may arrive, or until a job arrives.
-
-        While bytes keep coming, `idle` is False. The thread then looks for bytes every `gather_s` seconds, so
-        the event loop need not wake it.
-        """
-        if idle:
-            with self._lock:
-                self._asleep = not (self._touched or self._jobs)
-            if self._asleep:
-                self._bell.get()
-        if not self._jobs:
-            with suppress(queue.Empty):
-                self._bell.get(timeout=gather_s)
+    def _write_touched(self) -> bool:
+        """Do what is to be done with the touched files. Return False if a write failed."""
+        with self._lock:
+            touched, self._touched = self._touched, {}
+        succeeded = self._write_all(list(touched))
+        if len(self._open) > MAX_OPEN_FILES:
+            self._close_files()
+        return succeeded
 
     def _write_all(self, numbers: list[int]) -> bool:
         """Write the waiting bytes to the files with these numbers. Return False if a write failed; `_touched`
@@ -329,17 +279,6 @@ class Writer:
             future.set_result(data)
 
     def _finish_closing(self, future: Future[None]) -> None:
-        """Accept no further jobs, and run those that are still queued, since somebody may wait for them. Then
-        close the files and complete `future`. The thread ends afterwards.
-
-        `close` queues this method as a job. If it set a flag instead, the thread could end before it has
-        completed `future`.
-        """
-        with self._lock:
-            self._is_closed = True
-            late, self._jobs = self._jobs, []
-        for job in late:
-            job()
         self._close_files()
         _finish(future)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+import pytest
+
 from vestal.platform.ports import PortHolder, in_use_message, parse_lsof
 
 
@@ -15,6 +17,19 @@ def test_port_in_use_message_names_the_holder_and_the_remedy():
         f"port 11435 is held by python3 (PID 123, since {at}); "
         "stop it with `kill 123`, or set VESTAL_MLX_PORT to another port"
     )
+
+
+@pytest.mark.parametrize(
+    "name", ["docker-proxy", "com.docker.backend", "OrbStack Helper", "limactl", "gvproxy"]
+)
+def test_port_in_use_message_for_a_container_does_not_advise_to_end_the_virtual_machine(
+    name: str,
+):
+    """Once, the remedy was `kill` with the PID of the process in which all containers run."""
+    text = in_use_message(PortHolder(8088, 700, name), "VESTAL_ORCHESTRATOR_PORT")
+    assert name in text
+    assert "`docker ps --filter publish=8088`" in text
+    assert "kill" not in text
 
 
 def test_port_in_use_message_without_a_pid_says_that_another_user_holds_the_port():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 
@@ -55,6 +56,31 @@ def test_inherited_descriptor_that_is_not_a_listening_socket_is_left_open():
     assert os.read(reading, 1) == b"x"
     os.close(reading)
     os.close(writing)
+
+
+def test_inherited_listening_socket_is_found_where_the_kernel_does_not_say_whether_a_socket_listens(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """On macOS, SO_ACCEPTCONN is defined, but the kernel answers ENOPROTOOPT. Once, a gateway there took no
+    inherited socket, and could not bind its port because the agent listened on it.
+    """
+    getsockopt = socket.socket.getsockopt
+
+    def as_on_macos(of: socket.socket, level: int, option: int, *size: int) -> int | bytes:
+        if option == socket.SO_ACCEPTCONN:
+            raise OSError(errno.ENOPROTOOPT, "Protocol not available")
+        return getsockopt(of, level, option, *size)
+
+    monkeypatch.setattr(socket.socket, "getsockopt", as_on_macos)
+    bound = acceptor.bind("127.0.0.1", 0)
+    address = bound.getsockname()
+    connected, unbound = socket.create_connection(address), socket.socket()
+    numbers = [each.detach() for each in (bound, connected, unbound)]
+    (found,) = InheritedSockets.of_descriptors(numbers)
+    with found:
+        assert found.getsockname() == address
+    for number in numbers[1:]:
+        os.close(number)  # not closed by then, because they belong to somebody else
 
 
 def test_inherited_socket_that_no_listener_has_taken_over_is_closed():

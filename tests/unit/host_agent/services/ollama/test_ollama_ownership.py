@@ -103,6 +103,11 @@ def test_ollama_server_at_another_address_is_not_started_a_second_time():
             "docker-proxy",
         ),
         (
+            replace(SEEN, holder=ProcessSnapshot(5, 1, "OrbStack Helper", ("OrbStack Helper",), user="ada")),
+            OwnerKind.CONTAINER,
+            "OrbStack Helper",
+        ),
+        (
             replace(SEEN, holder=ProcessSnapshot(5, 1, "nginx", ("nginx",), user="ada")),
             OwnerKind.STRANGER,
             "nginx (PID 5)",

@@ -14,7 +14,8 @@ import pytest
 from mlx_server.gateway.answer_log import FORMAT
 from mlx_server.gateway.answer_log.file_names import FileName
 from mlx_server.gateway.answer_log.folder import AnswerFolder
-from mlx_server.gateway.answer_log.writer import GATHER_S, Writer
+from mlx_server.gateway.answer_log.writer import Writer
+from mlx_server.gateway.answer_log.writing_thread import GATHER_S, WritingThread
 from tests.disks.answer_log_fixtures import FaultyFolder
 
 
@@ -39,14 +40,6 @@ class Reports:
         self.lost.append(name)
 
 
-class HeldUpWriter(Writer):
-    """A writer whose caller is held up, longer than the thread gathers bytes, just before it queues a job."""
-
-    def _put(self, job: Callable[[], None]) -> bool:
-        time.sleep(4 * GATHER_S)
-        return super()._put(job)
-
-
 def test_records_of_an_answer_that_was_just_lost_are_dropped_without_an_error(tmp_path: Path):
     folder, reports = FaultyFolder(tmp_path / "answers"), Reports()
     folder.lock()
@@ -64,12 +57,19 @@ def test_records_of_an_answer_that_was_just_lost_are_dropped_without_an_error(tm
 
 
 def test_closing_the_answer_log_writer_finishes_even_if_its_caller_is_delayed_while_the_thread_writes(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """Once, the thread saw the flag of `close` before the job that completes its future, and ended."""
+    put = WritingThread.put
+
+    def put_late(thread: WritingThread, job: Callable[[], None]) -> bool:
+        time.sleep(4 * GATHER_S)  # longer than the thread gathers bytes
+        return put(thread, job)
+
+    monkeypatch.setattr(WritingThread, "put", put_late)
     folder = AnswerFolder(tmp_path / "answers")
     folder.lock()
-    writer = HeldUpWriter(folder, Reports())  # type: ignore[arg-type]
+    writer = Writer(folder, Reports())  # type: ignore[arg-type]
     writer.add(FileName(1, "a", None, FORMAT, ended=False))
     writer.append(1, b"begun")
     writer.close().result(10)
