@@ -14,12 +14,12 @@ from host_agent.errors import UpgradeRefused
 from host_agent.installed import comparison
 from host_agent.journal import Journal
 from host_agent.services import MLX_SERVER, ORCHESTRATOR
-from host_agent.services.mlx.service import MlxService
+from host_agent.services.mlx.service import PROGRAM_CHANGED, MlxService
 from host_agent.upgrade import check, installed, leftovers, request_file
 from host_agent.upgrade.installed import AGENT, WATCHDOG
 from host_agent.watchdog.child import AgentRestarter, AgentWatchdog
 from vestal.config import Config
-from vestal.supervision import UP, HandoverRefused, SupervisionError, Supervisor, WaitTimeout
+from vestal.supervision import UP, Event, HandoverRefused, SupervisionError, Supervisor, WaitTimeout
 
 log = logging.getLogger("vestal")
 
@@ -50,6 +50,7 @@ class Upgrades:
         self._started_with = installed.of_agent(config)
         self._report: dict[str, Any] = {"state": "idle", "steps": [], "why": "", **report}
         self._task: asyncio.Task[None] | None = None
+        self._gateway_task: asyncio.Task[None] | None = None
         self.request = request_file.own()
         self.agent_is_to_be_replaced = asyncio.Event()
 
@@ -99,11 +100,21 @@ class Upgrades:
         elif self._report["state"] == "refused":
             self._journal.record(AGENT, "upgrade_refused", self._report["why"])
 
+    def on_gateway_event(self, event: Event) -> None:
+        """Replace the gateway if `event` says that its next engines will not fit it, because the installed
+        program has changed. Ignore any other event. Do nothing during an upgrade, which replaces the gateway
+        too.
+        """
+        is_busy = self._gateway_task is not None and not self._gateway_task.done()
+        if event.event == PROGRAM_CHANGED and self._report["state"] not in RUNNING and not is_busy:
+            self._gateway_task = asyncio.create_task(self._replace_outdated_gateway(), name="new gateway")
+
     async def stop(self) -> None:
         """Cancel the upgrade that is under way."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        tasks = [task for task in (self._task, self._gateway_task) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     # --- the steps of an upgrade ----------------------------------------------------------------------------
 
@@ -134,6 +145,8 @@ class Upgrades:
         the reason if a step fails.
         """
         self._report["state"] = "replacing_services"
+        if self._gateway_task is not None:  # the gateway is replaced once, not twice at a time
+            await asyncio.wait({self._gateway_task})
         try:
             await self._replace_services()
         except (UpgradeRefused, SupervisionError) as error:
@@ -157,32 +170,60 @@ class Upgrades:
                 self._note(part, f"{why}; it is restarted", event="service_outdated")
                 await self._supervisor.restart_child(part, why, reset=True)
 
+    async def _replace_outdated_gateway(self) -> None:
+        """Hand over to a new gateway if the program or the settings of the running one differ from those that
+        are installed. If they do not, another gateway would fare no better. The running gateway goes on if it
+        cannot hand over, because its engine may still serve, and if the new gateway fails, which is recorded
+        in the journal.
+        """
+        try:
+            running = await asyncio.to_thread(self.runs)
+            wanted = await asyncio.to_thread(installed.of_parts, self._config)
+            if why := comparison.outdated(running, wanted).get(MLX_SERVER):
+                await self._hand_over_gateway(why)
+        except SupervisionError as error:
+            self._journal.record(AGENT, "upgrade_refused", _as_sentence(error))
+        except Exception as error:  # nobody awaits this task
+            log.exception("the gateway could not be replaced")
+            self._journal.record(AGENT, "upgrade_refused", f"The upgrade failed: {error!r}.")
+
     async def _replace_gateway(self, why: str) -> None:
         """Start a new gateway that takes over while the old one serves, or restart the old one if it cannot
         hand over. `why` is the reason in words for the report and the journal.
         """
-        with contextlib.suppress(WaitTimeout):  # an agent that has just adopted it knows nothing of it yet
-            await self._supervisor.wait_for(MLX_SERVER, UP, ADOPTION_TIMEOUT_S)
-        status = self._supervisor.status()[MLX_SERVER]
-        if await self._mlx.can_hand_over(status):
-            requests = self._mlx.requests or 0
-            go_on = f" ({requests} request{'' if requests == 1 else 's'} go on)" if requests else ""
-            self._note(
-                MLX_SERVER, f"{why}; another is started while it serves{go_on}", event="gateway_outdated"
-            )
-            await self._supervisor.hand_over_child(MLX_SERVER)
-            self._note(MLX_SERVER, "replaced", event="gateway_replaced")
+        if await self._hand_over_gateway(why):
             return
         self._note(MLX_SERVER, f"{why}; it finishes its requests and is restarted", event="gateway_outdated")
         await self._supervisor.restart_child(MLX_SERVER, why, reset=True)
+
+    async def _hand_over_gateway(self, why: str) -> bool:
+        """Start a new gateway that takes over while the old one serves. Return False, and do nothing, if the
+        old one cannot hand over. `why` is the reason in words for the report and the journal.
+        """
+        with contextlib.suppress(WaitTimeout):  # an agent that has just adopted it knows nothing of it yet
+            await self._supervisor.wait_for(MLX_SERVER, UP, ADOPTION_TIMEOUT_S)
+        status = self._supervisor.status()[MLX_SERVER]
+        if not await self._mlx.can_hand_over(status):
+            return False
+        requests = self._mlx.requests or 0
+        go_on = f" ({requests} request{'' if requests == 1 else 's'} go on)" if requests else ""
+        self._note(MLX_SERVER, f"{why}; another is started while it serves{go_on}", event="gateway_outdated")
+        await self._supervisor.hand_over_child(MLX_SERVER)
+        self._note(MLX_SERVER, "replaced", event="gateway_replaced")
+        return True
 
     def _note(self, part: str, text: str, *, event: str) -> None:
         self._report["steps"].append({"part": part, "text": text})
         self._journal.record(part, event, text)
 
     def _refuse(self, error: UpgradeRefused | SupervisionError) -> None:
-        why = str(error)
-        if isinstance(error, HandoverRefused):
-            why = f"{why[0].upper()}{why[1:].rstrip('.')}. The old one goes on."
+        why = _as_sentence(error)
         self._report.update(state="refused", why=why)
         self._journal.record(AGENT, "upgrade_refused", why)
+
+
+def _as_sentence(error: UpgradeRefused | SupervisionError) -> str:
+    why = str(error)
+    if isinstance(error, HandoverRefused):
+        return f"{why[0].upper()}{why[1:].rstrip('.')}. The old one goes on."
+    return why

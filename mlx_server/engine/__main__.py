@@ -2,7 +2,8 @@
 
 The parent must set the environment of `mlx_server.engine_environment`, for a fast BLAS on Linux. SIGUSR1
 writes the stack of every thread to the log. Exit codes: 0 after a graceful shutdown, 70 after an unexpected
-error, 75 if the configuration cannot be read now, 78 if it is wrong.
+error, 75 if the configuration cannot be read now, 76 if the gateway has another version of the protocol, 78
+if the configuration is wrong.
 """
 
 from __future__ import annotations
@@ -17,11 +18,16 @@ import sys
 from mlx_server import blas
 from mlx_server.engine.link import Link
 from mlx_server.engine.log import log_event
+from mlx_server.protocol.digest import EXIT_OTHER_PROTOCOL, is_other_protocol
 from vestal.best_effort import output
 from vestal.config import ConfigError
 from vestal.config.handed_down import load_handed_down
 
 EXIT_BUSY, EXIT_CONFIG = 75, 78
+OTHER_PROTOCOL = (
+    "the installed engine is of another version than the gateway that started it: run `vestal up`, or start "
+    "`vestal server` again"
+)
 
 
 def main() -> int:
@@ -35,6 +41,9 @@ def main() -> int:
         "--standby", action="store_true", help="import MLX, then wait for the `begin` operation"
     )
     options = parser.parse_args()
+    if is_other_protocol():
+        output.write_line(sys.stderr, OTHER_PROTOCOL)
+        return EXIT_OTHER_PROTOCOL
     try:
         config = load_handed_down()  # the gateway's settings, even if the configuration file has changed
     except ConfigError as error:

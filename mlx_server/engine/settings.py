@@ -51,7 +51,8 @@ class EngineSettings:
     an answer may have in a row; 0 means no limit. `kv_of` returns how the keys and values of a model are
     quantized, or None if they are not. Images with more than `max_image_pixels` pixels are refused.
     `weight_digests` is the file that stores the digests of weight files, by which later damage to them is
-    detected; None keeps the digests in memory only.
+    detected; None keeps the digests in memory only. `model_folders` are the folders in which models are
+    installed, replaced and removed.
     """
 
     preload: tuple[str, ...]
@@ -68,6 +69,7 @@ class EngineSettings:
     kv_of: KvQuantizationOf = never_quantized
     max_image_pixels: int = MAX_PIXELS
     weight_digests: Path | None = None
+    model_folders: tuple[Path, ...] = ()
 
     @classmethod
     def from_config(cls, config: Config) -> EngineSettings:
@@ -93,6 +95,7 @@ class EngineSettings:
             max_repeated_tokens=config.mlx.max_repeated_tokens,
             max_image_pixels=config.mlx.max_image_pixels,
             weight_digests=config.home.weight_digests,
+            model_folders=(config.models_dir, config.mlx.models_folder),
             kv_of=lambda model: KvQuantization(*kv) if (kv := config.kv_quantization(model)) else None,
         )
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import BaseRoute, Match
 
 from mlx_server import VERSION
 from mlx_server.gateway import engine_event_routes, health
@@ -160,7 +161,25 @@ async def _no_route(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     path, method = request.url.path, request.method
     if error.status_code == 405:
-        refusal = HttpError("method_not_allowed", f"{path} does not take {method}.", headers=error.headers)
+        headers = {**(error.headers or {}), "Allow": ", ".join(_methods(request))}
+        refusal = HttpError("method_not_allowed", f"{path} does not take {method}.", headers=headers)
     else:
         refusal = HttpError("not_found", f"There is no {method} {path} here.", headers=error.headers)
     return error_response(refusal, path)
+
+
+def _methods(request: Request) -> list[str]:
+    """Return the methods that the request's path takes, of all its routes: each route names only its own."""
+    routes = [
+        route for route in _flat(request.app.routes) if route.matches(request.scope)[0] is not Match.NONE
+    ]
+    return sorted({method for route in routes for method in getattr(route, "methods", None) or ()})
+
+
+def _flat(routes: Iterable[BaseRoute]) -> Iterator[BaseRoute]:
+    """Yield `routes`, with the routes of each included router in its place. The routers must be included
+    without a prefix.
+    """
+    for route in routes:
+        router = getattr(route, "original_router", None)
+        yield from _flat(router.routes) if router is not None else (route,)

@@ -23,6 +23,10 @@ FIRST_DELIVERY = "gateway_first_delivery"
 """The event which says that a client got the first token or answer from this gateway. The field `pid` holds
 the gateway's PID."""
 
+PROGRAM_CHANGED = "program_changed"
+"""The event which says that engines started from now on do not fit this gateway, because the installed
+program has changed. The host agent then replaces the gateway."""
+
 ABOUT_REQUESTS = frozenset(
     {
         "answers_taken_up",
@@ -34,6 +38,7 @@ ABOUT_REQUESTS = frozenset(
         "requests_parked",
         "weights_damaged",
         FIRST_DELIVERY,
+        PROGRAM_CHANGED,
     }
 )
 

@@ -47,12 +47,14 @@ def health_status(engine: EngineSupervisor, dispatcher: Dispatcher) -> str:
 
     While the circuit breaker is open, the status is `recovering` if a request sent at this moment would wait
     for the engine's next start (see `RequestTable.refusal`), and `failed` if that start comes too late for
-    the request.
+    the request. It is `recovering` too if only a gateway of the newly installed program can go on.
     """
     if dispatcher.draining:
         return "draining"
     if engine.ready:
         return "ok"
+    if engine.is_left_behind:
+        return "recovering"
     status = engine.status()
     if status.state is State.FAILED or dispatcher.engine_too_late():
         return "failed"

@@ -1,7 +1,7 @@
 """The gateway as a program: configuration, sockets, signals, and a shutdown in order.
 
-Exit codes: 0 if a signal stopped it; 75 if trying again may help, because the port is taken or the disk is
-full; 78 if the settings are wrong.
+Exit codes: 0 if a signal stopped it; 75 if trying again may help, because the port is taken, the disk is full
+or the installed program has changed; 78 if the settings are wrong.
 """
 
 from __future__ import annotations
@@ -67,8 +67,7 @@ def main(engine_command: tuple[str, ...] = ENGINE) -> int:
     if succession.predecessor is not None:
         _import_serving()  # before report_ready: if the import fails, the predecessor goes on
     succession.report_ready()
-    asyncio.run(_run(config, clock, telemetry, listeners, succession, engine_command))
-    return 0
+    return asyncio.run(_run(config, clock, telemetry, listeners, succession, engine_command))
 
 
 async def _run(
@@ -78,8 +77,9 @@ async def _run(
     listeners: Listeners,
     succession: Succession,
     engine_command: tuple[str, ...],
-) -> None:
+) -> int:
     """Start the engine, meanwhile import the modules that serve HTTP, and serve until a signal arrives.
+    Return the exit code.
 
     The import takes a third of the time that an engine needs to start. Doing both at once matters because
     clients wait for both after a crash.
@@ -96,7 +96,8 @@ async def _run(
     try:
         serving = await asyncio.to_thread(_import_serving)
         parts = GatewayParts(config, clock, telemetry, dispatcher, engine, listeners, answer_log)
-        await serving.serve(parts, succession, signals)
+        ended_by = await serving.serve(parts, succession, signals)
+        return EXIT_BUSY if ended_by == serving.LEFT_BEHIND else 0
     finally:
         starting.cancel()
         await asyncio.gather(starting, return_exceptions=True)

@@ -37,14 +37,16 @@ class MemoryFit:
         """
         if not limit_bytes:
             return {}
-        new = [entry for entry in entries if entry.digest not in self._forecasts]
+        known = dict(self._forecasts)
+        new = [entry for entry in entries if entry.digest not in known]
         found = await asyncio.to_thread(lambda: [self._forecast(entry) for entry in new]) if new else []
-        known = self._forecasts | {entry.digest: each for entry, each in zip(new, found, strict=True)}
+        # Other calls may have replaced `_forecasts` meanwhile, from a newer list of models.
+        known |= {entry.digest: each for entry, each in zip(new, found, strict=True)}
         self._forecasts = {entry.digest: known[entry.digest] for entry in entries}
         return {
             entry.name: fit(forecast, limit_bytes).as_json()
             for entry in entries
-            if (forecast := self._forecasts[entry.digest]) is not None
+            if (forecast := known[entry.digest]) is not None
         }
 
     def _forecast(self, entry: ModelEntry) -> Forecast | None:

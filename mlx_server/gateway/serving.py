@@ -43,11 +43,21 @@ GOES_ON = (
 )
 HAND_OVER = signal.SIGUSR1.name
 """The signal that asks a gateway to hand over to its successor, which runs already."""
+LEFT_BEHIND = (
+    "the installed program has changed, and this gateway has no engine of its own version left; without an "
+    "agent, start `vestal server` again"
+)
+"""Why a gateway ends that is left behind by an update (see `EngineSupervisor.is_left_behind`)."""
+HAND_OVER_WITHIN_S = 30.0
+"""How long such a gateway waits for its agent to start a successor."""
 
 
-async def serve(parts: GatewayParts, succession: Succession, signals: asyncio.Queue[str]) -> None:
+async def serve(parts: GatewayParts, succession: Succession, signals: asyncio.Queue[str]) -> str:
     """Serve until the name of a signal is in the queue `signals`. Then hand over to the successor if the
-    signal is SIGUSR1; else drain.
+    signal is SIGUSR1; else drain. End likewise if an update has left this gateway without an engine and no
+    successor comes; the next gateway continues the answers from the answer log.
+
+    Return the name of the signal, or LEFT_BEHIND.
     """
     clock, telemetry, listeners = parts.clock, parts.telemetry, parts.listeners
     keeper = AnswerKeeper(parts.answer_log, clock)
@@ -78,6 +88,7 @@ async def serve(parts: GatewayParts, succession: Succession, signals: asyncio.Qu
         telemetry.emit("answers_taken_up", "an earlier gateway left them unfinished", count=taken_up)
     tasks = [
         asyncio.ensure_future(_tick(parts, keeper)),
+        asyncio.ensure_future(_end_left_behind(parts, handed_over, signals)),
         asyncio.ensure_future(listeners.follow_bridge(app)),
         asyncio.ensure_future(take_over.run()),
     ]
@@ -95,8 +106,9 @@ async def serve(parts: GatewayParts, succession: Succession, signals: asyncio.Qu
             in_flight.followers.close()  # endless streams would keep this gateway from exiting
             await _hand_over(parts, keeper, handed_over, signals)
         else:
-            telemetry.emit("server_stopping", f"asked by {name}")
+            telemetry.emit("server_stopping", name if name == LEFT_BEHIND else f"asked by {name}")
             await _drain(parts, keeper, peers, signals)
+        return name
     finally:
         in_flight.followers.close()
         for task in tasks:
@@ -140,11 +152,25 @@ async def _tick(parts: GatewayParts, keeper: AnswerKeeper) -> None:
                 keeper.offer_running(Unavailable("engine_unavailable", "The engine died too often."))
 
 
+async def _end_left_behind(parts: GatewayParts, handed_over: HandedOver, signals: asyncio.Queue[str]) -> None:
+    """Put LEFT_BEHIND into `signals` once an update has left this gateway without an engine. If an agent
+    holds its sockets, first wait up to HAND_OVER_WITHIN_S for a successor.
+    """
+    clock = parts.clock
+    while not parts.engine.is_left_behind:
+        await clock.sleep(TICK_S)
+    if parts.listeners.are_inherited:
+        await clock.sleep(HAND_OVER_WITHIN_S)
+    if handed_over.successor is None:
+        signals.put_nowait(LEFT_BEHIND)
+
+
 async def _drain(
     parts: GatewayParts, keeper: AnswerKeeper, peers: Peers | None, signals: asyncio.Queue[str]
 ) -> None:
     """Refuse new requests, and wait until the accepted ones have ended, for up to `mlx.drain_s` seconds or
-    until a second signal; then fail those that remain.
+    until a second signal; then fail those that remain. Do not wait for those of this machine if no engine
+    can end them (`EngineSupervisor.is_left_behind`).
 
     First, ask the peers to continue the unfinished answers, which `keeper` holds. If a peer accepts an
     answer, the client reads the rest through this gateway, and the wait includes that.
@@ -152,7 +178,8 @@ async def _drain(
     dispatcher, clock = parts.dispatcher, parts.clock
 
     def is_idle() -> bool:
-        return dispatcher.idle and not keeper.offers.is_offering and not (peers and peers.readers)
+        waits_for_engine = not dispatcher.idle and not parts.engine.is_left_behind
+        return not waits_for_engine and not keeper.offers.is_offering and not (peers and peers.readers)
 
     dispatcher.drain()
     keeper.offer_running(Unavailable("draining", "The server is stopping."))

@@ -5,6 +5,7 @@ The engine uses the forecast to decide whether a model or request fits; the gate
 | module            | job                                                                    |
 |-------------------|------------------------------------------------------------------------|
 | `weights`         | the weights, from the headers of their files. Pure                     |
+| `text_config`     | the sizes in config.json, and those that it leaves out. Pure           |
 | `kv`              | the KV cache, from config.json. Pure                                   |
 | `kv_quantization` | the setting that stores keys and values in fewer bits. Pure            |
 | `tower`           | what a vision tower takes for an image, a layer at a time. Pure        |

@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mlx_server.memory_forecast.kv import LATENT, KvShape, head_dim, kv_shape, text_config
+from mlx_server.memory_forecast.kv import LATENT, KvShape, head_dim, kv_shape
 from mlx_server.memory_forecast.kv_quantization import KvQuantization
+from mlx_server.memory_forecast.text_config import text_config
 from mlx_server.memory_forecast.tower import TowerShape, tower_shape
 from mlx_server.memory_forecast.weights import SLICE_BYTES, Arithmetic, Headers, Weights, forecast_weights
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlx_server.memory_forecast.kv_quantization import KvQuantization
+from mlx_server.memory_forecast.text_config import text_config
 
 GROWTH_TOKENS = 256
 
@@ -83,14 +84,6 @@ class KvShape:
         return int(rows * (self.full_layers * grown * self.full_layer_bytes + floats * self.number_bytes))
 
 
-def text_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a model's configuration as one flat dict: the settings of its language model, if they are nested
-    under `text_config`, are copied to the top level.
-    """
-    nested = config.get("text_config")
-    return {**config, **nested} if isinstance(nested, dict) else dict(config)
-
-
 def kv_shape(
     config: Mapping[str, Any],
     shapes: Mapping[str, tuple[int, ...]],
@@ -105,12 +98,14 @@ def kv_shape(
     """
     own = text_config(config)
     layers = int(own.get("num_hidden_layers") or own.get("n_layers") or own["n_layer"])
-    sliding, stateful = _sliding_layers(own, layers), _stateful_layers(own, layers)
+    projected = _projected_floats(shapes)
+    sliding = _sliding_layers(own, layers)
+    stateful = _stateful_layers(own, layers, has_keys=projected > 0)
     return KvShape(
         full_layers=max(layers - sliding - stateful, 0),
         sliding_layers=sliding,
         window_tokens=int(own.get("sliding_window") or 0),
-        layer_floats=_latent_floats(own) or _projected_floats(shapes) or _head_floats(own),
+        layer_floats=_latent_floats(own) or projected or _head_floats(own),
         state_floats=stateful * _state_floats(own),
         number_bytes=number_bytes,
         quantized=quantization if quantization and _is_quantized(own, quantization, sliding) else None,
@@ -152,13 +147,18 @@ def _sliding_layers(own: Mapping[str, Any], layers: int) -> int:
     return 0
 
 
-def _stateful_layers(own: Mapping[str, Any], layers: int) -> int:
+def _stateful_layers(own: Mapping[str, Any], layers: int, has_keys: bool) -> int:
+    """Return how many of the model's `layers` store a state instead of keys and values. `own` is the model's
+    flat configuration (see `text_config`). `has_keys` is True if its weights project keys and values, as
+    those of attention do, and of RWKV, whose layers store a state.
+    """
     types = own.get("layer_types")
     if isinstance(types, list):
         return sum(kind in ("linear_attention", "conv", "mamba", "recurrent") for kind in types)
     if every := own.get("full_attention_interval"):
         return layers - layers // int(every)
-    return 0 if own.get("num_attention_heads") or own.get("n_head") else layers
+    attends = has_keys and not str(own.get("model_type")).startswith("rwkv")
+    return 0 if attends or own.get("num_attention_heads") or own.get("n_head") else layers
 
 
 def _state_floats(own: Mapping[str, Any]) -> int:

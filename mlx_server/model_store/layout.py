@@ -2,16 +2,18 @@
 removed by one rename.
 
 <store>/smollm2__135m/        config.json, model.safetensors, tokenizer.json, ..., vestal-model.json
-<store>/.staging-XXXX/        a fetch in progress; the next fetch deletes it if its process died
+<store>/.staging-XXXX/        a model being staged; the next fetch deletes it if its process died
 <store>/.changing-XXXX/       a model being made or removed; the next change deletes what is left of it
 <store>/.*-XXXX/model/        the new model, until it is complete and takes its place
 <store>/.*-XXXX/replaced/     an installed model while another one takes its place
-<store>/.lock                 locked (flock) by the process that fetches a model, for as long as that takes
+<store>/.lock                 locked (flock) by the process that stages a model, for as long as that takes
 <store>                       locked (flock) for the moment in which a model's folder is added or removed
 <store>/.changes.lock         locked instead of the store's folder if that cannot be locked (NFS)
 
 On a file system without locks, all goes on without them; then temporary folders are deleted once they are a
 day old, because it is unknown which processes live.
+
+Downloads from the hub are not staged here, but in the hub's cache, whose files have locks of their own.
 """
 
 from __future__ import annotations
@@ -149,6 +151,18 @@ def changing(store: Path) -> Iterator[Path]:
         yield staging
 
 
+def prepare(store: Path) -> None:
+    """Create the store if it is missing, delete old uploads, and move back a model that a killed process was
+    replacing. Raises ModelStoreError (`store_unwritable` or `disk_full`) if no file can be made in the store.
+    """
+    with disk.write_errors_explained("", disk.MARGIN_BYTES, store):
+        store.mkdir(parents=True, exist_ok=True)
+        (store / _FETCH_LOCK).open("w").close()
+        blobs.delete_expired(store)
+        with _changes_locked(store):
+            pass
+
+
 @contextlib.contextmanager
 def locked_staging_folder(store: Path, on_wait: Callable[[], None] = lambda: None) -> Iterator[Path]:
     """Hold the lock for fetches, and yield a new staging folder, which is deleted when the `with`
@@ -158,12 +172,11 @@ def locked_staging_folder(store: Path, on_wait: Callable[[], None] = lambda: Non
     Raises ModelStoreError (`store_unwritable` or `disk_full`) if no folder can be made in the store.
     """
     with contextlib.ExitStack() as stack:
+        prepare(store)
         with disk.write_errors_explained("", disk.MARGIN_BYTES, store):
-            store.mkdir(parents=True, exist_ok=True)
             lock = stack.enter_context((store / _FETCH_LOCK).open("w"))
         is_locked = wait_for_lock(lock.fileno(), on_wait)
         with disk.write_errors_explained("", disk.MARGIN_BYTES, store):
-            blobs.delete_expired(store)
             with _changes_locked(store):
                 pass  # a model that a killed fetch was replacing has been moved back now
             _delete_abandoned(store, _STAGING, is_locked)

@@ -13,9 +13,10 @@ from mlx_server.model_store.adapters.configured import MANIFEST_KEY, SUBFOLDER
 from mlx_server.model_store.blobs import Blobs
 from mlx_server.model_store.catalog import ModelEntry, find
 from mlx_server.model_store.errors import ModelStoreError
-from mlx_server.model_store.files import integrity, model_folder
+from mlx_server.model_store.files import integrity, loadable
 from mlx_server.model_store.files.weight_files import UnreadableModel
 from mlx_server.model_store.gguf import converter_process
+from mlx_server.model_store.gguf.reader import is_image_part
 from mlx_server.model_store.preset import Preset
 from mlx_server.model_store.sources.hub import is_model_file
 from vestal.config import Config, canonical, name_key
@@ -88,7 +89,8 @@ def make_of_files(
     adapter_files: Mapping[str, str] | None = None,
 ) -> None:
     """Install the model `name` from uploaded files: one GGUF file, which is converted, or a folder with
-    safetensors. `added` is the model's preset: what it adds to its files, such as a system prompt.
+    safetensors. A second GGUF file, with the model's image part (`mmproj`), is not used. `added` is the
+    model's preset: what it adds to its files, such as a system prompt.
 
     `files` and `adapter_files` map the file names of the model and of an adapter to the digests of the
     uploads; the uploads are deleted afterwards. Raises ModelStoreError if the name is taken, an upload is
@@ -101,10 +103,10 @@ def make_of_files(
     explained = disk.write_errors_explained(name, disk.MARGIN_BYTES, store)
     with explained, Blobs(store).working_folder() as folder:
         staged = folder / "model"
-        gguf = [file for file in uploads if file.endswith(".gguf")]
-        if gguf:
+        gguf = _gguf_of_model(uploads)
+        if gguf is not None:
             source = folder / "uploaded.gguf"
-            disk.link_or_copy(name, uploads[gguf[0]], source)
+            disk.link_or_copy(name, gguf, source)
             converter_process.run(full_name, source, staged, lambda *_: None)
         else:
             staged.mkdir()
@@ -113,14 +115,10 @@ def make_of_files(
                     (staged / file).parent.mkdir(exist_ok=True)
                     disk.link_or_copy(name, path, staged / file)
         try:
-            model_folder.read_facts(staged)
+            loadable.check_loadable(staged)
         except UnreadableModel as error:
             reason = str(error).replace(f"{staged}", "the upload")
-            raise ModelStoreError(
-                "not_a_model",
-                f"No model can be made of these files: {reason}.",
-                "Give one GGUF file, or config.json, tokenizer.json and model*.safetensors.",
-            ) from error
+            raise _no_model(reason) from error
         manifest[integrity.MANIFEST_KEY] = integrity.compute_checksums(staged)
         if adapter_uploads:
             stage_uploads(full_name, adapter_uploads, staged, staged)
@@ -130,6 +128,28 @@ def make_of_files(
             layout.replace(staged.rename(place / "model"), store, full_name)
     for path in (*uploads.values(), *adapter_uploads.values()):
         path.unlink(missing_ok=True)
+
+
+def _gguf_of_model(uploads: Mapping[str, Path]) -> Path | None:
+    """Return the uploaded GGUF file with the model; None if no GGUF file was uploaded. `uploads` maps the
+    names of the uploaded files to their paths. Raises ModelStoreError (`not_a_model`) if there are several.
+
+    Image parts are left out if there is another GGUF file; alone, the converter refuses them.
+    """
+    files = {name: path for name, path in uploads.items() if name.casefold().endswith(".gguf")}
+    models = {name: path for name, path in files.items() if not is_image_part(path)} or files
+    if len(models) > 1:
+        raise _no_model(
+            f"there are {len(models)} GGUF files with a model, {', '.join(sorted(models)[:4])[:200]}",
+            "Give one of them; join the parts of a split model with `llama-gguf-split --merge`.",
+        )
+    return next(iter(models.values()), None)
+
+
+def _no_model(
+    reason: str, remedy: str = "Give one GGUF file, or config.json, tokenizer.json and model*.safetensors."
+) -> ModelStoreError:
+    return ModelStoreError("not_a_model", f"No model can be made of these files: {reason}.", remedy)
 
 
 def check_uploads(config: Config, files: Mapping[str, str]) -> dict[str, Path]:

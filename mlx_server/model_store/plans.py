@@ -13,7 +13,7 @@ from mlx_server.memory_forecast.fit import fit, sentence
 from mlx_server.memory_forecast.forecast import Forecast
 from mlx_server.model_store.catalog import ModelEntry, entry_of
 from mlx_server.model_store.errors import ModelStoreError
-from mlx_server.model_store.files import model_folder
+from mlx_server.model_store.files import loadable, model_folder
 from mlx_server.model_store.files.weight_files import UnreadableModel
 from mlx_server.model_store.forecasts import (
     PREFILL_STEP_TOKENS,
@@ -81,10 +81,11 @@ def read_hub_model(config: Config, name: str, source: HubSource) -> HubModel:
         hub_repository.write_outline(name, repository, folder)
         settings = config.model_source(name)
         try:
+            loadable.check_loadable(folder)
             entry = entry_of(name, folder, settings.context_tokens if settings else None)
             files = files_of(entry)
         except UnreadableModel as error:
-            reason = str(error).removeprefix(f"{folder}: ").replace(f"{folder}/", "")
+            reason = error.within(folder).partition("; fetch the model again")[0]  # nothing is fetched yet
             raise ModelStoreError(
                 "not_a_model",
                 f"{source.repo}, the source of model {name}, cannot be served: {reason}.",

@@ -54,6 +54,11 @@ class Generate(Operation, frozen=True):
     keep-alive as the last request that named one has set it (at first, the configured default).
     `traceparent` is the W3C header of the span to which the engine's work belongs; with None, no spans are
     made.
+
+    Models may share their weights, and `model` names the one under which these are loaded. If the client
+    asked for another of them, `requested_model` names that one, else it is empty. If the request has to wait
+    for a load, the engine looks up again under which name that one is loaded, because `model` may be deleted
+    or replaced meanwhile. `Embed`, `Rerank` and `Load` have this field, too.
     """
 
     id: str
@@ -91,6 +96,7 @@ class Generate(Operation, frozen=True):
     traceparent: str | None = None
     resumed: bool = False
     created_s: float | None = None
+    requested_model: str = ""
 
 
 class Cancel(Operation, frozen=True):
@@ -117,6 +123,7 @@ class Embed(Operation, frozen=True):
     context_tokens: int | None = None
     traceparent: str | None = None
     resumed: bool = False
+    requested_model: str = ""
 
 
 class Rerank(Operation, frozen=True):
@@ -142,6 +149,7 @@ class Rerank(Operation, frozen=True):
     context_tokens: int | None = None
     traceparent: str | None = None
     resumed: bool = False
+    requested_model: str = ""
 
 
 class Load(Operation, frozen=True):
@@ -156,6 +164,7 @@ class Load(Operation, frozen=True):
     keep_alive_s: float | None = None
     expires_in_s: float | None = None
     resumed: bool = False
+    requested_model: str = ""
 
 
 class Unload(Operation, frozen=True):

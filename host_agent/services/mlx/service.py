@@ -48,6 +48,7 @@ READY_TIMEOUT_S = 60.0
 RELEASE_TIMEOUT_S = 30.0
 LINGER_S = 900.0
 FIRST_DELIVERY = "gateway_first_delivery"  # an event of the gateway, with its PID
+PROGRAM_CHANGED = "program_changed"  # an event of the gateway: engines started now do not fit it
 CACHE_S = 0.3  # readers that ask at the same time share one answer
 
 

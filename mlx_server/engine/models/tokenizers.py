@@ -17,6 +17,8 @@ from transformers import PreTrainedTokenizerBase
 
 from mlx_server.engine.generation.detokenizer import Decode
 from mlx_server.engine.log import log_event
+from mlx_server.model_store.files.file_states import files_in
+from mlx_server.model_store.files.model_folder import TEXTS, processor_template
 
 FilesVersion = tuple[int, int]
 _preloaded: dict[Path, tuple[FilesVersion, Any]] = {}
@@ -33,7 +35,7 @@ def preload_tokenizers(folders: Iterable[Path]) -> None:
     for folder in folders:
         try:
             version = _files_version(folder)
-            tokenizer = load_tokenizer(folder, eos_token_ids=_end_token_ids(load_config(folder)))
+            tokenizer = _read(folder, load_config(folder))
             _preloaded[folder] = (version, tokenizer)
         except Exception as error:  # mlx-lm may raise any exception for a damaged folder
             log_event("tokenizer_not_read_ahead", cause=f"{type(error).__name__}: {error}")
@@ -53,7 +55,7 @@ def take_tokenizer(folder: Path, config: dict[str, Any]) -> Any:
         if tokenizer is None or version != present:
             tokenizer = _in_use.get((folder, present))
         if tokenizer is None:
-            tokenizer = load_tokenizer(folder, eos_token_ids=_end_token_ids(config))
+            tokenizer = _read(folder, config)
         _in_use[folder, present] = tokenizer
         return tokenizer
 
@@ -87,11 +89,19 @@ def has_template_text(tokenizer: Any) -> bool:
     return tokenizer._chat_template is None and not renders_to_tokens(tokenizer)
 
 
-def _end_token_ids(config: dict[str, Any]) -> Any:
-    return config.get("eos_token_id")
+def _read(folder: Path, config: dict[str, Any]) -> Any:
+    """Return the tokenizer from the files in `folder`. `config` is the model's configuration."""
+    end_ids = config.get("eos_token_id")
+    tokenizer = load_tokenizer(folder, eos_token_ids=end_ids)
+    template = "" if tokenizer.chat_template else processor_template(folder)  # which no tokenizer reads
+    if not template:
+        return tokenizer
+    return load_tokenizer(folder, {"chat_template": template}, eos_token_ids=end_ids)
 
 
 def _files_version(folder: Path) -> FilesVersion:
-    """Return the latest modification time (ns) of the folder's JSON files, and their total size in bytes."""
-    states = [path.stat() for path in folder.glob("*.json")]
+    """Return the latest modification time (ns) of the folder's small files, such as JSON files and templates,
+    and their total size in bytes.
+    """
+    states = [path.stat() for path in files_in(folder) if path.suffix in TEXTS]
     return max(state.st_mtime_ns for state in states), sum(state.st_size for state in states)

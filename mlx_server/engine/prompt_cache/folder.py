@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from vestal.platform.hidden_files import is_hidden
+
 SUFFIX = ".safetensors"
 TEMPORARY = ".tmp"
 
@@ -68,7 +70,11 @@ class BlockFolder:
                     status = entry.stat(follow_symlinks=False)
                     if entry.name.endswith(TEMPORARY):
                         swept += self._delete_orphan(Path(entry.path), status.st_mtime)
-                    elif entry.name.endswith(SUFFIX) and entry.is_file(follow_symlinks=False):
+                    elif (
+                        entry.name.endswith(SUFFIX)
+                        and not is_hidden(entry.name)
+                        and entry.is_file(follow_symlinks=False)
+                    ):
                         key = entry.name.removesuffix(SUFFIX)
                         found.append((status.st_mtime_ns, key, status.st_size))
         return FolderContents(tuple((key, size) for _, key, size in sorted(found)), swept)

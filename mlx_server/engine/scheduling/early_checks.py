@@ -25,7 +25,7 @@ from mlx_server.engine.models.language_loading import load_without_weights
 from mlx_server.engine.models.language_model import LanguageModel
 from mlx_server.engine.request_fence import confined
 from mlx_server.engine.scheduling.loaded_models import LoadedModel
-from mlx_server.engine.scheduling.loads import Catalog, find_entry
+from mlx_server.engine.scheduling.loads import Catalog, find_entry, find_loaded_as
 from mlx_server.engine.scheduling.request import PreparedPrompt
 from mlx_server.engine.scheduling.runners.prompt_preparation import PromptPreparation
 from mlx_server.model_store import ModelEntry
@@ -107,7 +107,9 @@ class EarlyChecks:
         if model is not None:
             with suppress(RuntimeError, CancelledError):  # it has just been unloaded
                 return model.entry, model.runner.check(op).result()
-        entry = find_entry(self._catalog, op.model)
+        requested = op.requested_model
+        name = find_loaded_as(self._catalog, requested) if requested else op.model
+        entry = find_entry(self._catalog, name)
         if entry.kind != "generate":
             raise wrong_kind(op, entry.kind)
         # The weights are missing, and shared prefixes are not needed here.

@@ -7,8 +7,15 @@ from collections.abc import Callable
 from mlx_server.engine.errors import EngineError, LoadError
 from mlx_server.engine.log import log_event
 from mlx_server.engine.scheduling.backend import MakeRunner
-from mlx_server.engine.scheduling.loaded_models import LoadedModels
-from mlx_server.engine.scheduling.loads import Evict, LoadAdvanced, LoadCompleted, LoadRefused, Loads
+from mlx_server.engine.scheduling.loaded_models import LoadedModel, LoadedModels
+from mlx_server.engine.scheduling.loads import (
+    Evict,
+    LoadAdvanced,
+    LoadCompleted,
+    LoadNotNeeded,
+    LoadRefused,
+    Loads,
+)
 from mlx_server.engine.scheduling.request import RequestStatus
 from mlx_server.engine.scheduling.request_table import EngineRequests
 from mlx_server.engine.scheduling.starter import Starter
@@ -48,8 +55,10 @@ class LoadOutcomes:
             match outcome:
                 case LoadAdvanced(name, fraction):
                     self._send(Loading(name, round(fraction, 6)))
-                case Evict(model):
-                    self._unloader.unload(model, "evicted")
+                case Evict(model, cause):
+                    self._unloader.unload(model, cause)
+                case LoadNotNeeded(model):
+                    self._start_waiting(model, load_s=0.0)
                 case LoadCompleted():
                     self._add_model(outcome)
                 case LoadRefused(name, error):
@@ -69,11 +78,18 @@ class LoadOutcomes:
         except Exception as error:  # mlx-lm cannot make caches for this model
             self._refuse(name, LoadError(name, f"{error} ({type(error).__name__})"))
             return
-        model = self._models.add(load.entry, load.weights, runner, self._clock())
+        model = self._models.add(load.entry, load.weights, runner, self._clock(), load.keep_alive_s)
         log_event("model_loaded", model=name, bytes=model.bytes, load_s=round(load.load_s, 3))
         waiting = self._requests.select(RequestStatus.WAITING_FOR_MODEL, model=name)
         if not any(isinstance(request.op, Load) for request in waiting):
             self._send(Loaded(name, model.bytes, load.load_s))
-        for request in waiting:
+        self._start_waiting(model, load.load_s)
+
+    def _start_waiting(self, model: LoadedModel, load_s: float) -> None:
+        """Start the requests that wait for `model`, which is in memory, and waited `load_s` seconds for its
+        load.
+        """
+        name = model.entry.name
+        for request in self._requests.select(RequestStatus.WAITING_FOR_MODEL, model=name):
             if self._models.get(name) is model:  # otherwise evicted for an earlier request; the others wait
-                self._starter.start(request, model, load.load_s)
+                self._starter.start(request, model, load_s)

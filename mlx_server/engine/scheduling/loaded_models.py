@@ -48,7 +48,8 @@ class LoadedModels:
     The model of the first request in `queue` is about to be needed, so it neither expires nor makes room.
 
     `default_keep_alive_s`, called with a model's name, returns how many seconds that model remains loaded by
-    default while it is unused; a negative number means forever.
+    default while it is unused; a negative number means forever. `has_changed` returns True if a model's name
+    stands for other files than those from which the model was loaded.
     """
 
     def __init__(
@@ -57,22 +58,40 @@ class LoadedModels:
         queue: MemoryQueue,
         limit: int,
         default_keep_alive_s: Callable[[str], float],
+        has_changed: Callable[[ModelEntry], bool],
     ) -> None:
         self._requests, self._queue, self._limit = requests, queue, limit
-        self._default_keep_alive_s = default_keep_alive_s
+        self._default_keep_alive_s, self._has_changed = default_keep_alive_s, has_changed
         self._models: dict[str, LoadedModel] = {}
         self._on_gpu = computes_on_gpu()
 
     def get(self, name: str) -> LoadedModel | None:
         return self._models.get(name)
 
+    def for_new_request(self, name: str) -> LoadedModel | None:
+        """Return the model `name` if a new request can begin with it. Return None if the model is not loaded,
+        or is outdated: its name stands for other files now. Requests that have begun with an outdated model
+        end with it. Later ones wait until it has been unloaded and loaded again. Any thread may call this.
+        """
+        model = self._models.get(name)
+        return None if model is None or self._has_changed(model.entry) else model
+
     def all(self) -> Sequence[LoadedModel]:
         return list(self._models.values())
 
-    def add(self, entry: ModelEntry, weights: Weights, runner: Runner, now: float) -> LoadedModel:
-        """Add a model that has just been loaded, and return it."""
+    def add(
+        self,
+        entry: ModelEntry,
+        weights: Weights,
+        runner: Runner,
+        now: float,
+        keep_alive_s: float | None = None,
+    ) -> LoadedModel:
+        """Add a model that has just been loaded, and return it. `keep_alive_s` is that of the outdated model
+        in whose place it was loaded.
+        """
         held, shared = weights_bytes(weights), shared_bytes(weights) if entry.weights_id else 0
-        model = LoadedModel(entry, weights, runner, held, now, now, shared)
+        model = LoadedModel(entry, weights, runner, held, now, now, shared, keep_alive_s)
         self._models[entry.name] = model
         self.mark_unused(model, now)
         return model
@@ -131,13 +150,19 @@ class LoadedModels:
 
     def evictions_for(self, entry: ModelEntry) -> list[LoadedModel] | None:
         """Return the models to unload so that `entry` can be loaded without exceeding the limit on the number
-        of models.
+        of models. An outdated model of that name is among them.
 
-        Return None if too many models are busy, or are needed by the first request that waits for memory.
+        Return None if too many models are busy, or are needed by the first request that waits for memory; or
+        if the outdated model has requests.
         """
+        outdated = self._models.get(entry.name)
+        if outdated is not None and self._has_requests(outdated):
+            return None
         residents = self._residents(lambda model: self.is_busy(model) or self._is_awaited(model))
-        names = residency.victims(residents, self._limit, entry.weights_id)
-        return None if names is None else [self._models[name] for name in names]
+        others = [resident for resident in residents if resident.name != entry.name]
+        names = residency.victims(others, self._limit, entry.weights_id)
+        leaving = [outdated] if outdated is not None else []
+        return None if names is None else [*leaving, *(self._models[name] for name in names)]
 
     def _has_requests(self, model: LoadedModel) -> bool:
         """Return whether the model's runner works on requests, or requests for the model wait for memory."""

@@ -36,20 +36,30 @@ class LoadAdvanced:
 
 @dataclass(frozen=True)
 class Evict:
-    """The loaded model `model` must be unloaded before the next model is loaded."""
+    """The loaded model `model` must be unloaded before the next model is loaded, because of `cause`."""
 
     model: LoadedModel
+    cause: str
 
 
 @dataclass(frozen=True)
 class LoadCompleted:
     """A model has been loaded, which took `load_s` seconds. `entry` is the model's entry in the catalog, and
-    `weights` is the model in memory. The requests that wait for the model can start.
+    `weights` is the model in memory. The requests that wait for the model can start. `keep_alive_s` is that
+    of the outdated model in whose place it was loaded.
     """
 
     entry: ModelEntry
     weights: Weights
     load_s: float
+    keep_alive_s: float | None = None
+
+
+@dataclass(frozen=True)
+class LoadNotNeeded:
+    """The requests that wait for `model` can start with it, because it is loaded and not outdated."""
+
+    model: LoadedModel
 
 
 @dataclass(frozen=True)
@@ -60,7 +70,7 @@ class LoadRefused:
     error: EngineError
 
 
-Outcome = LoadAdvanced | Evict | LoadCompleted | LoadRefused
+Outcome = LoadAdvanced | Evict | LoadCompleted | LoadNotNeeded | LoadRefused
 
 
 class Loads:
@@ -119,25 +129,32 @@ class Loads:
             return
         if current.weights is not None:
             self._end()
-            yield LoadCompleted(entry, current.weights, current.elapsed_s(clock()))
+            yield LoadCompleted(entry, current.weights, current.elapsed_s(clock()), current.keep_alive_s)
         elif advanced:
             yield LoadAdvanced(entry.name, current.fraction)
 
     def _begin(self, clock: Callable[[], float]) -> Iterator[Outcome]:
         """Begin to load the first model that requests wait for and that fits into memory at this time.
 
-        Yield the outcomes: LoadRefused for each model that cannot be loaded or has waited too long; then, if
-        a load begins, Evict for each model that must be unloaded for it, and LoadAdvanced. `clock` returns
-        the time in seconds.
+        Yield the outcomes: LoadRefused for each model that cannot be loaded or has waited too long,
+        LoadNotNeeded for each that is loaded; then, if a load begins, Evict for each model that must be
+        unloaded for it, and LoadAdvanced. `clock` returns the time in seconds.
+
+        An outdated model is unloaded only here, so that it goes on answering while its new files are broken.
         """
+        self._look_up_requested_models()
         waited_for, now = self._awaited(), clock()
         self._blocked_since_s = {m: s for m, s in self._blocked_since_s.items() if m in waited_for}
         for name in waited_for:
+            if (model := self._models.for_new_request(name)) is not None:
+                yield LoadNotNeeded(model)
+                continue
+            outdated = self._models.get(name)
             try:
                 entry = find_entry(self._catalog, name)
                 leaving = self._models.evictions_for(entry)
                 if leaving is None:
-                    raise MustWait(self._all_busy(name), held_by_requests=True)
+                    raise MustWait(self._busy(name), held_by_requests=True)
                 fits = self._guard.before_load(entry, [model.entry.name for model in leaving])
             except MustWait as wait:
                 if self._has_waited_long_enough(name, wait, now):
@@ -148,13 +165,25 @@ class Loads:
                 loader = self._start_loader(
                     entry
                 )  # the loader shares the weights of models that are about to be unloaded
-                yield from self._make_room(leaving, fits)
+                keep_alive_s = outdated.keep_alive_s if outdated is not None else None
+                yield from self._make_room(name, leaving, fits)
                 self._blocked_since_s.pop(name, None)
-                self._current = ModelLoad(entry, loader, clock())
+                self._current = ModelLoad(entry, loader, clock(), keep_alive_s)
                 yield LoadAdvanced(name, 0.0)
                 return
         if self._awaited():
             self._retry_at_s = clock() + RETRY_S
+
+    def _look_up_requested_models(self) -> None:
+        """Look up again under which names the models are loaded that clients have asked for by another name.
+        Since a request began to wait, the model with the same weights may have been replaced or deleted.
+        """
+        waiting = self._requests.select(RequestStatus.WAITING_FOR_MODEL)
+        requested = {request.op.requested_model for request in waiting} - {""}
+        loaded_as = {name: find_loaded_as(self._catalog, name) for name in requested}
+        for request in waiting:
+            if request.op.requested_model:
+                request.wait_for(loaded_as[request.op.requested_model])
 
     def _awaited(self) -> list[str]:
         return self._requests.models(RequestStatus.WAITING_FOR_MODEL)
@@ -169,19 +198,38 @@ class Loads:
         self._blocked_since_s.pop(name, None)  # a request that is sent again begins a new wait
         return LoadRefused(name, error)
 
-    def _make_room(self, leaving: list[LoadedModel], fits: Fits) -> Iterator[Outcome]:
-        evicted = (model for name in fits.evict if (model := self._models.get(name)))
-        yield from map(Evict, [*leaving, *evicted])
+    def _make_room(self, name: str, leaving: list[LoadedModel], fits: Fits) -> Iterator[Outcome]:
+        evicted = (model for other in fits.evict if (model := self._models.get(other)))
+        for model in [*leaving, *evicted]:
+            yield Evict(model, "outdated" if model.entry.name == name else "evicted")
         if fits.drop_caches:
             self._guard.relieve(Fits(drop_caches=True, lacking_bytes=fits.lacking_bytes))
 
-    def _all_busy(self, name: str) -> EngineError:
+    def _busy(self, name: str) -> EngineError:
+        """Return the error for requests that have waited too long for models to be idle: for an outdated
+        model of the name `name`, or for any model.
+        """
+        if self._models.get(name) is not None:
+            message = (
+                f"Model {name} was replaced, and requests still run with its earlier files; try again later."
+            )
+            return EngineError("overloaded", message)
         loaded = len(self._models.all())
         message = (
             f"Model {name} has waited for one of the {loaded} loaded models to be idle; try again later, "
             "or raise mlx.max_loaded_models."
         )
         return EngineError("overloaded", message, loaded_models=loaded)
+
+
+def find_loaded_as(catalog: Catalog, model: str) -> str:
+    """Return the name under which `model` is loaded: that of another model if both share their weights.
+    Return `model` if it cannot be loaded, so that the attempt to load it says why.
+    """
+    try:
+        return find_entry(catalog, model).loaded_as
+    except EngineError:
+        return model
 
 
 def find_entry(catalog: Catalog, model: str) -> ModelEntry:

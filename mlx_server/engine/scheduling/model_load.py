@@ -15,11 +15,13 @@ several times as long while other requests run."""
 
 class ModelLoad:
     """The load of one model. `fraction` is how much has been read (0 to 1). `weights` is the model once it is
-    loaded; else None.
+    loaded; else None. `keep_alive_s` is that of the outdated model in whose place it is loaded.
     """
 
-    def __init__(self, entry: ModelEntry, loader: Loader, now: float) -> None:
-        self.entry, self.fraction = entry, 0.0
+    def __init__(
+        self, entry: ModelEntry, loader: Loader, now: float, keep_alive_s: float | None = None
+    ) -> None:
+        self.entry, self.fraction, self.keep_alive_s = entry, 0.0, keep_alive_s
         self.weights: Weights | None = None
         self._loader, self._started_s = loader, now
 

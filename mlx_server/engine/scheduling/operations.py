@@ -81,7 +81,7 @@ class Operations:
             return
         request = Request(op)
         self._requests.add(request)
-        if (model := self._models.get(request.model)) is not None:
+        if (model := self._models.for_new_request(request.model)) is not None:
             self._starter.start(request, model, load_s=0.0)
 
     def _cancel(self, request_id: str) -> None:

@@ -8,10 +8,13 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol
 
+from msgspec.structs import replace
+
 from mlx_server.engine.generation.generation import Generation
 from mlx_server.engine.prompt_cache.prefix_match import PrefixMatch, RestoredPrefix
 from mlx_server.engine.vision.pictures import PlacedPicture
 from mlx_server.protocol import Done, Embed, Embedding, Generate, Load, Rerank, Reranked
+from vestal.config import canonical
 
 if TYPE_CHECKING:  # these import MLX
     from mlx_server.engine.generation.prompt_scoring import PromptScorer
@@ -25,7 +28,9 @@ class RequestStatus(Enum):
     """The status of a request: what it waits for, whether it runs, or that it has finished."""
 
     WAITING_FOR_MODEL = "waiting_for_model"
-    """The request's model is not in memory. Every request begins with this status; most leave it at once."""
+    """The request's model is not in memory, or only with files that were replaced since.
+    Every request begins with this status; most leave it at once.
+    """
 
     TOKENIZING = "tokenizing"
     """The model is loaded, and a background thread tokenizes the request's messages or texts."""
@@ -223,6 +228,10 @@ class Request:
     @property
     def model(self) -> str:
         return self.op.model
+
+    def wait_for(self, model: str) -> None:
+        """Change `model`, under whose name the model that the client asked for is loaded by now."""
+        self.op = replace(self.op, model=canonical(model))
 
     def take_tokenized(self) -> Any:
         """Return the result of `tokenization`, and delete that attribute, since the job would keep the pixels

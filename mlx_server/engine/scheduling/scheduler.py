@@ -31,6 +31,7 @@ from mlx_server.engine.scheduling.status_updates import StatusUpdates
 from mlx_server.engine.scheduling.unloader import Unloader
 from mlx_server.engine.settings import EngineSettings
 from mlx_server.engine.status import Status
+from mlx_server.model_store.catalog.changes import ModelChanges
 from mlx_server.protocol import Event, Failed, Load, Op, Ready, Shutdown
 
 Emit = Callable[[list[Event]], None]
@@ -91,7 +92,11 @@ class Scheduler:
         self._requests = EngineRequests()
         self._queue = MemoryQueue(self._requests, policy)
         self._models = LoadedModels(
-            self._requests, self._queue, settings.max_loaded_models, settings.keep_alive_of
+            self._requests,
+            self._queue,
+            settings.max_loaded_models,
+            settings.keep_alive_of,
+            ModelChanges(catalog, settings.model_folders, clock).has_changed,
         )
         self._loads = Loads(self._requests, catalog, self._models, guard, policy, backend.load)
         self._starter = Starter(self._requests, self._queue, self._models, send, clock)
@@ -121,7 +126,7 @@ class Scheduler:
         status.limit_bytes = readings.limit_bytes(settings.memory_limit_bytes)
         self.early_checks = EarlyChecks(
             catalog,
-            self._models.get,
+            self._models.for_new_request,
             guard,
             lambda event: emit([event]),
             max_image_pixels=settings.max_image_pixels,

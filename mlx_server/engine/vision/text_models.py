@@ -8,8 +8,7 @@ from typing import Any
 
 from mlx_lm import utils
 
-_OWN = frozenset({"idefics3", "smolvlm"})
-_OTHER_NAMES = {"lfm2_vl": "lfm2-vl"}
+from mlx_server.model_store.files.loadable import OTHER_NAMES, OWN_CLASSES
 
 
 def model_classes(config: dict[str, Any]) -> tuple[Any, Any]:
@@ -17,12 +16,12 @@ def model_classes(config: dict[str, Any]) -> tuple[Any, Any]:
     `load_model`.
     """
     kind = str(config.get("model_type"))
-    if kind in _OWN:
+    if kind in OWN_CLASSES:
         from mlx_server.engine.vision.idefics3_text import (  # a text-only engine needs no Llama
             Model,
             ModelArgs,
         )
 
         return Model, ModelArgs
-    known = utils._get_classes({**config, "model_type": _OTHER_NAMES.get(kind, kind)})
+    known = utils._get_classes({**config, "model_type": OTHER_NAMES.get(kind, kind)})
     return known[0], known[1]

@@ -1,7 +1,7 @@
 """The folder of the answers' files, and one such file while it is written.
 
 Two gateways must not use one folder. `AnswerFolder.lock` therefore locks a file beside the folder, where it
-is deleted less easily than inside.
+is deleted less easily than inside, and `renew_lock` locks it again if it is.
 """
 
 from __future__ import annotations
@@ -14,11 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlx_server.gateway.answer_log.file_names import FileName
+from vestal.best_effort.failures import FAILURES
 from vestal.best_effort.files import replace_file
 from vestal.platform.file_lock import try_lock
 
 WHAT = "answer_log"
 _EXPIRED = "expired"
+_LOCK = "lock"
+CHECK_LOCK_S = 5.0
 
 
 class LogInUse(Exception):
@@ -45,6 +48,7 @@ class AnswerFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock: int | None = None
+        self._check_lock_at = float("-inf")
 
     def make(self) -> None:
         """Create the folder if it is missing, and restrict access to its owner (mode 0700)."""
@@ -57,9 +61,47 @@ class AnswerFolder:
         """Take the lock, and hold it until `unlock` or the end of the process. Raises LogInUse if another
         process holds the lock.
         """
-        self._lock = try_lock(self.path.with_name(self.path.name + ".lock"))
+        self._lock = try_lock(self._lock_path)
         if self._lock is None:
             raise LogInUse(self.path)
+
+    def is_lock_check_due(self, now: float) -> bool:
+        """Return whether to call `renew_lock` at the time `now` (monotonic seconds): it is due every
+        CHECK_LOCK_S seconds.
+        """
+        if now < self._check_lock_at:
+            return False
+        self._check_lock_at = now + CHECK_LOCK_S
+        return True
+
+    def renew_lock(self) -> None:
+        """If the file of the held lock was deleted or replaced, lock the file that is there now, because the
+        next gateway would look at that one only. Never raises OSError.
+
+        If another gateway has locked the new file already, keep the old lock, and record in FAILURES that
+        both use the folder.
+        """
+        if self._lock is None:
+            return
+        with contextlib.suppress(OSError):
+            if not self._is_lock_in_place(self._lock):
+                renewed = try_lock(self._lock_path)
+                if renewed is None:
+                    FAILURES.failed(WHAT, LogInUse(self.path), count=0, target=_LOCK)
+                    return
+                self.unlock()
+                self._lock = renewed
+            FAILURES.succeeded(WHAT, target=_LOCK)
+
+    def _is_lock_in_place(self, lock: int) -> bool:
+        try:
+            return os.path.samestat(os.fstat(lock), self._lock_path.stat())
+        except FileNotFoundError:
+            return False
+
+    @property
+    def _lock_path(self) -> Path:
+        return self.path.with_name(f"{self.path.name}.lock")
 
     def unlock(self) -> None:
         """Release the lock, if it is held."""

@@ -229,8 +229,11 @@ class AnswerLog:
             self._folder.unlock()
 
     def sweep(self) -> None:
-        """Delete the expired answers. This must be called every few seconds."""
-        self._drop(self._index.expired(self._clock.now()))
+        """Delete the expired answers, and renew the lock. This must be called every few seconds."""
+        now = self._clock.now()
+        self._drop(self._index.expired(now))
+        if self._folder.is_lock_check_due(now):
+            self._writer.run(self._folder.renew_lock)
         if self._expired_ids_changed:
             self._expired_ids_changed = False
             ids = self._index.expired_ids()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -82,6 +83,11 @@ class LockOnlyLog(NoLog):
         earlier_files.clear(self._folder)
         with contextlib.suppress(OSError):  # if the folder cannot be written, it need not be locked
             self._folder.lock()
+
+    def sweep(self) -> None:
+        """See now and then that the folder is locked."""
+        if self._folder.is_lock_check_due(time.monotonic()):
+            self._folder.renew_lock()
 
     async def close(self) -> None:
         """Release the lock."""

@@ -65,7 +65,7 @@ class Listeners:
     """Serves one application on several sockets, some of which are added while it runs.
 
     If the process inherited a socket for an address from its parent, that socket is used instead of a new
-    one.
+    one, and `are_inherited` is True.
     """
 
     def __init__(
@@ -83,6 +83,7 @@ class Listeners:
         self.bridge: str | None = None
         self._bridges: set[str] = set()  # all addresses that the bridge has had, whose sockets stay open
         self._is_accepting = True
+        self.are_inherited = False
 
     def bind(self) -> None:
         """Listen on all configured addresses. If one of them fails, close the sockets and raise
@@ -97,7 +98,10 @@ class Listeners:
             raise
 
     def _bind(self, address: str) -> socket.socket:
-        return self._inherited.take(address, self._port) or bind(address, self._port)
+        if (inherited := self._inherited.take(address, self._port)) is not None:
+            self.are_inherited = True
+            return inherited
+        return bind(address, self._port)
 
     def host_names(self) -> frozenset[str]:
         """Return the names that a request's `Host` header may have for this machine, in addition to the fixed

@@ -8,6 +8,7 @@ from pathlib import Path
 from mlx_server.engine_environment import engine_environment
 from mlx_server.gateway.engine_process.launcher import EngineLauncher
 from mlx_server.gateway.engine_process.memory_gate import MemoryGate
+from mlx_server.protocol.digest import DIGEST_VARIABLE, EXIT_OTHER_PROTOCOL, PROTOCOL_DIGEST
 from vestal.config import Config
 from vestal.platform import model_servers
 from vestal.platform.processes import vestal_processes
@@ -27,6 +28,7 @@ from vestal.supervision import (
 NAME = "mlx_engine"
 START_TIMEOUT_S = 60.0
 PROBE_INTERVAL_S, PROBE_TIMEOUT_S = 1.0, 5.0
+FATAL_EXIT_CODES = frozenset({78, EXIT_OTHER_PROTOCOL})  # no other start would end otherwise
 STABLE_AFTER_S = 1.0
 """An engine that was ready for at least this long before it died is restarted without delay. The time is
 short because killing the engine is a normal remedy."""
@@ -47,10 +49,11 @@ def engine_child_spec(
     answer.
     """
     home = config.home
+    env = engine_environment(home.cache)
     return ChildSpec(
         name=NAME,
         command=command,
-        env=engine_environment(home.cache) | {"VESTAL_HOME": str(home.root)},
+        env=env | {"VESTAL_HOME": str(home.root), DIGEST_VARIABLE: PROTOCOL_DIGEST},
         log_path=home.logs / "engine.log",
         pid_file=home.run / f"{NAME}.json",
         find=_find,
@@ -58,6 +61,7 @@ def engine_child_spec(
         health=health,
         productive=productive,
         policy=_restart_policy(config),
+        fatal_exit_codes=FATAL_EXIT_CODES,
         adopt=False,  # an engine cannot be used after its gateway has died, because their link is gone
         launcher=launcher,
         before_launch=MemoryGate(model_servers.current_headroom, clock),

@@ -42,6 +42,11 @@ class EngineLauncher:
             link.send(protocol.Begin())
         return LinkedProcess(process, link)
 
+    @property
+    def standby_exit_code(self) -> int | None:
+        """Return the exit code of a standby engine that has exited by itself; None if there is none."""
+        return self._standby.exit_code if self._standby is not None else None
+
     async def prepare_standby(self, spec: ChildSpec) -> None:
         """Start a standby engine unless one is alive. Raises LaunchError or OSError if no process can be
         started.

@@ -33,6 +33,11 @@ class StandbyEngine:
     def alive(self) -> bool:
         return not self._exit.done()
 
+    @property
+    def exit_code(self) -> int | None:
+        """Return the exit code of the process if it has exited by itself; else None."""
+        return self._exit.result().code if self._exit.done() and not self._exit.cancelled() else None
+
     def take(self) -> bool:
         """Pass the process and `our_end`, the gateway's end of its socketpair, on to the caller, and return
         True. From then on, the caller must close `our_end`, and must reap the process when it exits. If the

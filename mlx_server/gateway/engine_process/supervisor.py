@@ -7,6 +7,7 @@ import signal as signals
 from typing import Any
 
 from mlx_server import protocol
+from mlx_server.gateway.engine_events import PROGRAM_CHANGED
 from mlx_server.gateway.engine_process.child_spec import NAME, engine_child_spec
 from mlx_server.gateway.engine_process.launcher import EngineLauncher
 from mlx_server.gateway.engine_process.link import EngineLink
@@ -18,6 +19,7 @@ from mlx_server.gateway.engine_process.standby import StandbyPreparation
 from mlx_server.gateway.requests.dispatcher import Dispatcher
 from mlx_server.gateway.requests.table.request_lifecycle import RequestPhase
 from mlx_server.gateway.telemetry import Telemetry
+from mlx_server.protocol.digest import EXIT_OTHER_PROTOCOL
 from vestal.config import Config
 from vestal.platform import oom_kills
 from vestal.supervision import (
@@ -26,6 +28,7 @@ from vestal.supervision import (
     Event,
     ProbeResult,
     SleepDetector,
+    State,
     StopTimeout,
     Supervisor,
     watch_sleep,
@@ -40,7 +43,8 @@ class EngineSupervisor:
     decides about restarts, and calls this class to learn the engine's health.
 
     `last_crash` holds the time (`ts`, seconds since 1970) and the `cause` of the last unplanned exit; None
-    before the first one.
+    before the first one. `program_changed` is True once an engine has reported that the installed program
+    has another protocol than this gateway, so that no further engine can be started.
     """
 
     def __init__(
@@ -52,6 +56,7 @@ class EngineSupervisor:
         command: tuple[str, ...],
     ) -> None:
         self.last_crash: dict[str, Any] | None = None
+        self.program_changed = False
         self._config = config
         self._dispatcher = dispatcher
         self._telemetry = telemetry
@@ -117,6 +122,14 @@ class EngineSupervisor:
         return self._supervisor.status()[NAME]
 
     @property
+    def is_left_behind(self) -> bool:
+        """Return whether this gateway, which had engines before, has none and gets no other because the
+        installed program has changed. Only a gateway of the new program can go on.
+        """
+        failed = self.program_changed and self.status().state is State.FAILED
+        return failed and self.hello is not None
+
+    @property
     def ready(self) -> bool:
         """Return whether an engine can serve requests."""
         return self._session.ready
@@ -178,7 +191,10 @@ class EngineSupervisor:
 
     async def _health_probe(self, _pid: int) -> ProbeResult:
         self._oom_kills = oom_kills.count()
-        self._recycler.check(self._session, self._is_busy())
+        if self._launcher.standby_exit_code == EXIT_OTHER_PROTOCOL and not self.program_changed:
+            self._report_changed_program()
+        if not self.program_changed:  # this engine is the last one
+            self._recycler.check(self._session, self._is_busy())
         return self._session.health()
 
     def _was_productive(self, pid: int) -> bool:
@@ -194,7 +210,15 @@ class EngineSupervisor:
         self._supervisor.machine_woke(slept_s)
         self._session.liveness.machine_woke(self._clock.now())
 
+    def _report_changed_program(self) -> None:
+        self.program_changed = True
+        self._telemetry.emit(PROGRAM_CHANGED, "the installed program has changed since this gateway started")
+
     def _on_event(self, event: Event) -> None:
+        if event.event == "child_gave_up" and event.fields.get("code") == EXIT_OTHER_PROTOCOL:
+            self._report_changed_program()
+            if self.hello is not None:  # the engine is no failure: its requests wait for the next gateway
+                return
         self._telemetry.relay(event)
         if event.component != NAME:
             return
@@ -209,6 +233,8 @@ class EngineSupervisor:
     def _engine_exited(self, event: Event) -> None:
         """Record the exit of the current engine, before the next one is launched."""
         code, signal = event.fields.get("code"), event.fields.get("signal")
+        if code == EXIT_OTHER_PROTOCOL:
+            self._session.exit_is_planned = True
         if code != 0 and not self._session.exit_is_planned:
             self.last_crash = {"ts": event.ts, "cause": event.cause}
             self._telemetry.engine_crashes += 1

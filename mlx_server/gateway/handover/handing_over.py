@@ -42,7 +42,9 @@ async def hand_over(
     state.successor = successor
     end_s = clock.now() + parts.config.mlx.drain_s
     while clock.now() < end_s and (
-        keeper.has_unwritten or dispatcher.has_others_than(keeper.written_requests)
+        keeper.has_unwritten
+        # Without an engine, no request would end meanwhile.
+        or (not parts.engine.is_left_behind and dispatcher.has_others_than(keeper.written_requests))
     ):
         await clock.sleep(POLL_S)
     moved = keeper.move_to(successor.copy_answer_from_next)

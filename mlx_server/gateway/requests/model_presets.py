@@ -14,7 +14,12 @@ from typing import Any, TypeVar
 import msgspec
 from pydantic import BaseModel
 
-from mlx_server.gateway.requests.model_requests import SEED_MASK, GenerationRequest, ModelRequest
+from mlx_server.gateway.requests.model_requests import (
+    SEED_MASK,
+    GenerationRequest,
+    ModelRequest,
+    UnloadRequest,
+)
 from mlx_server.model_store import ModelEntry
 from mlx_server.protocol import Sampling
 
@@ -40,8 +45,13 @@ def with_preset(model: ModelEntry, body: BaseModel, request: RequestT) -> Reques
     take precedence.
 
     The result names the model whose weights the engine loads, because several models may share their weights.
+    It also names `model` if that is another one (`requested_model`), for the case that the first one is
+    deleted while the request waits.
     """
-    named = dataclasses.replace(request, model=model.loaded_as)
+    names: dict[str, Any] = {"model": model.loaded_as}
+    if model.loaded_as != model.name and not isinstance(request, UnloadRequest):
+        names["requested_model"] = model.name
+    named = dataclasses.replace(request, **names)
     if not isinstance(named, GenerationRequest) or model.preset.changes_nothing:
         return named
     options = {name: value for name, value in model.preset.parameters.items() if name not in _given(body)}

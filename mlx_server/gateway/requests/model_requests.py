@@ -62,6 +62,7 @@ class GenerationRequest:
     reports_pieces: bool = False
     prompt_logprobs: bool = False
     adds_special_tokens: bool = True
+    requested_model: str = ""
 
     @property
     def lane(self) -> Lane:
@@ -128,6 +129,7 @@ class GenerationRequest:
             reports_pieces=self.reports_pieces,
             prompt_logprobs=self.prompt_logprobs,
             adds_special_tokens=self.adds_special_tokens,
+            requested_model=self.requested_model,
         )
 
 
@@ -175,7 +177,8 @@ def with_moved_references(schema: Any, name: str) -> Any:
 @dataclass(frozen=True)
 class EmbeddingRequest:
     """A request to embed `texts`. A text that is longer than the model's context, or than `context_tokens` if
-    that is less, is shortened if `truncate` is True; otherwise the request fails.
+    that is less, is shortened if `truncate` is True; otherwise the request fails. `protocol.Generate`
+    explains `requested_model`.
     """
 
     model: str
@@ -183,6 +186,7 @@ class EmbeddingRequest:
     truncate: bool = True
     keep_alive_s: float | None = None
     context_tokens: int | None = None
+    requested_model: str = ""
 
     @property
     def lane(self) -> Lane:
@@ -190,7 +194,13 @@ class EmbeddingRequest:
 
     def operation(self) -> protocol.Op:
         return protocol.Embed(
-            "", self.model, self.texts, self.truncate, self.keep_alive_s, self.context_tokens
+            "",
+            self.model,
+            self.texts,
+            self.truncate,
+            self.keep_alive_s,
+            self.context_tokens,
+            requested_model=self.requested_model,
         )
 
 
@@ -207,6 +217,7 @@ class RerankRequest:
     truncate: bool = True
     max_document_tokens: int | None = None
     raw_scores: bool = False
+    requested_model: str = ""
 
     @property
     def lane(self) -> Lane:
@@ -222,6 +233,7 @@ class RerankRequest:
             self.truncate,
             self.max_document_tokens,
             self.raw_scores,
+            requested_model=self.requested_model,
         )
 
 
@@ -231,19 +243,23 @@ class LoadRequest:
     has been unused for `keep_alive_s` seconds. None leaves the keep-alive as it is (at first, the configured
     default), and a negative value keeps the model loaded forever. Until its first use, the model is kept for
     `expires_in_s` at most, unless that is None. `resumed` is True if an engine that was lost had loaded it.
+    `protocol.Generate` explains `requested_model`.
     """
 
     model: str
     keep_alive_s: float | None = None
     expires_in_s: float | None = None
     resumed: bool = False
+    requested_model: str = ""
 
     @property
     def lane(self) -> Lane:
         return Lane.CONTROL
 
     def operation(self) -> protocol.Op:
-        return protocol.Load("", self.model, self.keep_alive_s, self.expires_in_s, self.resumed)
+        return protocol.Load(
+            "", self.model, self.keep_alive_s, self.expires_in_s, self.resumed, self.requested_model
+        )
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mlx_server.memory_forecast.text_config import text_config
 from mlx_server.model_store.adapters import Adapter
 from mlx_server.model_store.catalog.folders import ModelFolder
 from mlx_server.model_store.files import model_folder
@@ -61,6 +62,14 @@ class ModelEntry:
     def loaded_as(self) -> str:
         """Return the name under which the engine loads this model."""
         return self.weights_name or self.name
+
+    @property
+    def files_id(self) -> str:
+        """Return an id of the files from which an engine loads this model: weights, configuration, tokenizer,
+        templates and adapter. It changes if one of them is changed or replaced, even by one of the same size.
+        """
+        adapter = self.adapter
+        return f"{self.weights_id} {adapter.digest} {adapter.modified}" if adapter else self.weights_id
 
     @property
     def made_from(self) -> str:
@@ -125,7 +134,7 @@ def entry_in(found: ModelFolder, facts: model_folder.ModelFacts) -> ModelEntry:
         capabilities=facts.capabilities,
         license=facts.license,
         no_images_reason=facts.no_images_reason,
-        weights_id=f"{facts.digest}-{facts.texts_digest}-{facts.weights_file[0]}-{facts.weights_file[1]}",
+        weights_id=f"{facts.digest}-{facts.texts_digest}-{facts.weights_files}",
     )
 
 
@@ -144,11 +153,10 @@ the last.
 
 def _architecture(config: dict[str, Any]) -> dict[str, int]:
     """Return the architecture's figures by Ollama's names, from the text model's configuration. A figure that
-    the configuration does not have under a known name is left out.
+    is not known under any of its names is left out.
     """
-    text = config.get("text_config")
-    both = config | text if isinstance(text, dict) else config
-    figures = {name: next((both[k] for k in keys if k in both), None) for name, keys in _FIGURES.items()}
+    own = text_config(config)
+    figures = {name: next((own[k] for k in keys if k in own), None) for name, keys in _FIGURES.items()}
     return {name: value for name, value in figures.items() if isinstance(value, int) and value > 0}
 
 

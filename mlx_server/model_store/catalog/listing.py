@@ -71,7 +71,7 @@ class _Survey:
             return
         facts = model_folder.read_facts(found.folder)
         entry = entry_in(found, facts)
-        weights = (facts.digest, facts.weights_file, "")
+        weights = (facts.digest, facts.weights_files, "")
         if found.adapter is not None:
             entry = self._adapted(replace(self._owners.get(weights, entry), name=found.name), found.adapter)
             entry = replace(entry, modified=found.installed_at)
@@ -142,9 +142,9 @@ def _log_once(name: str, reason: str) -> None:
     log.warning("model %s is left out: %s", name, reason)
 
 
-_Weights = tuple[str, tuple[int, int], str]
-"""What identifies weights: the digest of a folder's files, the device and inode of its first weight file, and
-the digest of the adapter, or "" without one.
+_Weights = tuple[str, str, str]
+"""What identifies weights: the digest of a folder's files, the id of its weight files, and the digest of the
+adapter, or "" without one.
 """
 
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import struct
 from pathlib import Path
 from typing import Any
+
+from mlx_server.model_store.files.file_states import files_in
 
 SAMPLE_BYTES = 2048
 _SMALL = frozenset({".json", ".jinja", ".txt", ".model"})
@@ -23,7 +24,7 @@ def fingerprint(folder: Path) -> str:
     ValueError or KeyError if the folder is not a model or cannot be read.
     """
     digest = hashlib.sha256()
-    for path in sorted(folder.iterdir()):
+    for path in files_in(folder):
         if path.suffix in _SMALL:
             digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
         elif path.suffix == ".safetensors":
@@ -34,10 +35,13 @@ def fingerprint(folder: Path) -> str:
 
 def sample_file(path: Path, digest: Any) -> None:
     """Add a safetensors file's header to the hash `digest`, and up to SAMPLE_BYTES from the middle of each
-    tensor.
+    tensor. Raises OSError, ValueError or KeyError if the file cannot be read or is damaged.
     """
     with path.open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
+        start = file.read(8)
+        length = int.from_bytes(start, "little")
+        if len(start) < 8 or length > path.stat().st_size - 8:
+            raise ValueError(f"{path} is not a safetensors file, or is cut off")
         raw = file.read(length)
         digest.update(raw)
         for name, tensor in sorted(json.loads(raw).items()):

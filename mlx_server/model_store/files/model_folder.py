@@ -10,7 +10,7 @@ import json
 import os
 import stat
 import struct
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,14 @@ from typing import Any
 from mlx_server.model_store.errors import DAMAGE
 from mlx_server.model_store.files import sentence_files, weight_files
 from mlx_server.model_store.files.capabilities import WITHOUT_CHAT, capabilities_of, has_infill_markers
+from mlx_server.model_store.files.context_limit import context_tokens
+from mlx_server.model_store.files.file_states import (
+    FileState,
+    files_in,
+    states_of,
+    templates_below,
+    weights_id,
+)
 from mlx_server.model_store.files.image_support import PROCESSOR_FILES, image_support
 from mlx_server.model_store.files.model_kind import Kind, ModelKind, classify
 from mlx_server.model_store.files.sentence_modules import Module
@@ -30,12 +38,14 @@ from mlx_server.model_store.files.weight_files import (
 )
 from mlx_server.model_store.layout import MANIFEST
 from vestal.platform.exhaustion import raise_if_exhausted
+from vestal.platform.hidden_files import visible
 
-_DEFAULT_CONTEXT_TOKENS = 4096
-_JUDGED_TOKENS = 8192
-"""The longest pair of query and document, in tokens, that Qwen3-Reranker reads, as its authors use it."""
 MAX_TEMPLATE_BYTES = 1024 * 1024
 """Largest file of a chat template that is read. The longest ones in use have 50 KB."""
+PROCESSOR_TEMPLATE = "chat_template.json"
+"""The file in which Transformers 4.43 to 4.52 stored the chat template of a model that reads images. LLaVA
+and Mistral Small 3.1 have their template only there.
+"""
 MAX_LICENSE_BYTES = 256 * 1024
 """Largest file of a license that is shown."""
 _MAX_CONFIG_BYTES = 64 * 1024 * 1024
@@ -51,11 +61,11 @@ class ModelFacts:
     the files were last changed, in seconds since the epoch. `digest` (sha256, hex) covers configuration,
     tokenizer, and the headers and sizes of the weight files.
 
-    `weights_file` is the device and the inode of the first weight file: two folders whose first weight file
-    is the same (by hard links) share the weights. `texts_digest` (sha256, hex) covers the small files that
-    decide how the weights are used: configuration, tokenizer and templates. `license` is the text of the
-    license that comes with the model, or empty. `no_images_reason` says why a model that was made for images
-    is served for text only; else it is empty.
+    `weights_files` is an id of the weight files. Two folders whose weight files are the same (by hard links)
+    have the same id; other files, and changed ones, have another. `texts_digest` (sha256, hex) covers the
+    small files that decide how the weights are used: configuration, tokenizer and templates. `license` is the
+    text of the license that comes with the model, or empty. `no_images_reason` says why a model that was made
+    for images is served for text only; else it is empty.
     """
 
     kind: Kind
@@ -69,7 +79,7 @@ class ModelFacts:
     modified: float
     config: dict[str, Any]
     capabilities: tuple[str, ...]
-    weights_file: tuple[int, int]
+    weights_files: str
     texts_digest: str
     license: str
     no_images_reason: str = ""
@@ -106,7 +116,7 @@ def find_model(tree: Path) -> Path | None:
     topmost GGUF file; None if there is neither.
     """
     folders = (path.parent for path in tree.rglob("config.json") if looks_like_model(path.parent))
-    found = [*folders, *tree.rglob("*.gguf")]
+    found = [*folders, *visible(tree.rglob("*.gguf"))]
     return min(found, key=lambda path: (len(path.parts), str(path)), default=None)
 
 
@@ -115,16 +125,15 @@ def read_facts(folder: Path) -> ModelFacts:
     supported.
     """
     with damage_explained(folder):
-        files = [*_files(folder), *sentence_files.module_files(folder)]
-        stamp = tuple((str(p), p.stat().st_mtime_ns, p.stat().st_size) for p in files)
-        return _read_facts(folder, stamp)
+        return _read_facts(folder, states_of(folder))
 
 
 def check_templates(folder: Path) -> None:
     """Raise UnreadableModel, which names the file, if a file with a chat template is too large to be read:
     over MAX_TEMPLATE_BYTES, or, for tokenizer_config.json, over _MAX_CONFIG_BYTES. Missing files are ignored.
     """
-    own = [folder / "chat_template.jinja", *folder.glob("additional_chat_templates/*.jinja")]
+    own = [folder / "chat_template.jinja", folder / PROCESSOR_TEMPLATE]
+    own += folder.glob("additional_chat_templates/*.jinja")
     limits = {**dict.fromkeys(own, MAX_TEMPLATE_BYTES), folder / "tokenizer_config.json": _MAX_CONFIG_BYTES}
     for path, limit in limits.items():
         if path.is_file() and (size := path.stat().st_size) > limit:
@@ -133,31 +142,45 @@ def check_templates(folder: Path) -> None:
 
 
 def chat_template(folder: Path) -> str:
-    """Return the text of the model's chat template; empty if the model has no template that can be read.
-
-    If the tokenizer's configuration holds several templates, the one named "default" is returned.
+    """Return the text of the model's chat template; empty if the model has no template that can be read. The
+    template is in a file of its own, in the tokenizer's configuration, or in the processor's file.
     """
     try:
         check_templates(folder)
         separate = folder / "chat_template.jinja"
         if separate.is_file():
             return separate.read_text("utf-8")
-        config = json.loads((folder / "tokenizer_config.json").read_text("utf-8"))
-        template = config.get("chat_template")
     except (UnreadableModel, *DAMAGE) as error:
         raise_if_exhausted(error)
         return ""
-    if isinstance(template, list):
-        by_name = {each.get("name"): each.get("template") for each in template if isinstance(each, dict)}
-        template = by_name.get("default")
+    return _template_in(folder / "tokenizer_config.json") or _template_in(folder / PROCESSOR_TEMPLATE)
+
+
+def processor_template(folder: Path) -> str:
+    """Return the text of the chat template in the processor's file, which tokenizers do not read, and which
+    counts only if the tokenizer has no template; empty if there is none that can be read.
+    """
+    return _template_in(folder / PROCESSOR_TEMPLATE)
+
+
+def _template_in(path: Path) -> str:
+    """Return the chat template in the JSON file `path`; empty if there is none that can be read. If the file
+    holds several templates, the one named "default" is returned.
+    """
+    try:
+        template = json.loads(path.read_text("utf-8")).get("chat_template")
+        if isinstance(template, list):
+            by_name = {each.get("name"): each.get("template") for each in template if isinstance(each, dict)}
+            template = by_name.get("default")
+    except DAMAGE as error:
+        raise_if_exhausted(error)
+        return ""
     return template if isinstance(template, str) else ""
 
 
 @functools.lru_cache(maxsize=256)
-def _read_facts(folder: Path, stamp: tuple[tuple[str, int, int], ...]) -> ModelFacts:
-    """Return the facts of the model in `folder`. The result is cached by `stamp`: the path, mtime_ns and size
-    in bytes of each file of the model.
-    """
+def _read_facts(folder: Path, states: tuple[FileState, ...]) -> ModelFacts:
+    """Return the facts of the model in `folder`. The result is cached by the states of the model's files."""
     config = weight_files.read_config(folder)
     digest = hashlib.sha256((folder / "config.json").read_bytes())
     headers: dict[str, Any] = {}
@@ -175,28 +198,27 @@ def _read_facts(folder: Path, stamp: tuple[tuple[str, int, int], ...]) -> ModelF
     if kind != "generate":  # pooling, projections and prompt change the vectors
         for path in sentence_files.settings_files(folder):
             digest.update(path.read_bytes())
-    images = image_support(config, headers, {path.name for path in _files(folder)})
+    images = image_support(config, headers, {path.name for path in files_in(folder)})
     if images.reads_images:  # these files change how an image is resized and normalized
         for path in (folder / name for name in PROCESSOR_FILES):
             digest.update(path.read_bytes() if path.is_file() else b"")
     bits, group_size = quantization_of(config)
-    first = weight_files.weight_files(folder)[0].stat()
     return ModelFacts(
         kind=kind,
         family=str(config.get("model_type", "unknown")),
-        bytes=sum(size for _, _, size in stamp),
+        bytes=sum(size for *_, size in states),
         weights_bytes=sum(stored_bytes(entry) for entry in headers.values()),
         parameters=sum(parameters(name, entry, headers, group_size) for name, entry in headers.items()),
         quantization=f"Q{bits}" if bits else most_common_dtype(headers),
-        context_tokens=_context_tokens(folder, config, kind),
+        context_tokens=context_tokens(folder, config, kind),
         digest=digest.hexdigest(),
-        modified=max(mtime for _, mtime, _ in stamp) / 1e9,
+        modified=max(mtime for _, _, mtime, _ in states) / 1e9,
         config=config,
         capabilities=WITHOUT_CHAT.get(kind)
         or capabilities_of(
             chat_template(folder), fills_gaps=has_infill_markers(tokens), reads_images=images.reads_images
         ),
-        weights_file=(first.st_dev, first.st_ino),
+        weights_files=weights_id(folder),
         texts_digest=_texts_digest(folder),
         license=_license(folder),
         no_images_reason=images.reason,
@@ -204,17 +226,18 @@ def _read_facts(folder: Path, stamp: tuple[tuple[str, int, int], ...]) -> ModelF
 
 
 def _texts_digest(folder: Path) -> str:
-    """Return the sha256 (hex) of all files with a suffix in _TEXTS and their names, except the manifest."""
+    """Return the sha256 (hex) of all files with a suffix in TEXTS and their names, except the manifest."""
     digest = hashlib.sha256()
-    for path in (*_files(folder), *sorted(folder.glob("*/*.jinja"))):
-        if path.suffix in _TEXTS and path.name != MANIFEST:
+    for path in (*files_in(folder), *templates_below(folder)):
+        if path.suffix in TEXTS and path.name != MANIFEST:
             digest.update(
                 f"{path.relative_to(folder)}\0".encode() + hashlib.sha256(path.read_bytes()).digest()
             )
     return digest.hexdigest()
 
 
-_TEXTS = frozenset({".json", ".jinja", ".txt", ".model"})
+TEXTS = frozenset({".json", ".jinja", ".txt", ".model"})
+"""The suffixes of the small files that decide how a model's weights are used."""
 
 
 def read_kind(folder: Path, config: dict[str, Any], tensor_names: Collection[str]) -> ModelKind:
@@ -256,19 +279,3 @@ def _license(folder: Path) -> str:
         except OSError as error:
             raise_if_exhausted(error)
     return ""
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    return (path for path in sorted(folder.iterdir()) if path.is_file())
-
-
-def _context_tokens(folder: Path, config: dict[str, Any], kind: Kind) -> int:
-    if kind == "rerank" and config.get("model_type") == "qwen3":
-        return min(sentence_files.context_tokens(folder, config) or _JUDGED_TOKENS, _JUDGED_TOKENS)
-    if kind != "generate":
-        return sentence_files.context_tokens(folder, config) or _DEFAULT_CONTEXT_TOKENS
-    text = config.get("text_config")
-    limit = config.get("max_position_embeddings") or (
-        text.get("max_position_embeddings") if isinstance(text, dict) else None
-    )
-    return limit if isinstance(limit, int) and limit > 0 else _DEFAULT_CONTEXT_TOKENS

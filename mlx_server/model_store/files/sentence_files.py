@@ -22,6 +22,7 @@ from mlx_server.model_store.files.weight_files import (
     read_json_object,
 )
 from vestal.platform.exhaustion import raise_if_exhausted
+from vestal.platform.hidden_files import visible
 
 DENSE_WEIGHTS = "model.safetensors"
 """The file with the weights of a projection, in the folder of its module."""
@@ -83,8 +84,11 @@ def _numbered(folder: Path) -> list[tuple[str, Path]]:
 
 
 def module_files(folder: Path) -> list[Path]:
-    """Return the files in the folders of the model's sentence-transformers modules, sorted."""
-    return sorted(path for _, module in _numbered(folder) for path in module.iterdir() if path.is_file())
+    """Return the files in the folders of the model's sentence-transformers modules, sorted, without hidden
+    ones.
+    """
+    found = (path for _, module in _numbered(folder) for path in visible(module.iterdir()))
+    return sorted(path for path in found if path.is_file())
 
 
 def settings_files(folder: Path) -> list[Path]:

@@ -33,6 +33,10 @@ _BITS = {
 class UnreadableModel(Exception):
     """A folder does not hold a model that can be loaded; the text names the file and the fault."""
 
+    def within(self, folder: Path) -> str:
+        """Return the text as part of a sentence about `folder`: files in it are named without its path."""
+        return str(self).removeprefix(f"{folder}: ").replace(f"{folder}/", "")
+
 
 @contextlib.contextmanager
 def damage_explained(path: Path) -> Iterator[None]:

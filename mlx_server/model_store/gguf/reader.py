@@ -132,6 +132,19 @@ def read_header(path: Path, *, keep_arrays: bool = True) -> Header:
             raise UnsupportedGguf("a text in its header is not UTF-8") from error
 
 
+def is_image_part(path: Path) -> bool:
+    """Return True if the GGUF file holds only the image part of a model (`mmproj`), whose architecture is
+    `clip`. A file whose metadata cannot be read is none. Raises OSError if the file cannot be read at all.
+    """
+    if not path.stat().st_size:
+        return False
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        try:
+            return _Reader(content, keep_arrays=False).metadata().get("general.architecture") == "clip"
+        except (UnsupportedGguf, struct.error, IndexError, OverflowError, UnicodeDecodeError):
+            return False
+
+
 def read_floats(path: Path, tensor: Tensor) -> list[float]:
     """Return the numbers of a tensor. Raises UnsupportedGguf unless the tensor is one-dimensional and
     float32.
@@ -149,8 +162,13 @@ class _Reader:
         self._size = len(content)
         self._keep_arrays = keep_arrays
         self._at = 0
+        self._tensor_count = 0
 
     def header(self) -> Header:
+        metadata = self.metadata()
+        return Header(metadata, self._tensors(self._tensor_count, metadata))
+
+    def metadata(self) -> dict[str, Any]:
         if self._content[:4] != MAGIC:
             raise UnsupportedGguf("it is not a GGUF file")
         self._at = 4
@@ -159,14 +177,14 @@ class _Reader:
             swapped = int.from_bytes(version.to_bytes(4, "little"), "big")
             what = "it is for big-endian machines" if swapped in (2, 3) else f"its version is {version}"
             raise UnsupportedGguf(f"{what}; GGUF files of version 2 and 3 can be converted")
-        tensors, keys = self._scalar("Q"), self._scalar("Q")
-        if tensors > _MAX_TENSORS or keys > _MAX_KEYS:
-            raise UnsupportedGguf(f"it is damaged: it claims {tensors} tensors and {keys} entries")
+        self._tensor_count, keys = self._scalar("Q"), self._scalar("Q")
+        if self._tensor_count > _MAX_TENSORS or keys > _MAX_KEYS:
+            raise UnsupportedGguf(f"it is damaged: it claims {self._tensor_count} tensors and {keys} entries")
         metadata: dict[str, Any] = {}
         for _ in range(keys):
             name = self._text(_MAX_NAME_BYTES)
             metadata[name] = self._value(name, self._scalar("I"))
-        return Header(metadata, self._tensors(tensors, metadata))
+        return metadata
 
     def _tensors(self, count: int, metadata: Mapping[str, Any]) -> dict[str, Tensor]:
         entries = [self._entry() for _ in range(count)]

@@ -3,7 +3,8 @@
 A name of Ollama's library is looked up in `ollama_names.yaml`. A name with an owner, such as
 `mlx-community/Qwen3-4B-4bit`, is a repository of the Hugging Face hub, and `@REVISION` after it is a branch,
 a Git tag or a commit. The quantization can follow a colon. In a repository of GGUF files (`…-GGUF`),
-`:Q4_K_M` chooses the file. Otherwise, `:4bit` chooses the repository whose name ends with `-4bit`.
+`:Q4_K_M` or `:NAME.gguf` chooses the file. Otherwise, `:4bit` chooses the repository whose name ends with
+`-4bit`.
 """
 
 from __future__ import annotations

@@ -126,8 +126,12 @@ def verify(
         if not _SHA256.fullmatch(blob.name) or blob.name in checked:
             continue
         step(CHECKED_FROM, f"Checking {path.name}.")
-        if sha256_of(blob) != blob.name:
-            blob.unlink()
+        try:
+            is_whole = sha256_of(blob) == blob.name
+        except FileNotFoundError:  # another process has found it damaged
+            is_whole = False
+        if not is_whole:
+            blob.unlink(missing_ok=True)
             raise hub_download.mismatch(name, source.repo, path.name)
 
 

@@ -4,6 +4,9 @@ continue.
 The hub's library (since its version 2) deletes a file whose download ends early. So the large files are first
 fetched here, by the library's own `http_get`, which sends `Range`. Each file is checked and then renamed to
 its name in the cache, which is its sha256, so that the library finds it there.
+
+A proxy or mirror may send a page with status 200 in place of a file. Such a page does not replace what was
+downloaded before, and does not stay in the partial file, to which the next download appends.
 """
 
 from __future__ import annotations
@@ -14,7 +17,9 @@ import queue
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
+from typing import BinaryIO, cast
 
 from mlx_server.model_store.errors import ModelStoreError
 from mlx_server.model_store.files.integrity import sha256_of
@@ -142,19 +147,61 @@ def _download(name: str, repository: Repository, file: HubFile, blobs: Blobs) ->
             present = target.seek(0, os.SEEK_END)
             if present > file.bytes:
                 target.truncate(present := target.seek(0))
-            http_get(
-                hf_hub_url(repository.repo, file.name, revision=repository.commit),
-                target,
-                resume_size=present,
-                headers=build_hf_headers() | {"Accept-Encoding": "identity"},
-                expected_size=file.bytes,
-                displayed_filename=file.name,
-            )
-        if sha256_of(partial) != file.sha256:
+            continued = _Continued(target)
+            try:
+                http_get(
+                    hf_hub_url(repository.repo, file.name, revision=repository.commit),
+                    cast(BinaryIO, continued),
+                    resume_size=present,
+                    headers=build_hf_headers() | {"Accept-Encoding": "identity"},
+                    expected_size=file.bytes,
+                    displayed_filename=file.name,
+                )
+            except OSError as error:
+                if type(error) is not OSError or error.errno is not None:  # of the network or the disk
+                    raise
+                target.truncate(present)  # the answer was of another size
+                raise _another_file(name, repository.repo, file.name, partial) from error
+        if continued.differs or sha256_of(partial) != file.sha256:  # what was there before is wrong
             partial.unlink()
             raise mismatch(name, repository.repo, file.name)
         os.fsync(descriptor)  # a power cut would leave a part of it under the name of a complete file
         partial.rename(blobs.path(file))
+
+
+class _Continued:
+    """The partial file `file`, which is open and unbuffered, for `http_get`. Bytes that are in it are kept.
+    Once something else is written in their place, `differs` is True, and nothing is written any more.
+
+    A server that ignores `Range` sends the whole file again. `http_get` then goes back to the beginning,
+    truncates the file (which does nothing here), and writes. At the end, it raises an error if what came is
+    not as long as the file, as a page is not. If it is, then the bytes that are kept are wrong.
+    """
+
+    def __init__(self, file: FileIO) -> None:
+        self._file = file
+        self.differs = False
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return self._file.seek(offset, whence)
+
+    def truncate(self, size: int | None = None) -> int:
+        return self._file.tell() if size is None else size
+
+    def write(self, content: bytes) -> int:
+        """Write all of `content`. Raises OSError if the disk is full."""
+        present = self._file.read(len(content))
+        self.differs = self.differs or present != content[: len(present)]
+        if self.differs:
+            self._file.seek(len(content) - len(present), os.SEEK_CUR)
+            return len(content)
+        rest = memoryview(content)[len(present) :]
+        while rest:  # a nearly full disk takes a part
+            rest = rest[self._file.write(rest) :]
+        return len(content)
 
 
 @contextmanager
@@ -183,6 +230,18 @@ def _is_at(descriptor: int, path: Path) -> bool:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except FileNotFoundError:
         return False
+
+
+def _another_file(name: str, repo: str, filename: str, partial: Path) -> ModelStoreError:
+    """Return the error for an answer that is not the file `filename` of `repo`, the source of the model
+    `name`. What was downloaded before is in the file `partial`.
+    """
+    return ModelStoreError(
+        "fetch_failed",
+        f"In place of {filename} of {repo}, the source of model {name}, something else was sent.",
+        "Check the network, a proxy or HF_ENDPOINT, which may send a page of their own, and run "
+        f"`vestal models pull {name}` again; what was fetched before is kept in {partial}.",
+    )
 
 
 def mismatch(name: str, repo: str, filename: str) -> ModelStoreError:

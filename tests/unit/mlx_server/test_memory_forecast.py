@@ -125,6 +125,39 @@ def test_kv_size_forecast_from_the_configuration_alone_equals_the_one_from_the_w
     assert kv_shape(CONFIGS[name], {}, 2) == kv_shape(CONFIGS[name], shapes, 2)
 
 
+def test_kv_size_forecast_of_gemma_3_is_the_same_without_the_sizes_that_its_published_configuration_omits():
+    """Each layer of Gemma 3 4B, which names no heads, once counted as one without keys and values."""
+    whole = CONFIGS["gemma-3-4b"]
+    omitted = ("num_attention_heads", "num_key_value_heads", "head_dim", "vocab_size")
+    text = {name: value for name, value in whole["text_config"].items() if name not in omitted}
+    published = whole | {"text_config": text}
+    shapes = headers(whole)
+    of_whole, of_published = (
+        forecast(config, shapes, METAL, step_tokens=512, context_tokens=8192) for config in (whole, published)
+    )
+    assert of_whole == of_published
+    assert kv_shape(published, {}, 2) == kv_shape(whole, {}, 2)
+
+
+def test_kv_size_forecast_counts_layers_with_key_projections_even_if_no_heads_are_named():
+    unknown = {"model_type": "unheard-of", "hidden_size": 64, "num_hidden_layers": 2}
+    shapes = {f"model.layers.{n}.self_attn.{part}_proj.weight": (32, 64) for n in (0, 1) for part in "kv"}
+    assert kv_shape(unknown, shapes, 2).full_layers == 2
+    rwkv = {name.replace("self_attn", "attn"): shape for name, shape in shapes.items()}
+    assert kv_shape(unknown | {"model_type": "rwkv7"}, rwkv, 2).full_layers == 0
+
+
+def test_memory_forecast_takes_the_largest_of_sizes_that_differ_by_layer():
+    """Gemma 3n has a list of feed-forward widths; its requests were once forecast to need nothing."""
+    config = CONFIGS["Llama-3.2-1B"]
+    widths = [config["intermediate_size"]] * 15 + [1024]
+    listed, plain = (
+        forecast(each, headers(config), METAL, step_tokens=512, context_tokens=8192)
+        for each in (config | {"intermediate_size": widths}, config)
+    )
+    assert listed == plain
+
+
 def test_weights_size_forecast_of_quantized_weights_is_packed_on_metal_and_dense_on_a_cpu():
     packed = of("Llama-3.1-8B", bits=4)
     assert packed.weights.bytes == pytest.approx(8.03e9 * 4.5 / 8, rel=0.01)  # a scale and a bias for 64

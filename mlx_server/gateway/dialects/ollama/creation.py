@@ -9,6 +9,7 @@ import hashlib
 import itertools
 import json
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -22,6 +23,10 @@ from mlx_server.model_store.files.model_folder import chat_template
 from vestal.config import is_valid_name
 
 _numbers = itertools.count(1)
+CONVERSIONS = ThreadPoolExecutor(2, thread_name_prefix="make-model")
+"""Runs the conversions of uploaded files, which take minutes. More of them wait. All other requests need the
+threads of the event loop's own executor.
+"""
 
 
 class Creation:
@@ -65,6 +70,7 @@ class Creation:
         """
         body, config = self._body, self._context.config
         base = await self._base()
+        executor: Executor | None = None
         if body.from_ and base is None:
             follower = self._pulls.follow(body.from_)
             try:
@@ -79,6 +85,7 @@ class Creation:
             yield {"status": "converting model"}
             files, adapter = body.files or {}, body.adapters
             change = partial(making.make_of_files, config, body.model, files, added, adapter)
+            executor = CONVERSIONS
         else:
             added = body.preset(base.name, _template_of(base))
             yield {"status": f"using existing layer sha256:{base.digest}"}
@@ -87,7 +94,7 @@ class Creation:
             digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
             yield {"status": f"creating new layer sha256:{digest}"}
         yield {"status": "writing manifest"}
-        await change_store(self._context, change)
+        await change_store(self._context, partial(self._unless_cancelled, change), executor)
         yield SUCCESS
 
     async def finished(self) -> None:
@@ -108,17 +115,24 @@ class Creation:
         except NotFound:
             return None
 
+    def _unless_cancelled(self, change: Callable[[], None]) -> None:
+        """Make the change. Raises ClientDisconnected if the client left while it waited for a thread."""
+        self._check_client()
+        change()
+
     def _check_client(self) -> None:
         if self._cancelled:
             raise ClientDisconnected
 
 
-async def change_store(context: GatewayContext, change: Callable[[], None]) -> None:
-    """Run `change`, which changes the installed models, in a thread. Raises GatewayError if the change
-    fails.
+async def change_store(
+    context: GatewayContext, change: Callable[[], None], executor: Executor | None = None
+) -> None:
+    """Run `change`, which changes the installed models, in a thread of `executor`, or of the event loop's own
+    executor. Raises GatewayError if the change fails.
     """
     try:
-        await asyncio.to_thread(change)
+        await asyncio.get_running_loop().run_in_executor(executor, change)
     except ModelStoreError as error:
         raise from_model_store(error) from error
     finally:

@@ -25,6 +25,7 @@ from mlx_server.gateway.errors import BadRequest
 from mlx_server.gateway.images.reader import ImageReader, text_of_content
 from mlx_server.gateway.requests.model_requests import GenerationRequest
 from mlx_server.gateway.requests.sendable import sendable
+from mlx_server.model_store import ModelEntry
 from mlx_server.protocol import Sampling
 
 MAX_SUMMARY_TOKENS, LEAST_SUMMARY_TOKENS = 1024, 64
@@ -56,7 +57,7 @@ async def compact(responses: Responses, body: CompactBody, http: Request) -> tup
         items = [*earlier, *read_input(body.input, earlier, make_id, references.item).items]
         if not items:
             raise BadRequest("invalid_request", "input: there is no conversation to compact", param="input")
-        return _summary_request(body, entry.loaded_as, seed, items, images), items
+        return _summary_request(body, entry, seed, items, images), items
 
     request, items = await translated(http, translate, added_bytes=references.size_bytes)
     answers = context.generate([sendable(request)], http, DIALECT)
@@ -73,13 +74,14 @@ async def compact(responses: Responses, body: CompactBody, http: Request) -> tup
 
 
 def _summary_request(
-    body: CompactBody, model: str, seed: int, items: list[Item], images: ImageReader
+    body: CompactBody, entry: ModelEntry, seed: int, items: list[Item], images: ImageReader
 ) -> GenerationRequest:
     task = f"{TASK}\n\n{body.instructions}" if body.instructions else TASK
     conversation = chat_messages(None, items, images)
     length = sum(len(text_of_content(message["content"])) for message in conversation)
     return GenerationRequest(
-        model=model,
+        model=entry.loaded_as,
+        requested_model=entry.name if entry.name != entry.loaded_as else "",
         kind="chat",
         messages=(*conversation, {"role": "user", "content": task}),
         images=images.files,

@@ -32,12 +32,17 @@ async def _answer(
     method: str = "GET",
     origins: tuple[str, ...] = (),
     version: str = "1.1",
+    seen: list[Any] | None = None,
     **headers: str | None,
 ) -> tuple[int, Headers]:
-    """Return status and headers of the answer. The method WEBSOCKET stands for the start of a WebSocket."""
+    """Return status and headers of the answer. The method WEBSOCKET stands for the start of a WebSocket.
+    `seen` gets the ASGI scope that an admitted request has.
+    """
     starts: list[Any] = []
 
     async def app(scope, receive, send) -> None:
+        if seen is not None:
+            seen.append(scope)
         await send({"type": "http.response.start", "status": 200, "headers": []})
 
     async def send(message) -> None:
@@ -53,7 +58,7 @@ async def _answer(
     named = {"host": "localhost"} | {name.replace("_", "-"): value for name, value in headers.items()}
     raw = [(name.encode(), value.encode()) for name, value in named.items() if value is not None]
     scope = {"type": "http", "method": method, "path": path, "headers": raw, "server": (ours, 11435)}
-    scope["http_version"] = version
+    scope |= {"http_version": version, "raw_path": path.encode()}
     if method == "WEBSOCKET":
         scope = {key: value for key, value in scope.items() if key != "method"} | {"type": "websocket"}
     await access(scope, receive, send)
@@ -232,8 +237,14 @@ async def test_access_preflight_repeats_only_valid_header_names_of_the_client():
 
 async def test_access_preflight_of_an_admitted_public_page_allows_the_private_network():
     """Chromium asks with this header before a page of the network may send a request to this machine."""
-    asked = {"origin": "https://chat.example.com", "access_control_request_private_network": "true"}
-    _, headers = await _answer("127.0.0.1", method="OPTIONS", origins=("https://chat.example.com",), **asked)
+    page = "https://chat.example.com"
+    _, headers = await _answer(
+        "127.0.0.1",
+        method="OPTIONS",
+        origins=(page,),
+        origin=page,
+        access_control_request_private_network="true",
+    )
     assert _one(headers, "access-control-allow-private-network") == "true"
 
 
@@ -258,3 +269,37 @@ async def test_access_with_any_content_type_is_admitted():
     for kind in ("text/plain", "application/x-www-form-urlencoded"):
         headers = {"content-type": kind, "content-length": "2"}
         assert await _status("127.0.0.1", method="POST", **headers) == 200
+
+
+@pytest.mark.parametrize(
+    ("target", "path"),
+    [
+        ("http://127.0.0.1:11435/health", "/health"),
+        ("HTTP://localhost/v1/models/a%20b", "/v1/models/a b"),
+        ("https://studio.local", "/"),
+    ],
+)
+async def test_target_that_is_a_whole_url_is_served_by_its_path_and_its_authority_is_the_host(target, path):
+    """The gateway answered 404, the agent's listener 200 (RFC 9112, section 3.2.2)."""
+    seen: list[Any] = []
+    assert await _status("127.0.0.1", target, host="127.0.0.1:11435", seen=seen) == 200
+    (scope,) = seen
+    assert scope["path"] == path and scope["raw_path"].startswith(b"/")
+    authority = target.partition("://")[2].partition("/")[0]
+    assert [value for name, value in scope["headers"] if name == b"host"] == [authority.encode()]
+
+
+@pytest.mark.parametrize(
+    ("target", "host", "status"),
+    [
+        ("http://attacker.example/health", "localhost", 403),
+        ("http://localhost/health", "attacker.example", 403),
+        ("http://user@localhost/health", "localhost", 403),
+        ("http:///health", "localhost", 403),
+        ("http://localhost/health", None, 400),
+    ],
+)
+async def test_target_that_is_a_whole_url_is_refused_unless_its_authority_and_the_host_are_ours(
+    target, host, status
+):
+    assert await _status("127.0.0.1", target, host=host) == status

@@ -34,9 +34,16 @@ def test_health_status_without_an_engine_is_failed_only_if_requests_would_fail(
     dispatcher = Dispatcher(RequestTable(RequestLimits(1, 4, 120)), clock, telemetry)
     dispatcher.trial_at = lambda: None if trial_in_s is None else clock.now() + trial_in_s
     child = ChildStatus(state, restart_count=5, circuit_breaker_state=breaker)
-    engine = SimpleNamespace(ready=False, last_crash={"ts": 0.0}, status=lambda: child)
+    engine = SimpleNamespace(ready=False, is_left_behind=False, last_crash={"ts": 0.0}, status=lambda: child)
     assert health_status(cast(Any, engine), dispatcher) == said
     assert (said in SERVED) == (dispatcher.engine_too_late() is None and state is not State.FAILED)
+
+
+def test_health_status_of_a_gateway_left_behind_by_an_update_is_recovering():
+    """The next gateway, of the new program, serves what is sent now."""
+    engine = SimpleNamespace(ready=False, is_left_behind=True)
+    dispatcher = SimpleNamespace(draining=False)
+    assert health_status(cast(Any, engine), cast(Any, dispatcher)) == "recovering"
 
 
 @pytest.mark.parametrize(

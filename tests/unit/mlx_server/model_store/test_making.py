@@ -21,6 +21,7 @@ from mlx_server.model_store import (
     survey,
 )
 from mlx_server.model_store.blobs import Blobs
+from mlx_server.model_store.gguf import converter_process
 from vestal.config import load
 
 HEADER = {"w": {"dtype": "F16", "shape": [4], "data_offsets": [0, 8]}}
@@ -192,6 +193,37 @@ def test_model_created_from_invalid_uploads_is_refused_and_leaves_nothing(config
     missing = f"sha256:{'0' * 64}"
     with pytest.raises(ModelStoreError, match=r"config\.json was not uploaded"):
         making.make_of_files(config, "x", {"config.json": missing}, Preset())
+
+
+def gguf(architecture):
+    """Return a GGUF file of this architecture, without tensors."""
+    texts = [text.encode() for text in ("general.architecture", architecture)]
+    key, value = (struct.pack("<Q", len(text)) + text for text in texts)
+    return b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + key + struct.pack("<I", 8) + value
+
+
+def test_model_created_from_a_gguf_file_and_its_image_part_is_made_of_the_model(config, monkeypatch):
+    """A Modelfile of a vision model names both, and the first by name was converted: `mmproj-F16.gguf`."""
+    blobs, converted = Blobs(config.models_dir), []
+
+    def convert(_name, source, staged, _step):
+        converted.append(source.read_bytes())
+        write_model(staged)
+
+    monkeypatch.setattr(converter_process, "run", convert)
+    files = {"mmproj-F16.gguf": upload(blobs, gguf("clip")), "qwen.gguf": upload(blobs, gguf("qwen2vl"))}
+    making.make_of_files(config, "vl", files, Preset())
+    assert converted == [gguf("qwen2vl")]
+    assert find(config, "vl")
+
+
+def test_model_created_from_several_gguf_files_is_refused(config):
+    blobs = Blobs(config.models_dir)
+    files = {"b.gguf": upload(blobs, gguf("llama")), "a.gguf": upload(blobs, b"damaged")}
+    with pytest.raises(ModelStoreError, match=r"2 GGUF files with a model, a\.gguf, b\.gguf") as caught:
+        making.make_of_files(config, "x", files, Preset())
+    assert caught.value.code == "not_a_model"
+    assert find(config, "x") is None
 
 
 @pytest.mark.parametrize("digest", ["sha256:00", "md5:" + "0" * 64, "../../etc/passwd", "sha256:" + "g" * 64])

@@ -47,6 +47,34 @@ def test_take_tokenizer_reads_its_files_again_if_they_have_changed(folder):
     assert take_tokenizer(folder, {"eos_token_id": 1}) is not preloaded
 
 
+def test_take_tokenizer_reads_its_files_again_if_its_template_has_changed(folder):
+    (folder / "chat_template.jinja").write_text("one")
+    first = take_tokenizer(folder, {"eos_token_id": 1})
+    (folder / "chat_template.jinja").write_text("another")
+    assert take_tokenizer(folder, {"eos_token_id": 1}).chat_template == "another" != first.chat_template
+
+
+def test_tokenizer_gets_the_chat_template_of_the_processor(folder):
+    (folder / "chat_template.json").write_text('{"chat_template": "{{ messages }}"}')
+    assert take_tokenizer(folder, {"eos_token_id": 1}).chat_template == "{{ messages }}"
+
+
+def test_chat_template_of_the_processor_does_not_replace_those_of_the_tokenizer(folder):
+    """It once replaced a tokenizer's list of templates, and the one for tools was gone."""
+    templates = [{"name": name, "template": f"{name} {{{{ messages }}}}"} for name in ("default", "tool_use")]
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "chat_template": templates}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    (folder / "chat_template.json").write_text('{"chat_template": "processor"}')
+    template = take_tokenizer(folder, {"eos_token_id": 1}).chat_template
+    assert set(template) == {"default", "tool_use"}
+
+
 def test_preload_tokenizers_skips_a_damaged_folder(tmp_path):
     preload_tokenizers([tmp_path])
     assert tmp_path not in tokenizers._preloaded
+
+
+def test_tokenizer_is_not_read_again_because_of_a_hidden_file(folder):
+    first = take_tokenizer(folder, {"eos_token_id": 1})
+    (folder / "._tokenizer.json").write_bytes(bytes(4096))
+    assert take_tokenizer(folder, {"eos_token_id": 1}) is first

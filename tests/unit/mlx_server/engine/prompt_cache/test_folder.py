@@ -120,3 +120,10 @@ def test_identity_of_a_cache_folder_changes_when_it_is_deleted_and_created_again
     assert folder.identity() is None
     folder.open()
     assert folder.identity() not in (None, before)
+
+
+def test_hidden_file_of_macos_is_no_block_of_the_cache(folder):
+    """On exFAT and network shares, macOS keeps a file's attributes in a file with the prefix `._`."""
+    folder.write("k", [b"x"])
+    (folder.path / "._k.safetensors").write_bytes(bytes(4096))
+    assert folder.open().files == (("k", 1),)

@@ -72,6 +72,8 @@ def test_early_check_of_a_valid_request_reports_its_prompts_length():
         (check(json_schema=UNMEETABLE), Runner(), "invalid_request"),
         (check(), Runner(tokens=101), "insufficient_memory"),
         (check("nobody:latest"), None, "model_not_found"),
+        (check("deleted:latest", requested_model="nobody"), None, "model_not_found"),
+        (check("deleted:latest", requested_model=EMBED), None, "not_a_chat_model"),
         (check("broken:latest"), None, "model_load_failed"),
         (check(EMBED), None, "not_a_chat_model"),
     ],

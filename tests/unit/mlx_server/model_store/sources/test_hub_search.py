@@ -59,6 +59,13 @@ def test_search_leaves_out_a_repository_that_is_described_oddly(odd):
     assert found[0].weights_bytes == 16
 
 
+def test_search_leaves_out_a_language_model_that_mlx_lm_cannot_load():
+    text = {"pipeline_tag": "text-generation"}
+    wanted = listed(id="org/other", config={"model_type": "llama"}, **text)
+    found = list(_served([listed(config={"model_type": "rwkv4"}, **text), wanted, listed(config={}, **text)]))
+    assert [each.repo for each in found] == ["org/other", "org/m"]
+
+
 def test_search_lists_a_repository_whose_model_type_is_a_list():
     """Such a repository once ended the search with a traceback."""
     (found,) = _served([listed(config={"model_type": ["bert"]})])

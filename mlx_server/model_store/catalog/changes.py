@@ -1,0 +1,131 @@
+"""Notice that a loaded model is no longer the one that its name stands for."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlx_server.model_store.catalog.entry import BrokenModel, ModelEntry
+from mlx_server.model_store.files.file_states import FileState, states_of
+from mlx_server.model_store.layout import MANIFEST
+
+LOOK_AGAIN_S = 1.0
+"""How long the answer about a model holds. A look at its files takes long on a network's file system."""
+SETTLED_S = 5.0
+"""A folder is being written until nothing in it has changed for so long. `rsync` and `hf download` put one
+whole file after the other in place, and all files are readable meanwhile, but do not belong together.
+"""
+
+
+class ModelChanges:
+    """Decides whether a model's name stands for other files than when it was loaded: its folder or adapter
+    was changed in place, or another model was installed under its name.
+
+    `catalog` lists the models, and takes long. It is called only if a file of the model has changed since the
+    last call, or if one of `folders` has: those in which models are added, removed and renamed. `clock`
+    returns seconds from any start, and `wall_clock` seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        catalog: Callable[[], tuple[list[ModelEntry], list[BrokenModel]]],
+        folders: Sequence[Path] = (),
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._catalog, self._folders, self._clock, self._wall_clock = catalog, folders, clock, wall_clock
+        self._unchanged: dict[str, tuple[str, _States]] = {}  # by name: the id of its files, and their states
+        self._looks: dict[str, _Look] = {}
+
+    def has_changed(self, entry: ModelEntry) -> bool:
+        """Return whether the name of `entry`, a model that was loaded, now stands for other files. Return
+        False if it stands for none, because the model was removed or is broken, or if that is not known,
+        because its folder is being written. The result may be LOOK_AGAIN_S old. Any thread may call this.
+        """
+        last = self._looks.get(entry.name)
+        if last and last.files_id == entry.files_id and self._clock() - last.ended_s < LOOK_AGAIN_S:
+            return last.has_changed
+        has_changed = self._look(entry)
+        self._looks[entry.name] = _Look(entry.files_id, self._clock(), has_changed)
+        return has_changed
+
+    def _look(self, entry: ModelEntry) -> bool:
+        state = entry.files_id, self._states(entry)
+        if self._unchanged.get(entry.name) == state or any(map(self._is_being_written, _folders_of(entry))):
+            return False
+        try:
+            entries, _ = self._catalog()
+        except Exception:  # the catalog reads the user's folders, which may be in any state
+            return False
+        present = next((each for each in entries if each.name == entry.name), None)
+        if present is not None and present.files_id != entry.files_id:
+            return True
+        self._unchanged[entry.name] = state
+        return False
+
+    def _states(self, entry: ModelEntry) -> _States:
+        """Return the states of the folders, and of the files of the model and its adapter."""
+        return tuple(map(_modified_ns, self._folders)), tuple(map(_states_or_none, _folders_of(entry)))
+
+    def _is_being_written(self, folder: Path) -> bool:
+        """Return whether the folder's files may not belong together yet. A folder with a manifest is Vestal's
+        own, and replaced as a whole.
+        """
+        try:
+            is_own = (folder / MANIFEST).exists()
+            return not is_own and not is_settled(_changed_s(folder), self._wall_clock())
+        except OSError:
+            return True
+
+
+@dataclass(frozen=True)
+class _Look:
+    """The result of a look at a model that was loaded from the files `files_id`."""
+
+    files_id: str
+    ended_s: float
+    has_changed: bool
+
+
+def is_settled(changed_s: float, now_s: float) -> bool:
+    """Return whether a folder in which something was changed at `changed_s` counts as complete at `now_s`."""
+    return now_s - changed_s >= SETTLED_S
+
+
+def _changed_s(folder: Path) -> float:
+    """Return when anything in the folder or below it was last written, renamed, added or removed, in seconds
+    since the epoch; 0 if there is no such folder. Hidden files count, because `rsync` and `hf download` write
+    to them first. Copied files may have the mtimes of their originals, so the ctimes count. Raises OSError if
+    the folder cannot be read.
+    """
+    newest_s = 0.0
+    for path in (folder, *folder.rglob("*")):
+        try:
+            newest_s = max(newest_s, os.stat(path).st_ctime)
+        except FileNotFoundError:  # renamed meanwhile, which changes its folder; or a link to nothing
+            continue
+    return newest_s
+
+
+def _folders_of(entry: ModelEntry) -> list[Path]:
+    return [entry.path, *([entry.adapter.path] if entry.adapter else [])]
+
+
+_States = tuple[tuple[int, ...], tuple[tuple[FileState, ...] | None, ...]]
+
+
+def _modified_ns(folder: Path) -> int:
+    try:
+        return folder.stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+def _states_or_none(folder: Path) -> tuple[FileState, ...] | None:
+    try:
+        return states_of(folder)
+    except OSError:
+        return None
