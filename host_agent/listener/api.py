@@ -19,6 +19,7 @@ from host_agent.listener.upgrade_routes import UpgradeRoutes
 from host_agent.services import MLX_ENGINE
 from host_agent.services.status.verdict import verdict
 from host_agent.status_page.page import Page
+from vestal.web.aiohttp_adapter import read_object
 
 JOURNAL_LIMIT = 1000
 ACTIONS = "restart|stop|start"
@@ -58,7 +59,7 @@ class Api:
             web.post(f"/services/{MLX_ENGINE}/kill", self.kill_engine),
             *self._incidents.routes(),
             web.post(f"/services/{{name}}/{{action:{ACTIONS}}}", self.service),
-            web.get("/events", self._streams.events),
+            web.get("/events", self._streams.events, allow_head=False),
             web.get("/journal", self.journal),
             web.get("/metrics", self.metrics),
             web.post("/login-links", self.login_link),
@@ -100,16 +101,19 @@ class Api:
         names. Answer 202 without waiting for the result, which the journal records.
 
         Raises UnknownService if there is no such service, NotPossible if the service does not allow the
-        action, or HttpError with status 503 if the agent is stopping.
+        action, or HttpError with status 503 if the agent is stopping, or 400 if there is a body that is not a
+        JSON object.
         """
+        await read_object(request, may_be_empty=True)
         name, action = request.match_info["name"], request.match_info["action"]
         self._context.service_control.request(name, action)
         return web.json_response({"service": name, "action": action, "state": "accepted"}, status=202)
 
     async def kill_engine(self, request: web.Request) -> web.Response:
         """Kill the MLX engine without warning, like a crash, so that a person can see how its requests
-        survive.
+        survive. Raises HttpError with status 400 if there is a body that is not a JSON object.
         """
+        await read_object(request, may_be_empty=True)
         await self._context.service_control.kill_engine()
         return web.json_response({"service": MLX_ENGINE, "action": "kill", "state": "accepted"}, status=202)
 
@@ -155,6 +159,10 @@ class Api:
         return self._page.response(request, request.match_info["path"])
 
     async def login_link(self, request: web.Request) -> web.Response:
-        """Create a one-time link that opens the status page with a new session, and return the link's URL."""
+        """Create a one-time link that opens the status page with a new session, and return the link's URL.
+
+        Raises HttpError with status 400 if there is a body that is not a JSON object.
+        """
+        await read_object(request, may_be_empty=True)
         key = self._context.sessions.make_link(time.time())
         return web.json_response({"url": f"http://127.0.0.1:{self._port}/?key={key}"}, status=201)

@@ -7,8 +7,9 @@ from aiohttp import web
 
 from host_agent.journal import Journal
 from host_agent.listener.live.mailbox import frame
+from vestal.web.aiohttp_adapter import begin_event_stream
 from vestal.web.http_error import HttpError
-from vestal.web.server_sent_events import KEEP_ALIVE, MEDIA_TYPE
+from vestal.web.server_sent_events import KEEP_ALIVE
 
 MAX_STREAMS = 32
 KEEPALIVE_EACH_S = 15.0
@@ -40,10 +41,8 @@ class EventStreams:
             self._open -= 1
 
     async def _follow(self, request: web.Request, since: int | None) -> web.StreamResponse:
-        headers = {"Content-Type": MEDIA_TYPE, "Cache-Control": "no-store"}
-        response = web.StreamResponse(headers=headers)
         with self._journal.follow() as queue:
-            await response.prepare(request)
+            response = await begin_event_stream(request)
             try:
                 sent = 0 if since is None else await self._send_saved(response, since)
                 await self._send_live(response, queue, sent)

@@ -57,6 +57,11 @@ class Guard(AiohttpGuard):
     def policy_for(self, request: web.Request) -> Policy:
         return self._proxy_policy if request.path.startswith(proxy.PATHS) else self._policy
 
+    def admit_host(self, name: str) -> None:
+        """Admit requests whose Host header has this name or address, from now on."""
+        self._policy = replace(self._policy, host_names=self._policy.host_names | {name})
+        self._proxy_policy = replace(self._policy, max_body_bytes=proxy.MAX_BODY_BYTES)
+
     def as_http_error(self, error: Exception) -> HttpError | None:
         if isinstance(error, UnknownService):
             return HttpError("not_found", str(error))

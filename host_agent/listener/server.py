@@ -134,6 +134,7 @@ class Listener:
         port = self._config.agent.port
         listening = self._taken.pop(address, None) or acceptor.bind(address, port)
         await self._runner.listen(address, port, listening)
+        self._guard.admit_host(address)  # the Docker bridge's address is in no setting
         self._sockets.append(listening)
         self._bound.add(address)
 

@@ -11,14 +11,14 @@ from vestal.web.http_error import HttpError
 from vestal.web.json_body import field_with_text
 
 
-async def read_object(request: web.Request) -> dict[str, Any]:
-    """Return the JSON object in the body. Raises HttpError if the body is not a JSON object, or if a text in
-    it contains NUL.
+async def read_object(request: web.Request, *, may_be_empty: bool = False) -> dict[str, Any]:
+    """Return the JSON object in the body; with `may_be_empty`, an empty object if there is no body. Raises
+    HttpError if the body is not a JSON object, or if a text in it contains NUL.
 
     Neither SQLite's functions nor Postgres can process NUL: a task with one in its goal would make the list
     of tasks unreadable.
     """
-    body = await aiohttp_adapter.read_object(request)
+    body = await aiohttp_adapter.read_object(request, may_be_empty=may_be_empty)
     if field := field_with_text(body, lambda text: "\0" in text):
         raise HttpError("invalid_request", f"`{field}` holds a NUL, which no text may have; leave it out.")
     return body

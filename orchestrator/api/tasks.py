@@ -18,6 +18,7 @@ from orchestrator.tasks.view import FINISHED
 from orchestrator.unicode import replace_invalid_unicode
 from vestal.tracing import HEADER
 from vestal.web import server_sent_events
+from vestal.web.aiohttp_adapter import begin_event_stream
 from vestal.web.http_error import HttpError
 
 MAX_GOAL_CHARS = 16_000
@@ -41,7 +42,7 @@ class TaskRoutes:
         app.router.add_get("/tasks", self.list)
         app.router.add_get("/tasks/{id}", self.show)
         app.router.add_delete("/tasks/{id}", self.cancel)
-        app.router.add_get("/tasks/{id}/events", self.events)
+        app.router.add_get("/tasks/{id}/events", self.events, allow_head=False)
 
     async def create(self, request: web.Request) -> web.Response:
         body = await read_object(request)
@@ -82,6 +83,7 @@ class TaskRoutes:
         return web.json_response(await self._task(request))
 
     async def cancel(self, request: web.Request) -> web.Response:
+        await read_object(request, may_be_empty=True)
         task = await self._task(request)
         if task["state"] in ("done", "failed"):
             raise HttpError("task_finished", f"The task is {task['state']} already.", status=409)
@@ -94,9 +96,7 @@ class TaskRoutes:
         finished.
         """
         task = await self._task(request)
-        headers = {"Content-Type": server_sent_events.MEDIA_TYPE, "Cache-Control": "no-store"}
-        response = web.StreamResponse(headers=headers)
-        await response.prepare(request)
+        response = await begin_event_stream(request)
         sent = ""
         while True:
             text = replace_invalid_unicode(json.dumps(task, ensure_ascii=False))

@@ -28,7 +28,7 @@ and prometheus_client are imported only by the modules that are about them.
     descriptors       raises the limit of open files, and says how many clients it leaves room for
     connections       decides (pure) which connections are closed
     acceptor          accepts connections while there is room, and makes room
-    aiohttp_adapter   the guard as aiohttp middleware
+    aiohttp_adapter   the guard as aiohttp middleware; reads bodies, and begins streams of events
     aiohttp_runner    runs an aiohttp application, and refuses malformed HTTP in JSON
     asgi_adapter      the guard as ASGI middleware, with CORS
     histogram         counts of durations by size (pure)

@@ -16,6 +16,7 @@ from aiohttp.typedefs import Middleware
 from vestal.web import guard, json_body
 from vestal.web.guard import Policy, RequestHead
 from vestal.web.http_error import STATUSES, HttpError
+from vestal.web.server_sent_events import MEDIA_TYPE
 
 READ_WITHIN_S = 10.0
 _CODES = {status: code for code, status in STATUSES.items()} | {400: "invalid_request"}
@@ -113,9 +114,11 @@ def head_of(request: web.Request) -> RequestHead:
     return RequestHead(request.method, request.path, request.raw_headers, local)
 
 
-async def read_object(request: web.Request) -> dict[str, Any]:
-    """Return the JSON object in the body. Raises HttpError with status 400 if the body is not a JSON object,
-    or 408 if it does not arrive in time; raises aiohttp's own error (413) if the body is too large.
+async def read_object(request: web.Request, *, may_be_empty: bool = False) -> dict[str, Any]:
+    """Return the JSON object in the body; with `may_be_empty`, an empty object if there is no body.
+
+    Raises HttpError with status 400 if the body is not a JSON object, or 408 if it does not arrive in time;
+    raises aiohttp's own error (413) if the body is too large.
     """
     try:
         if request.content.is_eof():  # it came with the headers, so that there is nothing to wait for
@@ -126,7 +129,24 @@ async def read_object(request: web.Request) -> dict[str, Any]:
     except TimeoutError:
         message = f"The body did not arrive within {READ_WITHIN_S:g} s; send it again, faster."
         raise HttpError("request_timeout", message) from None
-    return json_body.parse_object(raw)
+    return {} if may_be_empty and not raw else json_body.parse_object(raw)
+
+
+async def begin_event_stream(
+    request: web.Request, headers: Mapping[str, str] | None = None
+) -> web.StreamResponse:
+    """Send the head of a response of server-sent events, with further `headers`, and return the response.
+
+    Raises web.HTTPMethodNotAllowed unless the method is GET: the response to HEAD must have no body, so its
+    client would take the events for the next response. aiohttp registers HEAD with each GET route, unless
+    the route has `allow_head=False`.
+    """
+    if request.method != "GET":
+        raise web.HTTPMethodNotAllowed(request.method, ["GET"])
+    fixed = {"Content-Type": MEDIA_TYPE, "Cache-Control": "no-store"}
+    response = web.StreamResponse(headers={**(headers or {}), **fixed})
+    await response.prepare(request)
+    return response
 
 
 def error_response(error: HttpError) -> web.Response:

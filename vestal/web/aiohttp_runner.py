@@ -13,7 +13,9 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from aiohttp import web
+from aiohttp.http_parser import RawRequestMessage
 from aiohttp.web_protocol import RequestHandler
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from vestal.web.acceptor import Acceptor, bind
 from vestal.web.aiohttp_adapter import code_of, error_response
@@ -23,6 +25,7 @@ from vestal.web.http_error import HttpError
 
 log = logging.getLogger("vestal")
 T = TypeVar("T")
+CONTINUE = "100-continue"
 
 
 class JsonAppRunner(web.AppRunner):
@@ -66,7 +69,23 @@ class JsonAppRunner(web.AppRunner):
             finally:
                 protocol.end()
 
-        return _Server(self.connections, handle, request_factory=server.request_factory, **self._kwargs)
+        def make_request(message: RawRequestMessage, *parts: Any) -> web.BaseRequest:
+            return server.request_factory(_without_unknown_expectation(message), *parts)
+
+        return _Server(self.connections, handle, request_factory=make_request, **self._kwargs)
+
+
+def _without_unknown_expectation(message: RawRequestMessage) -> RawRequestMessage:
+    """Return the message without an `Expect` header that is not `100-continue`.
+
+    aiohttp refuses such a header (417) in plain text before any middleware, even at an unknown address or
+    without a token. A server may ignore it (RFC 9110, section 10.1.1).
+    """
+    if message.headers.get("Expect", CONTINUE).lower() == CONTINUE:
+        return message
+    headers = CIMultiDict(message.headers)
+    del headers["Expect"]
+    return message._replace(headers=CIMultiDictProxy(headers))
 
 
 class _Site(web.BaseSite):

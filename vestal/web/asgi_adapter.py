@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import replace
 from typing import Any
+from urllib.parse import unquote
 
 from vestal.web import guard
 from vestal.web.guard import Policy, RequestHead
@@ -22,11 +24,14 @@ _METHODS = b"GET, POST, DELETE, HEAD, OPTIONS"
 _ALWAYS_ALLOWED = (b"authorization", b"content-type")
 _EXPOSED = b"Retry-After, X-Request-Id"
 _PREFLIGHT_MAX_AGE_S = b"600"
+_ABSOLUTE_FORM = re.compile(rb"(?i:https?)://([^/]*)(.*)", re.DOTALL)
 _HEADER_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")
 
 
 class AsgiGuard:
-    """Passes the requests that the policy admits to `app`, and answers CORS preflights itself.
+    """Passes the requests that the policy admits to `app`, and answers CORS preflights itself. If a request's
+    target is a whole URL (`GET http://localhost/health`), it gets the path of that URL, and the authority as
+    its Host. The policy must admit both this authority and the Host that the client sent.
 
     `policy` returns the policy in force. `respond` takes a refusal and the path of the request, and returns
     the response to it.
@@ -43,17 +48,33 @@ class AsgiGuard:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        head, policy = head_of(scope), self._policy()
+        policy, sent = self._policy(), scope
+        scope = in_origin_form(sent)
+        head = head_of(scope)
         origin = guard.admitted_origin(head, policy)
         if origin is not None and scope["type"] == "http":
             send = _adding(_cors_headers(origin), send)
-        if refusal := guard.check(head, policy):
+        sent_head = head if scope is sent else replace(head, headers=sent["headers"])
+        if refusal := guard.check(sent_head, policy) or guard.check(head, policy):
             await self._respond(refusal, head.path)(scope, receive, send)
         elif scope["type"] == "http" and guard.is_preflight(head, policy):
             await send({"type": "http.response.start", "status": 204, "headers": _preflight_headers(head)})
             await send({"type": "http.response.body", "body": b""})
         else:
             await self._app(scope, receive, send)
+
+
+def in_origin_form(scope: Scope) -> Scope:
+    """Return `scope`, or a copy with the path and the Host of the URL that is the request's target. Servers
+    must accept such a target, which clients of proxies send (RFC 9112, section 3.2.2).
+    """
+    url = _ABSOLUTE_FORM.fullmatch(scope.get("raw_path") or b"")
+    if url is None:
+        return scope
+    raw_path = url[2] or b"/"
+    headers = [pair for pair in scope["headers"] if pair[0].lower() != b"host"]
+    path = unquote(raw_path.decode("latin-1"))
+    return {**scope, "path": path, "raw_path": raw_path, "headers": [(b"host", url[1]), *headers]}
 
 
 def head_of(scope: Scope) -> RequestHead:

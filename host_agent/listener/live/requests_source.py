@@ -22,6 +22,7 @@ SILENT_FOR_S = 15.0  # the gateway sends its list each 10 s even without a chang
 RETRY_S = 1.0
 UNKNOWN_ROUTE_RETRY_S = 30.0
 FORGET_AFTER_S = 2.0
+UNKNOWN_ROUTE = (http.HTTPStatus.NOT_FOUND, http.HTTPStatus.METHOD_NOT_ALLOWED)
 MAX_LINE_BYTES = 4 * 1024 * 1024
 NO_REQUESTS = frame("requests", {"requests": [], "totals": None})
 
@@ -31,8 +32,9 @@ class RequestsSource:
     GET /requests/events of the gateway sends it. Connects again if the connection ends, for example by an
     upgrade.
 
-    If no gateway has answered for FORGET_AFTER_S, the list that was published last is out of date, so an
-    empty list is published.
+    If no gateway has sent its list for FORGET_AFTER_S, the list that was published last is out of date, so an
+    empty list is published. If the gateway has no such route, that is done at once, since the next try is
+    far off.
     """
 
     def __init__(self, session: aiohttp.ClientSession, port: int) -> None:
@@ -50,7 +52,8 @@ class RequestsSource:
                 retry_s = RETRY_S
                 with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError, ValueError):
                     retry_s = await self._follow(publish)
-                if self._frame != NO_REQUESTS and time.monotonic() - self._received_at > FORGET_AFTER_S:
+                silent_s = time.monotonic() - self._received_at
+                if self._frame != NO_REQUESTS and max(silent_s, retry_s) > FORGET_AFTER_S:
                     self._publish(NO_REQUESTS, publish)
                 await asyncio.sleep(retry_s)
         finally:  # so that a page opened later does not show an old list
@@ -58,7 +61,8 @@ class RequestsSource:
 
     async def _follow(self, publish: Publish) -> float:
         """Publish each list that one connection delivers. Return how many seconds to wait before the next
-        connection.
+        connection: UNKNOWN_ROUTE_RETRY_S if the gateway has no such route, else RETRY_S. A gateway that is
+        being replaced answers 503.
         """
         loop = asyncio.get_running_loop()
         no_limit = aiohttp.ClientTimeout(total=None)
@@ -67,7 +71,7 @@ class RequestsSource:
             self._session.get(self._url, timeout=no_limit, allow_redirects=False) as answer,
         ):
             if answer.status != http.HTTPStatus.OK:
-                return UNKNOWN_ROUTE_RETRY_S
+                return UNKNOWN_ROUTE_RETRY_S if answer.status in UNKNOWN_ROUTE else RETRY_S
             async for data in event_data(answer.content.iter_any()):
                 deadline.reschedule(loop.time() + SILENT_FOR_S)
                 self._received_at = time.monotonic()

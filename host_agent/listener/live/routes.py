@@ -16,9 +16,10 @@ from host_agent.listener.live.requests_source import RequestsSource
 from host_agent.listener.live.sample_source import SampleSource
 from host_agent.listener.live.status_source import StatusSource
 from host_agent.listener.proxy.proxied_routes import Upstream
+from vestal.web.aiohttp_adapter import begin_event_stream
 from vestal.web.aiohttp_runner import until_client_leaves
 from vestal.web.http_error import HttpError
-from vestal.web.server_sent_events import KEEP_ALIVE, MEDIA_TYPE
+from vestal.web.server_sent_events import KEEP_ALIVE
 
 MAX_FOLLOWERS = 32
 COMMENT_EACH_S = 15.0
@@ -39,7 +40,7 @@ class LiveRoutes:
         headers: Mapping[str, str],
     ) -> None:
         upstreams = context.upstreams
-        self._headers = {**headers, "Content-Type": MEDIA_TYPE}
+        self._headers = headers
         self._hub = Hub(
             [
                 StatusSource(context.journal, status),
@@ -60,9 +61,9 @@ class LiveRoutes:
         if self._hub.followers >= MAX_FOLLOWERS:
             message = f"{MAX_FOLLOWERS} pages are open already; close one of them."
             raise HttpError("too_many_requests", message, retry_after_s=COMMENT_EACH_S)
-        response = web.StreamResponse(headers=self._headers)
         with self._hub.follow() as mailbox:
-            await until_client_leaves(request, _send(request, response, mailbox))
+            response = await begin_event_stream(request, self._headers)
+            await until_client_leaves(request, _send(response, mailbox))
         return response
 
     def close(self) -> None:
@@ -70,11 +71,10 @@ class LiveRoutes:
         self._hub.close()
 
 
-async def _send(request: web.Request, response: web.StreamResponse, mailbox: Mailbox) -> None:
+async def _send(response: web.StreamResponse, mailbox: Mailbox) -> None:
     """Send the mailbox's frames until it is closed, and a comment after each long pause to keep the
     connection.
     """
-    await response.prepare(request)
     await response.write(FIRST)
     while True:
         try:

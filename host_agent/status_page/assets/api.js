@@ -1,6 +1,7 @@
 // Requests to the agent, which also passes some of them on to the gateway and the orchestrator.
 // A 401 means that this browser has no session; the page then shows how to log in.
 
+const ANSWER_WITHIN_S = 70; // the slowest answer that is not streamed is that of GET /doctor, which has 60 s
 const JSON_HEADERS = { "Content-Type": "application/json" };
 
 export class ApiError extends Error {
@@ -11,19 +12,13 @@ export class ApiError extends Error {
   }
 }
 
-// `session.closed`: the agent refuses this browser's session. Listeners are called with each change.
-export const session = {
-  closed: false,
-  listeners: new Set(),
-  set(closed) {
-    if (closed === this.closed) return;
-    this.closed = closed;
-    for (const listener of this.listeners) listener(closed);
-  },
-};
+// These functions are called each time the agent refuses this browser's session.
+export const sessionRefused = new Set();
 
+// Each returns the JSON of the answer, and throws ApiError for a refusal, or if no answer comes within `within_s` seconds.
+// With null there is no limit.
 export const get = (path) => request(path, { method: "GET" });
-export const post = (path, body = {}) => request(path, withBody("POST", body));
+export const post = (path, body = {}, { within_s } = {}) => request(path, withBody("POST", body), within_s);
 export const del = (path, body = {}) => request(path, withBody("DELETE", body));
 
 // Sends a request whose response has one JSON object on each line, and calls `onObject` with each as it arrives.
@@ -49,11 +44,17 @@ function withBody(method, body) {
   return { method, headers: JSON_HEADERS, body: JSON.stringify(body) };
 }
 
-async function request(path, options) {
-  const reply = await send(path, options);
-  if (!reply.ok) throw await errorOf(reply);
-  const text = await reply.text();
-  return text ? JSON.parse(text) : null;
+async function request(path, options, within_s = ANSWER_WITHIN_S) {
+  const signal = within_s === null ? undefined : AbortSignal.timeout(1000 * within_s);
+  try {
+    const reply = await send(path, { ...options, signal });
+    if (!reply.ok) throw await errorOf(reply);
+    const text = await reply.text();
+    return text ? JSON.parse(text) : null;
+  } catch (error) {
+    if (error.name !== "TimeoutError") throw error;
+    throw new ApiError(0, "timeout", `No answer came within ${within_s} s. Try again; if this page is open in many tabs, close some of them.`);
+  }
 }
 
 async function send(path, options) {
@@ -61,10 +62,10 @@ async function send(path, options) {
   try {
     reply = await fetch(path.startsWith("/") ? path : "/" + path, options);
   } catch (error) {
-    if (error.name === "AbortError") throw error;
+    if (["AbortError", "TimeoutError"].includes(error.name)) throw error;
     throw new ApiError(0, "unreachable", "The agent does not answer.");
   }
-  if (reply.status === 401) session.set(true);
+  if (reply.status === 401) for (const listener of sessionRefused) listener();
   return reply;
 }
 

@@ -1,20 +1,24 @@
 // The page's only event stream, `GET /live`, because a browser allows six connections to a host over all its tabs.
-// When the connection is lost, the stream is opened again after growing pauses.
+// When the connection is lost, the stream is opened again after growing pauses. While the tab is hidden, the stream is
+// closed if other tabs may need its connection.
 
 import { useEffect, useLayoutEffect, useReducer, useState } from "/assets/vendor/preact-htm.js";
-import { get, session } from "/assets/api.js";
+import { get, sessionRefused } from "/assets/api.js";
 
 const FIRST_PAUSE_S = 0.5;
 const LONGEST_PAUSE_S = 4;
 const SILENT_AFTER_S = 13; // the agent sends a status every 10 s
 const HEALTH_WITHIN_S = 3;
+const PAUSE_AFTER_S = 60;
 const INCIDENTS_HELD = 200;
 const NAMES = ["status", "requests", "sample"];
+const NUMBER = Math.random(); // decides which of the tabs that would pause together stays connected
 
 const newest = new Map(); // name of the event -> {value, at_s}
 const incidents = new Map(); // id -> incident
 const listeners = new Map([...NAMES, "incidents", "connection"].map((name) => [name, new Set()]));
-// state: connecting, live, lost or closed; lostAt: Unix seconds; outdated: the agent has other files of the page now
+// state: connecting, live, lost, paused (the tab is hidden) or closed (the browser has no session); lostAt: Unix seconds;
+// outdated: the agent has other files of the page now
 const connection = { state: "connecting", lostAt: null, outdated: false };
 let version = null; // the ETag that the agent had for the page's files when this page was opened
 let source = null;
@@ -23,6 +27,7 @@ let timer = null;
 let heardAt_s = 0;
 let incidentsKnown = false;
 let isChecking = false;
+let hiddenAt_s = document.hidden ? 0 : null; // null: the tab is visible
 
 const now_s = () => performance.now() / 1000;
 
@@ -80,14 +85,24 @@ function setConnection(state) {
   publish("connection");
 }
 
-export function connect() {
+function disconnect() {
   clearTimeout(timer);
   source?.close();
+  source = null;
+}
+
+function reconnectIn(seconds) {
+  clearTimeout(timer);
+  timer = setTimeout(connect, 1000 * seconds);
+}
+
+export function connect() {
+  disconnect();
+  if (connection.state === "paused") setConnection("connecting");
   source = new EventSource("/live");
   heardAt_s = now_s();
   source.onopen = () => {
     pause_s = FIRST_PAUSE_S;
-    session.set(false);
     tabs.postMessage("opened");
     setConnection("live");
     loadIncidents();
@@ -110,17 +125,15 @@ export function connect() {
 
 // The page reconnects by itself, because the browser's retry of an EventSource neither reports a 401 nor grows its pauses.
 async function lose() {
-  source?.close();
-  source = null;
-  clearTimeout(timer);
+  disconnect();
   try {
     await get("/status"); // shows the reason: a 401, or no answer
-    setConnection("lost");
   } catch (error) {
-    if (error.status === 401) return; // the listener of `session` has closed the page
-    setConnection("lost");
+    if (error.status === 401) return; // the page is closed now, by `sessionRefused`
   }
-  timer = setTimeout(connect, pause_s * 1000);
+  if (source || connection.state === "paused") return; // the stream was opened again, or the tab paused, meanwhile
+  setConnection("lost");
+  reconnectIn(pause_s);
   pause_s = Math.min(LONGEST_PAUSE_S, pause_s * 2);
 }
 
@@ -150,35 +163,58 @@ function keepIncident(incident) {
   if (incidents.size > INCIDENTS_HELD) incidents.delete([...incidents.keys()].sort((a, b) => a - b)[0]);
 }
 
+const isConnected = () => connection.state === "live" || connection.state === "connecting";
+
 // Sends a request if the stream has been silent for too long: a suspended agent does not close its connections.
 async function checkSilence() {
-  if (isChecking || connection.state !== "live" || now_s() - heardAt_s < SILENT_AFTER_S) return;
+  if (isChecking || !isConnected() || now_s() - heardAt_s < SILENT_AFTER_S) return;
   isChecking = true;
   try {
     await fetch("/health", { signal: AbortSignal.timeout(HEALTH_WITHIN_S * 1000) });
     heardAt_s = now_s();
   } catch {
+    if (!isConnected()) return;
+    disconnect();
     setConnection("lost");
-    source?.close();
-    timer = setTimeout(connect, LONGEST_PAUSE_S * 1000);
+    reconnectIn(LONGEST_PAUSE_S);
   } finally {
     isChecking = false;
   }
 }
 
+// Returns true if this tab has been hidden for a minute. It then closes its stream if another tab is connected, since a
+// seventh tab could not even load the page while six hold their connections. The last connected tab stays connected, so
+// that its title still warns.
+function mayPause() {
+  return hiddenAt_s !== null && now_s() - hiddenAt_s >= PAUSE_AFTER_S && !["closed", "paused"].includes(connection.state);
+}
+
+function askToPause() {
+  if (mayPause()) tabs.postMessage({ asks: NUMBER });
+}
+
 // In the closed state the page sends no requests, because the agent records each refusal. It connects again when
 // another tab of this browser logs in, or when the page gets the focus.
 const tabs = new BroadcastChannel("vestal");
-tabs.onmessage = () => { if (connection.state === "closed") connect(); };
-session.listeners.add((closed) => {
-  if (closed) {
-    source?.close();
-    clearTimeout(timer);
-    setConnection("closed");
+tabs.onmessage = ({ data }) => {
+  if (data === "opened" && connection.state === "closed") connect();
+  if (data.asks && connection.state === "live" && !(mayPause() && NUMBER < data.asks)) tabs.postMessage({ answers: data.asks });
+  if (data.answers === NUMBER && mayPause()) {
+    disconnect();
+    setConnection("paused");
   }
+};
+sessionRefused.add(() => {
+  if (connection.state === "closed") return; // a late refusal must not close a stream that was opened since
+  disconnect();
+  setConnection("closed");
+});
+document.addEventListener("visibilitychange", () => {
+  hiddenAt_s = document.hidden ? now_s() : null;
+  if (!document.hidden && connection.state === "paused") connect();
 });
 addEventListener("focus", () => { if (connection.state !== "live") connect(); });
 addEventListener("online", () => { if (connection.state === "lost") connect(); });
-addEventListener("pagehide", () => source?.close());
+addEventListener("pagehide", disconnect);
 addEventListener("pageshow", (event) => { if (event.persisted) connect(); });
-setInterval(checkSilence, 1000);
+setInterval(() => { askToPause(); checkSilence(); }, 1000);

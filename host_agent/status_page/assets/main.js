@@ -22,7 +22,8 @@ const shownTab = () => {
 function verdictOf(status, connection) {
   if (connection.state === "closed") return ["This page is closed in this browser.", "off"];
   if (connection.state === "lost") return [`The agent does not answer since ${clock(connection.lostAt)}. This page tries again by itself.`, "bad"];
-  if (!status) return ["Asking the agent…", "faint"];
+  if (connection.state === "paused") return ["This tab was hidden, so the page does not ask the agent.", "faint"];
+  if (connection.state === "connecting" || !status) return ["Asking the agent…", "faint"];
   if (status.verdict) return [status.verdict, status.healthy ? "good" : "bad"];
   const unhealthy = Object.values(status.services).filter((row) => row.expected !== false && !HEALTHY.includes(row.state)).length;
   if (status.healthy) return ["All services are healthy.", "good"];
@@ -32,8 +33,9 @@ function verdictOf(status, connection) {
 function Header({ status, connection }) {
   const [text, color] = verdictOf(status, connection);
   const recovering = Boolean(status?.recovery?.running);
-  useEffect(() => { document.title = color === "bad" ? "⚠ Vestal" : "Vestal"; }, [color]);
-  const live = { live: "live", connecting: "connecting", lost: "not connected", closed: "closed" }[connection.state];
+  const windowTitle = connection.state === "paused" ? "Vestal (paused)" : color === "bad" ? "⚠ Vestal" : "Vestal";
+  useEffect(() => { document.title = windowTitle; }, [windowTitle]);
+  const live = { live: "live", connecting: "connecting", lost: "not connected", paused: "paused", closed: "closed" }[connection.state];
   return html`<header class="top">
     <h1>Vestal</h1>
     <p class=${`verdict ${color}`}><span class="dot" aria-hidden="true"></span><span class="verdict-text" role="status">${text}</span>
@@ -66,7 +68,7 @@ function Closed() {
     <p>It needs a login link. In a terminal on this machine, run</p>
     <p><code>vestal status --open</code></p>
     <p class="faint">The command opens this page with a link that works once. The page then stays open in this browser
-      for twelve hours, or until the agent restarts. This tab opens again by itself.</p>
+      for twelve hours, also if the agent restarts meanwhile. This tab opens again by itself.</p>
   <//>`;
 }
 
@@ -110,7 +112,7 @@ function Page() {
   return html`<a class="skip" href="#main" onClick=${(event) => { event.preventDefault(); document.getElementById("main").focus(); }}>Skip to the content</a>
     <${Header} status=${status} connection=${connection} />
     ${!closed && html`<${Navigation} shown=${shown} />`}
-    <main id="main" tabindex="-1" class=${connection.state === "lost" ? "stale" : ""}>
+    <main id="main" tabindex="-1" class=${!closed && status && connection.state !== "live" ? "stale" : ""}>
       ${closed ? html`<${Closed} />` : html`<${Fence} key=${shown}><${Section} name=${shown} /><//>`}
     </main>`;
 }

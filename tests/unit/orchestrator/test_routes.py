@@ -99,3 +99,27 @@ async def test_task_is_stored_with_the_agents_that_the_client_named(body: Any, n
     async with serving(make_app(given, SimpleNamespace())) as client:  # type: ignore[arg-type]
         assert (await client.post("/tasks", json={"goal": "g", **body})).status == 201
     assert given.tasks.submitted == [("g", ["lead"], None, None, named)]
+
+
+async def test_event_stream_of_a_task_refuses_head_and_the_next_request_gets_its_own_answer():
+    """The events followed the head of the response, so the client took them for the next response."""
+    async with serving(make_app(container(), SimpleNamespace())) as client:  # type: ignore[arg-type]
+        answer = await client.head(f"/tasks/{TASK_ID}/events")
+        assert (answer.status, answer.headers["Allow"]) == (405, "GET")
+        assert (await client.get(f"/tasks/{TASK_ID}")).status == 200
+
+
+async def test_event_stream_refuses_head_also_at_a_route_that_takes_it():
+    app = web.Application()
+    app.router.add_get("/tasks/{id}/events", TaskRoutes(container()).events)
+    async with serving(app) as client:
+        assert (await client.head(f"/tasks/{TASK_ID}/events")).status == 405
+
+
+@pytest.mark.parametrize("body", [b"{bad", b"[]"])
+async def test_task_is_not_cancelled_by_a_request_whose_body_is_no_json_object(body: bytes):
+    """The body was not read, so the task was cancelled; an error means that a request had no effect."""
+    headers = {"Content-Type": "application/json"}
+    async with serving(make_app(container(), SimpleNamespace())) as client:  # type: ignore[arg-type]
+        answer = await client.delete(f"/tasks/{TASK_ID}", data=body, headers=headers)
+        assert (answer.status, (await answer.json())["error"]["code"]) == (400, "invalid_json")

@@ -1,7 +1,7 @@
 // One plot by uPlot: its lines, the marks of incidents, and the crosshair that all plots share.
 
 import { html, useEffect, useRef, useState } from "/assets/vendor/preact-htm.js";
-import { clock } from "/assets/format.js";
+import { clock, count } from "/assets/format.js";
 import { stacked } from "/assets/plots/data.js";
 
 const HEIGHT = 170;
@@ -59,7 +59,7 @@ export function Plot({ kind, history, marks, span_s, end, theme, version, rangeW
     if (changed.size < kind.series.length) setHidden(changed);
   };
   const sentence = kind.sentence(series);
-  const inWords = `${kind.title}, ${rangeWords}. ${sentence || "No figures in this time."} ${marks.length ? `${marks.length} incidents are marked.` : ""}`;
+  const inWords = `${kind.title}, ${rangeWords}. ${sentence || "No figures in this time."} ${marks.length ? `${count(marks.length, "incident")} ${marks.length === 1 ? "is" : "are"} marked.` : ""}`;
   return html`<figure class="plot" aria-labelledby=${`plot-${kind.id}`}>
     <figcaption><h3 id=${`plot-${kind.id}`}>${kind.title}</h3><p class="summary faint">${sentence || "No figures in this time."}</p></figcaption>
     <div class="drawing" role="img" aria-label=${inWords} ref=${box}><div class="tip" hidden ref=${tip}></div></div>

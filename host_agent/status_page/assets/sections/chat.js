@@ -5,12 +5,13 @@ import { get } from "/assets/api.js";
 import { count, duration, rate } from "/assets/format.js";
 import { Button, Empty, Panel } from "/assets/widgets.js";
 import { pieces } from "/assets/sections/answer.js";
-import { conversation, killEngine, send, startOver, stop } from "/assets/sections/conversation.js";
+import { conversation, isRefused, killEngine, send, sentTurns, startOver, stop } from "/assets/sections/conversation.js";
 import { imagesOf, TooLarge } from "/assets/sections/pictures.js";
 import { Failure, listIn, textOf, useLoaded } from "/assets/sections/loaded.js";
 
 const NEAR_THE_END_PX = 60;
 const WHAT_BROKE = { engine: "the engine was killed here", connection: "the connection broke here" };
+const IMAGES_LEFT_OUT = "The next messages are sent without these images: there is room for the newest ones only.";
 const WAITS = { engine: "The engine was killed. The answer waits for a new one…", connection: "The connection broke. The page asks for the rest of the answer…" };
 
 // Returns the names of the models that can chat, those in memory first.
@@ -41,7 +42,7 @@ function Stats({ answer }) {
   return parts.length > 0 && html`<p class="faint">${parts.join(" · ")}</p>`;
 }
 
-function Answer({ answer, model }) {
+function Answer({ answer, model, refused }) {
   const isThinking = !answer.ended && !answer.text, wasBrokenThere = answer.marks.some((mark) => mark.field === "thinking");
   return html`<article class="turn assistant" aria-label=${`Answer of ${model}`} aria-busy=${!answer.ended}>
     ${answer.thinking && html`<details class="thinking" open=${wasBrokenThere}><summary>${isThinking ? "Thinking…" : "Thinking"}</summary>
@@ -50,6 +51,7 @@ function Answer({ answer, model }) {
     ${answer.toolCalls.map((call) => html`<pre class="wrap">${textOf(call?.function?.name)} ${textOf(call?.function?.arguments)}</pre>`)}
     ${answer.waiting.map((kind) => html`<p class="work" key=${kind}>${WAITS[kind]}</p>`)}
     ${answer.error && html`<${Failure} error=${{ message: answer.error }} />`}
+    ${refused && html`<p class="faint">The next messages are sent without this one.</p>`}
     ${answer.ended && html`<${Stats} answer=${answer} />`}
   </article>`;
 }
@@ -59,6 +61,11 @@ const Pictures = ({ pictures, onRemove }) => pictures.length > 0 && html`<div cl
     ${onRemove && html`<button type="button" aria-label=${`Remove ${each.name}`} onClick=${() => onRemove(each)}>×</button>`}</figure>`)}
 </div>`;
 
+function Question({ turn, isSent }) {
+  return html`<article class="turn user" aria-label="Your message"><${Pictures} pictures=${turn.images} />
+    ${!isSent && html`<p class="faint">${IMAGES_LEFT_OUT}</p>`}<div class="written">${turn.text}</div></article>`;
+}
+
 // The turns of the conversation; it scrolls with the answer while the reader is at the end.
 function Turns({ turns }) {
   const box = useRef(null), isAtEnd = useRef(true);
@@ -66,11 +73,12 @@ function Turns({ turns }) {
   const scrolled = ({ target }) => {
     isAtEnd.current = target.scrollHeight - target.scrollTop - target.clientHeight < NEAR_THE_END_PX;
   };
+  const sent = sentTurns(turns);
   return html`<div class="turns" ref=${box} onScroll=${scrolled} tabindex="0" role="group" aria-label="Conversation">
     ${!turns.length && html`<${Empty} text="Ask something. Then kill the engine while it answers, and see the answer go on." />`}
     ${turns.map((turn) => (turn.role === "user"
-      ? html`<article key=${turn.id} class="turn user" aria-label="Your message"><${Pictures} pictures=${turn.images} /><div class="written">${turn.text}</div></article>`
-      : html`<${Answer} key=${turn.id} answer=${turn.answer} model=${turn.model} />`))}
+      ? html`<${Question} key=${turn.id} turn=${turn} isSent=${!turn.images.length || sent.get(turn)?.length !== 0} />`
+      : html`<${Answer} key=${turn.id} answer=${turn.answer} model=${turn.model} refused=${isRefused(turn)} />`))}
   </div>`;
 }
 

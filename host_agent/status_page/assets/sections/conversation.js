@@ -3,7 +3,7 @@
 import { post } from "/assets/api.js";
 import { EMPTY, ended, interrupted, withLine, withoutInterruption } from "/assets/sections/answer.js";
 import { readAnswer } from "/assets/sections/answer_stream.js";
-import { base64Of } from "/assets/sections/pictures.js";
+import { base64Of, turnsWithRoom } from "/assets/sections/pictures.js";
 import { makeStore } from "/assets/sections/store.js";
 
 const SHOW_EACH_MS = 50;
@@ -60,9 +60,22 @@ export function startOver() {
   conversation.set({ turns: [] });
 }
 
+// Returns true for an answer of which nothing came but an error. It is left out of later requests together with its
+// question, because what was refused once, such as too large a message, would be refused with each later one.
+export function isRefused({ role, answer }) {
+  return role === "assistant" && Boolean(answer.error) && !answer.text && !answer.thinking && !answer.toolCalls?.length;
+}
+
+// Returns the turns that a request sends, as a map from each to its images.
+export function sentTurns(turns) {
+  const kept = turns.filter((turn, at) => !isRefused(turn) && !(turns[at + 1] && isRefused(turns[at + 1])));
+  const withImages = turnsWithRoom(kept);
+  return new Map(kept.map((turn) => [turn, withImages.has(turn) ? turn.images : []]));
+}
+
 function messagesOf(turns) {
-  const messages = turns.map((turn) => (turn.role === "user"
-    ? { role: "user", content: turn.text, ...(turn.images.length && { images: turn.images.map((each) => base64Of(each.url)) }) }
+  const messages = [...sentTurns(turns)].map(([turn, images]) => (turn.role === "user"
+    ? { role: "user", content: turn.text, ...(images.length && { images: images.map((each) => base64Of(each.url)) }) }
     : { role: "assistant", content: turn.answer.text }));
   return messages.filter((message) => message.role === "user" || message.content);
 }

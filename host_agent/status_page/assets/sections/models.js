@@ -44,7 +44,7 @@ function Actions({ model, reload }) {
     await reload();
     setTimeout(reload, FIGURES_AFTER_MS);
   };
-  return html`<${Button} label=${`${verb} ${name}`} onClick=${() => then(post("/gateway/api/generate", body))}>${verb}<//>
+  return html`<${Button} label=${`${verb} ${name}`} onClick=${() => then(post("/gateway/api/generate", body, { within_s: null }))}>${verb}<//>
     <${Button} label=${`Delete ${name}`} confirm=${`Delete ${bytes(model.size)}?`}
       onClick=${() => then(del("/gateway/api/delete", { model: name }))}>Delete<//>`;
 }

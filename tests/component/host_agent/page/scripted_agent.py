@@ -12,6 +12,7 @@ from typing import Any
 
 from aiohttp import web
 
+from host_agent.listener.proxy.routes import MAX_BODY_BYTES
 from host_agent.status_page.page import Page
 from tests.component.host_agent.page import stories
 
@@ -47,6 +48,11 @@ class ScriptedAgent:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/"
+
+    @property
+    def streams(self) -> int:
+        """Return the number of open streams of /live. The agent notices a closed one when it next sends."""
+        return len(self._streams)
 
     def start(self) -> ScriptedAgent:
         """Start to listen, on the same port as before a `stop`."""
@@ -85,7 +91,7 @@ class ScriptedAgent:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
 
     async def _start(self) -> None:
-        app = web.Application(middlewares=[self._guard])
+        app = web.Application(middlewares=[self._guard], client_max_size=MAX_BODY_BYTES)
         app.add_routes(
             [
                 web.get("/", self._index),

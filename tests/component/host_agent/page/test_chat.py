@@ -162,6 +162,23 @@ def test_chat_page_shows_a_refusal_or_an_error_during_the_answer_within_the_answ
     expect(answer(page)).to_contain_text("half")
 
 
+def test_chat_page_sends_later_messages_without_a_refused_one_and_says_so(open_page, scripted, stream):
+    """A message that was too large was sent again with each later one, so each was refused."""
+    scripted.answers[CHAT] = lambda _: answers.refusal(413, "The body is too large.", "too_large")
+    page = open_page("#chat")
+    page.expected.append("413")
+    ask(page, "Far too much.")
+    expect(answer(page).get_by_role("alert")).to_have_text("The body is too large.")
+    expect(answer(page)).to_contain_text("The next messages are sent without this one.")
+    scripted.answers[CHAT] = stream
+    ask(page, "A little.")
+    stream.feed(DONE)
+    stream.end()
+    wait_for(lambda: len(bodies(scripted, *CHAT)) == 2)
+    assert bodies(scripted, *CHAT)[1]["messages"] == [{"role": "user", "content": "A little."}]
+    expect(answer(page)).to_have_attribute("aria-busy", "false")
+
+
 def test_chat_page_answer_continues_while_another_section_is_shown_and_stops_by_button(open_page, stream):
     page = open_page("#chat")
     ask(page)
@@ -176,6 +193,35 @@ def test_chat_page_answer_continues_while_another_section_is_shown_and_stops_by_
     wait_for(lambda: stream.left)
     page.get_by_role("button", name="New chat").click()
     expect(page.get_by_role("article")).to_have_count(0)
+
+
+def test_chat_page_leaves_out_the_images_of_earlier_messages_that_a_request_has_no_room_for_and_says_so(
+    open_page, scripted, stream
+):
+    """Two photos of 3.5 MiB were refused (413), and so was each later message of the conversation."""
+    scripted.answers["GET", "/gateway/api/tags"]["models"][1]["capabilities"] = ["completion", "vision"]
+    page = open_page("#chat")
+    photo = bytes(3_500_000)
+    for name in ("a.png", "b.png"):
+        file: FilePayload = {"name": name, "mimeType": "image/png", "buffer": photo}
+        page.get_by_label("Images").set_input_files([file])
+        expect(page.get_by_role("button", name=f"Remove {name}")).to_be_visible()
+        ask(page, "What is it?")
+        stream.feed(said("A heron."), DONE)
+        stream.end()
+        expect(answer(page)).to_contain_text("A heron.")
+        expect(answer(page)).to_have_attribute("aria-busy", "false")
+    questions = page.get_by_role("article", name="Your message")
+    left_out = "The next messages are sent without these images"
+    expect(questions.first).to_contain_text(left_out)
+    expect(questions.last).not_to_contain_text(left_out)
+    ask(page, "Really?")
+    wait_for(lambda: len(bodies(scripted, *CHAT)) == 3)
+    stream.feed(DONE)
+    stream.end()
+    sent = [["images" in each for each in body["messages"]] for body in bodies(scripted, *CHAT)]
+    assert sent == [[True], [False, False, True], [False, False, True, False, False]]
+    expect(answer(page)).to_have_attribute("aria-busy", "false")
 
 
 def test_chat_page_shows_an_image_and_sends_it_with_its_message_in_every_later_turn(

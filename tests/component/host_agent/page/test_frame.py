@@ -11,6 +11,7 @@ from playwright.sync_api import expect
 from host_agent.status_page.page import ASSETS, Page
 from tests.browser import NARROW, WIDE
 from tests.component.host_agent.page import stories
+from tests.component.host_agent.page.section_helpers import wait_for
 
 UNREACHABLE = "ERR_CONNECTION_REFUSED"
 CUT = "ERR_INCOMPLETE_CHUNKED_ENCODING"
@@ -109,6 +110,7 @@ def test_page_without_a_session_explains_the_login_and_opens_after_a_login_in_an
     page.expected = [REFUSED]
     expect(page.get_by_role("heading", name="This page is closed")).to_be_visible()
     expect(page.get_by_text("vestal status --open")).to_be_visible()
+    expect(page.get_by_role("main")).to_contain_text("for twelve hours, also if the agent restarts meanwhile")
     assert page.accessibility_faults() == []
     asked = len(scripted.asked)
     page.wait_for_timeout(1200)  # longer than the first pauses between reconnections
@@ -118,6 +120,76 @@ def test_page_without_a_session_explains_the_login_and_opens_after_a_login_in_an
     other.goto(scripted.url, wait_until="commit")
     expect(verdict(page)).to_have_text("All services are healthy.")
     expect(page.get_by_role("heading", name="Services")).to_be_visible()
+
+
+def test_closed_page_that_gets_the_focus_while_the_agent_is_down_is_closed_again_when_it_is_back(
+    open_page, scripted
+):
+    """The page stayed at "The agent does not answer. This page tries again by itself.", and did nothing."""
+    scripted.closed = True
+    page = open_page(ready=False)
+    page.expected = [REFUSED, UNREACHABLE, CUT]
+    closed = page.get_by_role("heading", name="This page is closed")
+    expect(closed).to_be_visible()
+    scripted.stop()
+    page.evaluate("dispatchEvent(new Event('focus'))")
+    expect(verdict(page)).to_contain_text("The agent does not answer since ")
+    scripted.start()
+    expect(closed).to_be_visible()
+    scripted.closed = False
+    page.evaluate("dispatchEvent(new Event('focus'))")
+    expect(verdict(page)).to_have_text("All services are healthy.")
+
+
+def hide(page, is_hidden):
+    page.evaluate(
+        """(hidden) => {
+        Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+        document.dispatchEvent(new Event("visibilitychange"));
+    }""",
+        is_hidden,
+    )
+
+
+def test_tab_hidden_for_a_minute_closes_its_stream_if_another_tab_is_connected_and_says_so_until_it_is_shown(
+    open_page, scripted
+):
+    """A browser allows six connections to a host: the seventh tab did not load, and buttons did nothing."""
+    page = open_page(clock=True)
+    hide(page, True)
+    page.clock.run_for(70_000)
+    scripted.send_status(**stories.troubled())
+    expect(page.tab).to_have_title("⚠ Vestal")  # the only tab still warns
+    other = page.context.new_page()
+    other.goto(scripted.url, wait_until="commit")
+    expect(other.locator(".connection")).to_have_text("live")
+    page.clock.run_for(2_000)
+    expect(page.tab).to_have_title("Vestal (paused)")
+    expect(verdict(page)).to_have_text("This tab was hidden, so the page does not ask the agent.")
+
+    def streams_after_a_status() -> int:
+        scripted.send_status(verdict="The engine is back.")
+        return scripted.streams
+
+    wait_for(lambda: streams_after_a_status() == 1)
+    expect(other.locator(".verdict-text")).to_have_text("The engine is back.")
+    hide(page, False)
+    expect(verdict(page)).to_have_text("The engine is back.")
+    other.close()
+    hide(page, True)
+    page.clock.run_for(70_000)
+    scripted.send_status(**stories.troubled())
+    expect(page.tab).to_have_title("⚠ Vestal")  # it is the only tab again
+
+
+def test_page_button_reports_an_agent_that_does_not_answer_in_time(page, scripted):
+    page.evaluate("""() => {
+        const timeout = AbortSignal.timeout;
+        AbortSignal.timeout = () => timeout.call(AbortSignal, 200);
+    }""")
+    scripted.answers["POST", "/recover"] = lambda request: asyncio.sleep(30)
+    page.get_by_role("button", name="Recover now").click()
+    expect(page.get_by_role("alert")).to_contain_text("No answer came within 70 s. Try again;")
 
 
 def test_page_reports_a_killed_agent_and_reconnects_to_the_next_one(page, scripted):

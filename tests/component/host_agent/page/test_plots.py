@@ -47,8 +47,11 @@ def test_plots_add_a_live_sample_without_loading_the_history_again(page, scripte
 def test_plots_mark_a_new_incident_on_every_plot_with_a_tooltip_and_update_the_incident_count(page, scripted):
     expect(page.locator("#plots canvas")).to_have_count(PLOTS)
     expect(page.locator(".marks summary")).to_have_text("1 incident in the last hour, marked on each plot")
+    picture = page.locator("#plots").get_by_role("img").first
+    expect(picture).to_have_accessible_name(re.compile(r" 1 incident is marked\.$"))
     scripted.send_incident(stories.incident(5, began_s_ago=900, title="The engine ran out of memory"))
     expect(page.locator(".marks summary")).to_have_text("2 incidents in the last hour, marked on each plot")
+    expect(picture).to_have_accessible_name(re.compile(r" 2 incidents are marked\.$"))
     for figure in page.locator("figure").all():
         over = figure.locator(".u-over")
         over.scroll_into_view_if_needed()

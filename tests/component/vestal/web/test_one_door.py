@@ -40,6 +40,9 @@ REFUSED: list[tuple[str, dict[str, Any], int, str]] = [
     ("another scheme", {"Authorization": b"Basic " + TOKEN.encode()}, 401, "unauthorized"),
     ("token that is not UTF-8", {"Authorization": b"Bearer \xff\xfe\x80"}, 401, "unauthorized"),
     ("header that is not UTF-8", {"Authorization": b"\xe4\xf6\xfc"}, 401, "unauthorized"),
+    ("unknown expectation without a token", {"Authorization": None, "Expect": b"x"}, 401, "unauthorized"),
+    ("unknown expectation of a foreign host", {"Host": b"evil.example", "Expect": b"x"}, 403, "forbidden"),
+    ("unknown expectation at an unknown address", {"path": "/nowhere", "Expect": b"x"}, 404, "not_found"),
     ("two tokens", {"more": [(b"Authorization", RIGHT)]}, 401, "unauthorized"),
     ("foreign origin", {"Origin": b"https://evil.example"}, 403, "forbidden"),
     ("null origin", {"Origin": b"null"}, 403, "forbidden"),
@@ -103,6 +106,7 @@ ACCEPTED: list[tuple[str, dict[str, Any]]] = [
     ("IPv6 host with port", {"Host": b"[::1]:8088"}),
     ("Docker's name of the host", {"Host": b"host.docker.internal:1"}),
     ("content type with a parameter", {"Content_Type": b"Application/JSON; charset=utf-8"}),
+    ("unknown expectation", {"Expect": b"x"}),
     ("own origin", {"Host": b"localhost:1", "Origin": b"http://localhost:1"}),
 ]
 
