@@ -33,7 +33,7 @@ runs_natively() {
 
 find_python() {
     intel_found=""
-    for name in ${VESTAL_PYTHON:-} python3.13 python3.12 python3.11 python3 python3.14 \
+    for name in ${VESTAL_PYTHON:+"$VESTAL_PYTHON"} python3.13 python3.12 python3.11 python3 python3.14 \
                 /opt/homebrew/bin/python3 /usr/local/bin/python3; do
         path="$(command -v "$name" 2>/dev/null)" || continue
         is_new_enough "$path" || continue
@@ -104,8 +104,13 @@ install_lock() {
     # Install the project itself by a .pth file: without a build, nothing beyond the lock is downloaded.
     site="$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
     printf '%s\n' "$root" > "$site/vestal.pth"
+    # `#!` takes no path with a blank in it, and none over 127 to 255 bytes. So sh starts Python with this file, and
+    # to Python the lines between the ''' are a text. pip writes its scripts in the same way.
+    quoted="$(printf '%s' "$venv/bin/python" | sed "s/'/'\"'\"'/g")"
     cat > "$venv/bin/vestal" <<EOF
-#!$venv/bin/python
+#!/bin/sh
+'''exec' '$quoted' "\$0" "\$@"
+' '''
 import sys
 from host_agent.cli.main import main
 sys.exit(main())

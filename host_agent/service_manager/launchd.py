@@ -92,7 +92,26 @@ class Launchd:
         return launchd_plist.installed_program(self.path(job).read_text())
 
     def unavailable_reason(self) -> str:
-        return ""  # a missing GUI session shows at bootstrap, and the jobs start at the next login
+        return (
+            ""  # without a login at the screen, the files can be written, and the jobs start at the next one
+        )
+
+    def no_session_reason(self) -> str:
+        """Return why no job can be loaded before the next login; "" if jobs can be loaded now.
+
+        launchd has the domain `gui/UID` only while the user is logged in at the screen. Without that, as over
+        ssh, every bootstrap fails.
+        """
+        if self._domain.user:
+            return ""  # the system's domain exists at all times
+        command = ("launchctl", "print", self._domain.target)
+        result = self._commands.ask(*command)
+        outcome = launchctl_output.classify(result.exit_code, result.text)
+        if outcome is not LaunchctlOutcome.NO_SESSION:
+            return ""
+        return launchctl_output.problem_sentence(
+            outcome, " ".join(command), result.text, self._domain.target, self._home.label
+        )
 
     def reload(self) -> str:
         return ""  # launchd reads a property list when it loads the job
@@ -123,6 +142,8 @@ class Launchd:
         outcome = launchctl_output.classify(result.exit_code, result.text)
         if outcome is LaunchctlOutcome.NOT_LOADED or self._commands.dry_run:
             return ""
+        if outcome is LaunchctlOutcome.NO_SESSION and not self.state(job).loaded:
+            return ""  # nobody is logged in at the screen, so launchd has no jobs of this user
         is_stopping = outcome in (LaunchctlOutcome.DONE, LaunchctlOutcome.STOPPING, LaunchctlOutcome.RETRY)
         if is_stopping and self._wait_until_unloaded(job):
             return ""

@@ -60,6 +60,11 @@ class ServiceManager(Protocol):
     def unavailable_reason(self) -> str:
         """Return why no job can be installed on this machine; "" if jobs can be installed."""
 
+    def no_session_reason(self) -> str:
+        """Return why no job can be loaded before this user's next login, although its file can be written;
+        "" if jobs can be loaded now.
+        """
+
     def reload(self) -> str:
         """Make the service manager read changed files again. Return a sentence about a problem, or "" if
         there is none.

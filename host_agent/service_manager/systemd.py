@@ -45,6 +45,9 @@ class Systemd:
             return systemctl_output.user_manager_missing_sentence(result.text)
         return ""
 
+    def no_session_reason(self) -> str:
+        return ""  # without a user manager, `unavailable_reason` has refused the installation
+
     def reload(self) -> str:
         return self._systemctl("daemon-reload")
 

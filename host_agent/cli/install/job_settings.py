@@ -6,34 +6,49 @@ Secrets are never written into a job's file; `vestal.yaml` may hold them.
 import math
 import os
 import pwd
+import re
 import sys
 from collections.abc import Mapping, Sequence
-from urllib.parse import urlsplit
+from pathlib import Path
 
 from host_agent.cli.run.down import graceful_stop_s
 from host_agent.service_manager.jobs import JobSettings
 from host_agent.services.child_environment import REPO, common
 from host_agent.services.find_program import EXTRA_FOLDERS
-from vestal.config import Config
-from vestal.config.environment import SHORT_NAMES
+from mlx_server.model_store.sources.local_paths import source_path
+from mlx_server.model_store.sources.source import PathSource
+from vestal.config import Config, environment, validation_messages
 
-FOREIGN_SETTINGS = (
-    "DOCKER_HOST",
-    "DOCKER_CONTEXT",
-    "DOCKER_CONFIG",
-    "HF_HOME",
-    "HF_ENDPOINT",
-    "OLLAMA_HOST",
-    "OLLAMA_MODELS",
-    "TZ",
+FOREIGN_SETTINGS = frozenset(
+    {
+        *("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH"),
+        *("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY"),
+        *("https_proxy", "http_proxy", "all_proxy", "no_proxy"),
+        *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"),
+        "TZ",
+    }
 )
-"""The variables of other programs that a job's file takes from this shell."""
+FOREIGN_PREFIXES = ("HF_", "OLLAMA_")
+"""The variables of other programs that a job's file takes from this shell, as an agent that this shell starts
+would: FOREIGN_SETTINGS, and all whose names begin with one of these.
+"""
+
+FOREIGN_PATHS = frozenset(
+    {
+        *("DOCKER_CONFIG", "DOCKER_CERT_PATH", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"),
+        *("HF_HOME", "HF_HUB_CACHE", "HF_ASSETS_CACHE", "HF_XET_CACHE", "HF_TOKEN_PATH", "OLLAMA_MODELS"),
+    }
+)
+"""Those of them that hold the path of a file or folder."""
 
 SET_BY_CONFIG = ("VESTAL_HOME", "VESTAL_CONFIG")  # set from the configuration, which has absolute paths
 SECRET_WORDS = frozenset(
     {"HEADERS", "TOKEN", "KEY", "SECRET", "SECRETS", "PASSWORD", "PASSWD", "CREDENTIAL", "CREDENTIALS"}
 )
-SECRET_PARTS = ("DATABASE_URL", "NOTIFICATIONS__WEBHOOK")
+NO_SECRETS = ("HF_TOKEN_PATH", "HF_HUB_DISABLE_IMPLICIT_TOKEN")  # although their names contain a SECRET_WORD
+PASSWORD_IN_URL = re.compile(r"://[^/@\s]*:[^/@\s]*@")
+PASSWORD_OF_PROXY = re.compile(r"[^/@\s]*:[^/@\s]*@")  # a proxy may be given without `http://`
+PATH_SOURCE = "path:"  # begins the source of a model that is in a folder
 SYSTEM_FOLDERS = ("/usr/bin", "/bin", "/usr/sbin", "/sbin")
 MIN_STOP_S, STOP_MARGIN_S = 120, 30
 
@@ -45,7 +60,8 @@ def gather(config: Config, daemon: bool) -> tuple[JobSettings, list[str]]:
     With `daemon`, the jobs are for launchd's system domain, in which they run from boot on, without a login.
     """
     settings, secrets = split_environment(os.environ)
-    variables = {"PATH": search_path(os.environ, EXTRA_FOLDERS), **settings}
+    absolute = {name: with_absolute_path(name, value, config) for name, value in settings.items()}
+    variables = {"PATH": search_path(os.environ, EXTRA_FOLDERS), **absolute}
     if daemon:  # launchd's system domain sets neither HOME nor USER
         user = pwd.getpwuid(os.getuid())
         variables |= {"HOME": os.environ.get("HOME") or user.pw_dir, "USER": user.pw_name}
@@ -74,12 +90,32 @@ def split_environment(env: Mapping[str, str]) -> tuple[dict[str, str], list[str]
 
 
 def is_secret(name: str, value: str) -> bool:
-    """Return whether the variable's name suggests a secret, or its value is a URL that contains a
-    password.
+    """Return whether the variable sets a setting that is declared as secret, its name suggests a secret, or a
+    URL in its value contains a password.
     """
-    upper = name.upper()
-    by_name = SECRET_WORDS & set(upper.split("_")) or any(part in upper for part in SECRET_PARTS)
-    return bool(by_name) or _has_password(value)
+    if name in NO_SECRETS:
+        return False
+    key = environment.key_of(name)
+    by_name = (key and validation_messages.is_secret(key)) or SECRET_WORDS & set(name.upper().split("_"))
+    is_proxy = name.lower().endswith("_proxy") and name.lower() != "no_proxy"
+    return bool(by_name or PASSWORD_IN_URL.search(value) or (is_proxy and PASSWORD_OF_PROXY.match(value)))
+
+
+def with_absolute_path(name: str, value: str, config: Config) -> str:
+    """Return the value of a variable for a job, which runs in another working folder than this shell. A path
+    is returned as the configuration resolved it, and a relative path of another program as an absolute one.
+    Any other value is returned unchanged.
+    """
+    key = environment.key_of(name)
+    if key:
+        setting = getattr(getattr(config, key[0]), key[1], None)
+        if isinstance(setting, Path) and setting.is_absolute():
+            return str(setting)
+        if key[0] == "models" and value.startswith(PATH_SOURCE):
+            return f"{PATH_SOURCE}{source_path(config, PathSource(value.removeprefix(PATH_SOURCE)))}"
+    if name in FOREIGN_PATHS and not value.startswith("~"):
+        return os.path.abspath(value)
+    return value
 
 
 def search_path(env: Mapping[str, str], extra_folders: Sequence[str]) -> str:
@@ -95,11 +131,5 @@ def search_path(env: Mapping[str, str], extra_folders: Sequence[str]) -> str:
 def _is_setting(name: str) -> bool:
     if name in SET_BY_CONFIG:
         return False
-    return name.startswith(("VESTAL_", "OTEL_")) or name in SHORT_NAMES or name in FOREIGN_SETTINGS
-
-
-def _has_password(value: str) -> bool:
-    try:
-        return bool(urlsplit(value).password)
-    except ValueError:
-        return True
+    ours = name.startswith(("VESTAL_", "OTEL_")) or name in environment.SHORT_NAMES
+    return ours or name.startswith(FOREIGN_PREFIXES) or name in FOREIGN_SETTINGS

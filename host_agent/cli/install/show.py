@@ -7,12 +7,13 @@ import argparse
 import json
 from dataclasses import asdict, dataclass
 
+from host_agent.cli.install import unfinished
 from host_agent.service_manager import service_manager
 from host_agent.service_manager.jobs import KEPT_ALIVE, JobState
 from host_agent.service_manager.service_manager import ServiceManager
 from host_agent.service_manager.systemd import Systemd
 from host_agent.services.child_environment import REPO
-from vestal.config import Config
+from vestal.config import Config, Home
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class InstalledJob:
 
 def run(options: argparse.Namespace, config: Config) -> int:
     managers = service_manager.managers(config.home)
-    jobs = [_inspect(manager, job) for manager in managers for job in manager.installed_jobs()]
+    jobs = [_inspect(manager, job, config.home) for manager in managers for job in manager.installed_jobs()]
     healthy = bool(jobs) and not any(job.problem for job in jobs)
     if options.json:
         answer = {
@@ -52,14 +53,16 @@ def _print(jobs: list[InstalledJob], manager: ServiceManager) -> None:
         print("Your units end at your logout until you run `sudo loginctl enable-linger $USER`.")
 
 
-def _inspect(manager: ServiceManager, job: str) -> InstalledJob:
+def _inspect(manager: ServiceManager, job: str, home: Home) -> InstalledJob:
     state = manager.state(job)
-    return InstalledJob(job, str(manager.paths(job)[0]), state, _problem(manager, job, state))
+    return InstalledJob(job, str(manager.paths(job)[0]), state, _problem(manager, job, state, home))
 
 
-def _problem(manager: ServiceManager, job: str, state: JobState) -> str:
+def _problem(manager: ServiceManager, job: str, state: JobState, home: Home) -> str:
     if reason := service_manager.stale_reason(manager, job, REPO):
         return f"{reason}: `vestal install` writes it again"
+    if unfinished.exists(home) and not manager.needs_root:
+        return "the last `vestal install` was not completed: run it again"
     if not state.loaded:
         return f"{manager.name} has not loaded it: `vestal install` loads it"
     if job in KEPT_ALIVE and state.pid is None:

@@ -2,7 +2,7 @@
 
 import argparse
 
-from host_agent.cli.install import launch_daemon
+from host_agent.cli.install import launch_daemon, unfinished
 from host_agent.service_manager import service_manager
 from host_agent.service_manager.service_manager import ServiceManager
 from host_agent.service_manager.systemd import Systemd
@@ -17,7 +17,10 @@ def run(options: argparse.Namespace, config: Config) -> int:
     if not found:
         print("Nothing is installed.")
         return 0
-    return max(_remove_all(manager, commands) for manager in found)
+    exit_code = max(_remove_all(manager, commands) for manager in found)
+    if exit_code == 0 and not options.dry_run:
+        unfinished.complete(config.home)
+    return exit_code
 
 
 def remove(manager: ServiceManager, job: str, commands: Commands) -> str:

@@ -15,7 +15,8 @@ import psutil
 
 from tests.component.host_agent.install.conftest import REPO, Machine, names
 
-NO_SESSION = "125 Bootstrap failed: 125: Domain does not support specified action"
+NO_DOMAIN = "112 Bad request. Could not find domain for user gui: 501"
+DISABLED = "119 Bootstrap failed: 119: Service is disabled"
 INPUT_OUTPUT = "5 Bootstrap failed: 5: Input/output error"
 GUI = f"gui/{os.getuid()}"
 AGENT, RECOVER, SERVER = "dev.vestal.agent", "dev.vestal.recover", "dev.vestal.server"
@@ -90,12 +91,27 @@ def test_install_reports_in_one_line_that_launchctl_bootstrap_failed_twice(mac):
 
 
 def test_install_on_a_mac_without_a_login_session_suggests_the_daemon_option(mac):
-    mac.refuse("bootstrap", NO_SESSION)
+    mac.refuse("print", NO_DOMAIN)
     done = mac.vestal("install")
     assert done.returncode == 69
     (line,) = done.stderr.splitlines()
     assert f"no domain {GUI}" in line and "vestal install --daemon" in line
-    assert sum("bootstrap" in call for call in mac.calls()) == 1, "a missing session is not retried"
+    assert mac.calls() == [], "nothing is loaded"
+    assert names(agents(mac)) == {f"{AGENT}.plist", f"{RECOVER}.plist"}, "they start at the next login"
+
+
+def test_install_show_reports_an_installation_that_failed_until_another_one_is_completed(mac):
+    mac.refuse("bootstrap", DISABLED)
+    failed = mac.vestal("install")
+    assert failed.returncode == 69 and "disabled" in failed.stderr
+    assert mac.loaded() == {RECOVER}, "the agent's problem does not keep the other job from being loaded"
+    shown = mac.vestal("install", "--show")
+    assert shown.returncode == 1
+    assert "the last `vestal install` was not completed: run it again" in shown.stdout
+    mac.calls()
+    assert mac.vestal("install").returncode == 0
+    assert f"launchctl bootout {GUI}/{RECOVER}" in mac.calls(), "every job is loaded anew"
+    assert mac.vestal("install", "--show").returncode == 0
 
 
 def test_uninstall_on_a_mac_stops_the_launchd_jobs_and_removes_their_files(mac):

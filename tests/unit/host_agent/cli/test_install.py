@@ -10,12 +10,18 @@ import pytest
 
 from host_agent.cli.install import launch_daemon
 from host_agent.cli.install.install import is_private
-from host_agent.cli.install.job_settings import gather, is_secret, search_path, split_environment
+from host_agent.cli.install.job_settings import (
+    gather,
+    is_secret,
+    search_path,
+    split_environment,
+    with_absolute_path,
+)
 from host_agent.service_manager import launchd
 from host_agent.service_manager.jobs import AGENT_JOBS, ALL_JOBS, JobSettings
 from host_agent.service_manager.launchd import Launchd
 from host_agent.service_manager.systemd import Systemd
-from vestal.config import ensure_token, load
+from vestal.config import ensure_token, environment, load, validation_messages
 from vestal.platform.commands import Commands
 
 SECRETS = {
@@ -29,16 +35,30 @@ SECRETS = {
     "OLLAMA_BASE_URL": "http://ada:secret-8@box:11434",
     "PASSWORD": "secret-9",
     "VESTAL_NOTIFICATIONS__WEBHOOK_URL": "https://hooks.example/secret-10",
+    "VESTAL_NOTIFICATIONS__APPRISE": "discord://4242/secret-11,tgram://123:secret-12/chat",
+    "VESTAL_ORCHESTRATOR__MORE_MLX_URLS": "http://a:1,http://ada:secret-13@b:2",
+    "VESTAL_ORCHESTRATOR__MORE_OLLAMA_URLS": "[http://ada:secret-14@b:2]",
+    "HTTPS_PROXY": "http://ada:secret-15@proxy:3128",
+    "OLLAMA_API_KEY": "secret-16",
+    "http_proxy": "ada:secret-17@proxy:3128",
 }
 PLAIN = {
     "VESTAL_MLX_PORT": "1234",
-    "VESTAL_MLX__KEEP_ALIVE_S": "60",
+    "VESTAL_MLX__KEEP_ALIVE": "60",
     "MAC_LLM_URL": "http://127.0.0.1:11435",
     "ORCHESTRATOR_CYCLE_INTERVAL": "60",
     "DOCKER_CONTEXT": "colima",
     "MLX_PRELOAD_MODELS": "a,b",
     "VESTAL_ORCHESTRATOR__CONTEXT_TOKENS": "4096",
     "RECOVERY_WEBHOOK_URL": "http://127.0.0.1:9099/recover",
+    "HTTP_PROXY": "proxy:3128",
+    "NO_PROXY": "localhost,@corp:8080",
+    "REQUESTS_CA_BUNDLE": "/etc/ca.pem",
+    "HF_HUB_OFFLINE": "1",
+    "HF_TOKEN_PATH": "/home/ada/hf-token",
+    "OLLAMA_NUM_PARALLEL": "2",
+    "DOCKER_TLS_VERIFY": "1",
+    "DOCKER_CERT_PATH": "/certificates",
 }
 
 
@@ -46,13 +66,56 @@ def test_split_environment_returns_settings_and_only_the_names_of_secrets():
     settings, secrets = split_environment({**PLAIN, **SECRETS, "EDITOR": "ed", "VESTAL_HOME": "relative"})
     assert settings == PLAIN
     assert secrets == [
+        "HF_TOKEN",
+        "HTTPS_PROXY",
+        "OLLAMA_API_KEY",
         "OLLAMA_BASE_URL",
         "VESTAL_DATABASE_URL",
         "VESTAL_MLX__API_KEY",
+        "VESTAL_NOTIFICATIONS__APPRISE",
         "VESTAL_NOTIFICATIONS__WEBHOOK_URL",
         "VESTAL_ORCHESTRATOR__DATABASE_URL",
+        "VESTAL_ORCHESTRATOR__MORE_MLX_URLS",
+        "VESTAL_ORCHESTRATOR__MORE_OLLAMA_URLS",
         "VESTAL_TOKEN",
+        "http_proxy",
     ]
+
+
+def test_is_secret_is_true_for_every_setting_that_is_declared_as_secret():
+    declared = [
+        f"VESTAL_{section}__{key}".upper()
+        for section, key in environment.all_keys()
+        if validation_messages.is_secret((section, key))
+    ]
+    assert len(declared) > 4
+    assert [name for name in declared if not is_secret(name, "x")] == []
+
+
+def test_relative_paths_in_the_shell_are_absolute_in_the_jobs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """`VESTAL_MODELS_DIR=models` once named a folder of the checkout for the installed agent."""
+    monkeypatch.chdir(tmp_path)
+    env = {
+        "HOME": str(tmp_path / "ada"),
+        "VESTAL_MODELS_DIR": "models",
+        "VESTAL_MLX__MODELS_FOLDER": "~/mlx",
+        "VESTAL_MODELS__OWN__SOURCE": "path:own.gguf",
+        "HF_HOME": "hub",
+        "OLLAMA_MODELS": "~/ollama",
+        "VESTAL_MLX__PRELOAD": "models",
+    }
+    config = load(env, tmp_path)
+    assert {name: with_absolute_path(name, value, config) for name, value in env.items()} == {
+        "HOME": str(tmp_path / "ada"),
+        "VESTAL_MODELS_DIR": str(tmp_path / "models"),
+        "VESTAL_MLX__MODELS_FOLDER": str(tmp_path / "ada" / "mlx"),
+        "VESTAL_MODELS__OWN__SOURCE": f"path:{tmp_path}/own.gguf",
+        "HF_HOME": str(tmp_path / "hub"),
+        "OLLAMA_MODELS": "~/ollama",
+        "VESTAL_MLX__PRELOAD": "models",
+    }
 
 
 def test_split_environment_keeps_every_variable_that_the_compose_file_takes_and_that_is_not_secret(

@@ -109,6 +109,34 @@ def test_launchd_stop_unloads_the_recovery_job_before_the_agent(tmp_path: Path, 
     assert commands.targets == ["gui/501/dev.vestal.recover", "gui/501/dev.vestal.agent"]
 
 
+@pytest.mark.parametrize(
+    ("answer", "is_missing"),
+    [
+        (CommandResult(112, "Bad request.\nCould not find domain for user gui: 501\n"), True),
+        (CommandResult(125, "Could not print domain: 125: Domain does not support specified action\n"), True),
+        (CommandResult(0, "gui/501 = {\n\ttype = login\n}\n"), False),
+        (CommandResult(127, "launchctl: No such file or directory"), False),
+    ],
+)
+def test_launchd_without_a_login_at_the_screen_says_that_jobs_cannot_be_loaded_yet(
+    tmp_path: Path, pauses, answer: CommandResult, is_missing: bool
+):
+    reason = manager(tmp_path, ScriptedCommands(print=[answer]), pauses).no_session_reason()
+    assert ("no domain gui/501" in reason and "--daemon" in reason) == is_missing
+    home = load({"HOME": str(tmp_path)}, tmp_path).home
+    daemons = Launchd(home, ScriptedCommands(print=[answer]), launchd.daemons("ada", 0))
+    assert daemons.no_session_reason() == ""
+
+
+def test_launchd_unload_without_a_login_at_the_screen_finds_no_job_to_stop(tmp_path: Path, pauses):
+    """`vestal uninstall` over ssh once kept the files, because launchd has no jobs of a user who is away."""
+    no_domain = CommandResult(125, "Boot-out failed: 125: Domain does not support specified action")
+    commands = ScriptedCommands(print=[UNKNOWN], bootout=[no_domain])
+    assert manager(tmp_path, commands, pauses).unload("agent") == ""
+    loaded = ScriptedCommands(print=[LOADED], bootout=[no_domain])
+    assert "nobody is logged in" in manager(tmp_path, loaded, pauses).unload("agent")
+
+
 def test_launchd_command_that_does_not_exist_returns_exit_code_127():
     done = Commands().ask("no-such-program-at-all")
     assert done.exit_code == 127 and "no-such-program-at-all" in done.text
