@@ -7,10 +7,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from host_agent.agent import agent_state
+from host_agent.agent import agent_state, single_instance
+from host_agent.agent.agent_state import AgentState, SilentAgent
 from host_agent.blocking_http import json_object, open_response
 from host_agent.errors import AgentUnreachable, RequestRefused
-from vestal.config import Config, read_token
+from vestal.config import Config, ConfigError, read_token
 
 TIMEOUT_S = 15.0
 HEALTH_TIMEOUT_S = 2.0
@@ -25,15 +26,35 @@ class AgentClient:
         self._port = port or config.agent.port
 
     def answers(self) -> bool:
-        """Return True if an agent answers `GET /health`."""
+        """Return True if an agent answers `GET /health`. It may be the agent of another home, perhaps another
+        user's, if this home's agent does not run.
+        """
         try:
             return self._exchange("GET", "/health", None, HEALTH_TIMEOUT_S)[0] == http.client.OK
         except (OSError, http.client.HTTPException, ValueError):
             return False
 
+    def own_agent_answers(self) -> bool:
+        """Return True if the agent of this home runs, answers, and accepts this home's token."""
+        if single_instance.running(self._config.home) is None or not self.answers():
+            return False
+        try:
+            return self._exchange("GET", "/upgrade", None, TIMEOUT_S)[0] != http.client.UNAUTHORIZED
+        except (OSError, http.client.HTTPException, ValueError, ConfigError):
+            return False
+
+    def why_silent(self) -> SilentAgent:
+        """Return why the agent of this home does not answer. The reason may be that it does not run, and that
+        the agent of another home has its port.
+        """
+        silent = agent_state.of_silent_agent(self._config)
+        if silent.state is AgentState.NOT_RUNNING and self.answers():
+            return agent_state.of_port_taken(self._config)
+        return silent
+
     def get(self, path: str) -> dict[str, Any]:
-        """Return the JSON body of the agent's answer to `GET path`. Raises AgentUnreachable if no agent
-        answers, or RequestRefused, with the agent's message, if the agent answers with an error status.
+        """Return the JSON body of the agent's answer to `GET path`. Raises AgentUnreachable if no agent of
+        this home answers, or RequestRefused, with the agent's message, if it answers with an error status.
         """
         return self._call("GET", path, None)
 
@@ -60,6 +81,8 @@ class AgentClient:
         except (OSError, http.client.HTTPException, ValueError) as error:
             silent = agent_state.of_silent_agent(self._config)
             raise AgentUnreachable(f"{silent} ({error or type(error).__name__})") from error
+        if status == http.client.UNAUTHORIZED and single_instance.running(self._config.home) is None:
+            raise AgentUnreachable(str(self.why_silent()))  # the agent of another home has refused the token
         if status >= http.client.BAD_REQUEST:
             message = (answer.get("error") or {}).get("message") or f"it answered {status}"
             raise RequestRefused(f"The agent refused: {message}")

@@ -52,6 +52,7 @@ class AgentUnreachable(HostAgentError):
 
 class RequestRefused(HostAgentError):
     code = "request_refused"
+    exit_code = 64
 
 
 class OrchestratorUnreachable(HostAgentError):

@@ -22,6 +22,7 @@ from tests.leftovers import end_leftovers, mark_run
 from tests.models.small_models import small_models
 from tests.ports import Ports
 from tests.services.real_postgres import RealPostgres
+from vestal.config import paths
 
 
 def _keep_limit_of_open_files() -> None:
@@ -62,6 +63,7 @@ REPO = Path(__file__).resolve().parent.parent
 MODELS = REPO / ".cache" / "test-models"
 # Variables that a developer has set for their own stack must not reach the stacks of the tests.
 FOREIGN = ("VESTAL_", "MLX_", "OLLAMA_", "SMART_WORKER_", "RECOVERY_WEBHOOK", "ORCHESTRATOR_", "MAC_LLM_URL")
+paths.SOURCES = Path(os.devnull)  # and no `vestal.yaml` that they have in this checkout
 KEPT = ("VESTAL_TEST_", "VESTAL_PYTHON_IMAGE", "VESTAL_BUILD_CA")
 
 # `make test` tries the same cases each time, on every machine; `make explore` tries new ones. Hypothesis's

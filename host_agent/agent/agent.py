@@ -167,6 +167,7 @@ async def _leave_children(components: Components, loops: BackgroundLoops, journa
             await control.wait()
     await components.passes.close()
     await control.close()
+    await components.upgrades.stop()
     journal.disconnect_followers()
     await components.listener.stop_accepting()
     await components.watchdog.detach()

@@ -1,5 +1,5 @@
 """Find out why an agent does not answer: it does not run, SIGSTOP has stopped it, it listens on another port,
-or it hangs.
+it hangs, or its token cannot be read.
 
 Every command that reaches no agent prints the reason and the remedy.
 """
@@ -9,20 +9,24 @@ from enum import StrEnum
 
 from host_agent.agent import running_settings, single_instance
 from host_agent.watchdog import child
-from vestal.config import Config
+from vestal.config import Config, ConfigError, read_token
 from vestal.platform.processes import process_lookup
 from vestal.supervision import ProcessIdentity
 
 
 class AgentState(StrEnum):
     """The reason why an agent does not answer. SILENT means that its process runs, but does not
-    answer on the configured port: perhaps it hangs.
+    answer on the configured port: perhaps it hangs. NO_TOKEN means that it runs, but that nobody can ask it,
+    because its token cannot be read. PORT_TAKEN means that it does not run, and that the agent of another
+    home answers on the configured port.
     """
 
     NOT_RUNNING = "not_running"
     SUSPENDED = "suspended"
     ON_ANOTHER_PORT = "on_another_port"
     SILENT = "silent"
+    NO_TOKEN = "no_token"
+    PORT_TAKEN = "port_taken"
 
 
 @dataclass(frozen=True)
@@ -66,9 +70,26 @@ def of_silent_agent(config: Config) -> SilentAgent:
         sentence = f"{agent} listens on port {port}, and the configuration says {config.agent.port}."
         remedy = "`vestal up` restarts it with the new settings."
         return SilentAgent(AgentState.ON_ANOTHER_PORT, sentence, remedy, identity)
+    try:
+        read_token(config.home)
+    except ConfigError as error:
+        return SilentAgent(
+            AgentState.NO_TOKEN, f"{agent} runs, but its token cannot be read.", str(error), identity
+        )
     sentence = f"{agent} runs and does not answer on port {config.agent.port}."
     remedy = "`vestal recover --once` replaces it if it hangs."
     return SilentAgent(AgentState.SILENT, sentence, remedy, identity)
+
+
+def of_port_taken(config: Config) -> SilentAgent:
+    """Return the reason for the case that no agent of this home runs, and that the agent of another home
+    answers on the configured port.
+    """
+    port = config.agent.port
+    sentence = f"No agent runs for {config.home.root}, and the agent of another home holds port {port}."
+    return SilentAgent(
+        AgentState.PORT_TAKEN, sentence, "Set VESTAL_AGENT_PORT to a free port, then `vestal up`."
+    )
 
 
 def listens_elsewhere(config: Config) -> int | None:

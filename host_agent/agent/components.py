@@ -154,6 +154,11 @@ async def build(
     # The interfaces to people: the listener and the notifications.
     control = ServiceControl(supervisor, containers, mlx, ollama, mode_decision, journal)
     upgrades = Upgrades(config, supervisor, watchdog, mlx, journal, restarter, handed_over.report)
+
+    def on_gateway_event(event: Event) -> None:
+        mlx.on_gateway_event(event)
+        upgrades.on_gateway_event(event)
+
     listener_context = ListenerContext(
         status_report=status_report,
         passes=passes,
@@ -172,7 +177,7 @@ async def build(
         supervisor=supervisor,
         ollama=ollama,
         containers=containers,
-        engine_events=EngineEvents(session, config.mlx.port, journal, mlx.on_gateway_event),
+        engine_events=EngineEvents(session, config.mlx.port, journal, on_gateway_event),
         checks=checks,
         restart_budget=budget,
         passes=passes,

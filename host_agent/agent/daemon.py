@@ -18,6 +18,7 @@ from host_agent.watchdog.child import AgentRestarter
 from vestal.best_effort import output
 from vestal.best_effort.files import KeptFile
 from vestal.config import Config, ensure_token
+from vestal.config.environment import log_level
 from vestal.web.descriptors import raise_descriptor_limit
 
 SIGNAL_TURN_S = 0.02
@@ -107,5 +108,5 @@ def _log_to_stderr() -> None:
     """Send log messages to stderr, which is logs/agent.log if the agent runs in the background."""
     handler = logging.StreamHandler()
     handler.setFormatter(LogFormat())
-    logging.basicConfig(level=os.environ.get("VESTAL_LOG_LEVEL", "INFO"), handlers=[handler])
+    logging.basicConfig(level=log_level(os.environ), handlers=[handler])
     logging.getLogger("asyncio").setLevel(logging.WARNING)

@@ -11,26 +11,31 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
+from typing import TextIO
 
 from host_agent.cli import parser
+from host_agent.cli.screen.styled import guarded_output
 
 # As in sysexits.h: EX_SOFTWARE, EX_IOERR, EX_CONFIG; and what a shell gives for SIGINT.
 SOFTWARE_EXIT_CODE, IO_ERROR_EXIT_CODE, CONFIG_EXIT_CODE = 70, 74, 78
 INTERRUPTED_EXIT_CODE = 130
-# If the settings are invalid, these run with the defaults, so that a mistake does not prevent a stop.
+# If the settings are invalid, these run with the defaults, so that a mistake does not prevent a stop. In the
+# state folder of a newer Vestal only `down` runs, which then deletes nothing.
 RUN_WITHOUT_SETTINGS = ("down", "doctor", "incidents", "logs")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that `arguments` (by default sys.argv) name, and return its exit code."""
     options = parser.parse(arguments)
-    try:
-        return _run(options)
-    except KeyboardInterrupt:
-        end_of_line = "\n" if sys.stderr.isatty() else ""  # the terminal has written ^C on this line
-        print(end_of_line, end="", file=sys.stderr)
-        print_error(parser.COMMANDS[options.command].when_interrupted)
-        return INTERRUPTED_EXIT_CODE
+    with guarded_output():
+        try:
+            return _run(options)
+        except KeyboardInterrupt:
+            end_of_line = "\n" if sys.stderr.isatty() else ""  # the terminal has written ^C on this line
+            print_error(parser.COMMANDS[options.command].when_interrupted, before=end_of_line)
+            return INTERRUPTED_EXIT_CODE
+        finally:
+            _discard_unwritable_output()
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -39,14 +44,15 @@ def _run(options: argparse.Namespace) -> int:
     """
     with _interrupt_deferred():
         from host_agent.errors import HostAgentError
-        from vestal.config import ConfigError, defaults_at_home, load
+        from vestal.config import ConfigError, StateFolderRefused, defaults_at_home, load
 
     config, options.problems = None, ()
     try:
         try:
             config = load()
         except ConfigError as error:
-            if options.command not in RUN_WITHOUT_SETTINGS:
+            is_refused = isinstance(error, StateFolderRefused) and options.command != "down"
+            if is_refused or options.command not in RUN_WITHOUT_SETTINGS:
                 raise
             options.problems = error.problems
             if options.command != "doctor":  # the doctor reports the problems itself
@@ -55,7 +61,10 @@ def _run(options: argparse.Namespace) -> int:
             config = defaults_at_home()
         with _interrupt_deferred():
             module = importlib.import_module(f"host_agent.cli.{parser.COMMANDS[options.command].module}")
-        return int(module.run(options, config))
+        code = int(module.run(options, config))
+        with contextlib.suppress(BrokenPipeError):  # the reader of the pipe has ended, as `head` does
+            _flush(sys.stdout)
+        return code
     except ConfigError as error:
         for problem in error.problems:
             print_error(problem)
@@ -64,7 +73,6 @@ def _run(options: argparse.Namespace) -> int:
         print_error(str(error))
         return error.exit_code
     except BrokenPipeError:
-        sys.stderr.close()  # the reader of the pipe has ended, as `head` does
         return 0
     except OSError as error:
         print_error(_system_error_sentence(error))
@@ -95,8 +103,30 @@ def _interrupt_deferred() -> Iterator[None]:
         raise KeyboardInterrupt
 
 
-def print_error(sentence: str) -> None:
-    print(f"vestal: {sentence}", file=sys.stderr)
+def print_error(sentence: str, before: str = "") -> None:
+    """Print an error's sentence to stderr, after the text `before`. If that is impossible, the exit code says
+    enough.
+    """
+    with contextlib.suppress(OSError):
+        print(f"{before}vestal: {sentence}", file=sys.stderr, flush=True)
+
+
+def _flush(stream: TextIO | None) -> None:
+    """Write what the stream has in its buffer. `stream` is None if the process was started without it."""
+    if stream is not None:
+        stream.flush()
+
+
+def _discard_unwritable_output() -> None:
+    """Redirect stdout and stderr to /dev/null if what was printed to them cannot be written. Python would
+    otherwise try again when it exits, print a traceback of its own, and replace the exit code by 120.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            _flush(stream)
+        except (OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _system_error_sentence(error: OSError) -> str:

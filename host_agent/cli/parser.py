@@ -6,12 +6,14 @@ import argparse
 import sys
 import textwrap
 from collections.abc import Sequence
+from typing import NoReturn
 
 from host_agent.cli.commands import COMMANDS, Command
 from host_agent.cli.options import inspect, install, models, models_in_use, orchestrator, run
 
 EXAMPLES = "Examples:\n"
 LONGEST_EXAMPLE = 48
+USAGE_EXIT_CODE = 64  # EX_USAGE in sysexits.h; argparse's 2 means `down` or `cancelled` for some commands
 GROUPS = (run, inspect, models, models_in_use, orchestrator, install)
 
 
@@ -26,9 +28,19 @@ class HelpFormatter(argparse.HelpFormatter):
         return super()._fill_text(text, width, indent)
 
 
+class Parser(argparse.ArgumentParser):
+    """Parses arguments as argparse does, but ends the program with USAGE_EXIT_CODE if they are wrong. The
+    parsers of the commands and of their actions are of this class too.
+    """
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(USAGE_EXIT_CODE, f"{self.prog}: error: {message}\n")
+
+
 def build() -> argparse.ArgumentParser:
     """Return the parser of all commands. The options that it parses have the command's name in `command`."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="vestal",
         description="Keep the LLM servers of this machine running.",
         epilog="`vestal COMMAND --help` shows the options of a command, and examples. "

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from host_agent.cli.screen.styled import printable, unguarded
+
 Cell = str | tuple[str, str]
 """A text, or a text and its style for rich: ("ready", "green"). A text may have several lines."""
 
@@ -28,7 +30,9 @@ class Column:
 
 
 def print_table(columns: Sequence[Column], rows: Sequence[Sequence[Cell]]) -> None:
-    """Print `rows` to stdout. If stdout is a pipe, nothing is wrapped, colored or shortened."""
+    """Print `rows` to stdout, without control characters. If stdout is a pipe, nothing is wrapped, colored or
+    shortened.
+    """
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -45,9 +49,10 @@ def print_table(columns: Sequence[Column], rows: Sequence[Sequence[Cell]]) -> No
         )
     for row in rows:
         # Text, because rich would take brackets in a str for markup and drop "[metal::malloc]".
-        table.add_row(*(Text(cell) if isinstance(cell, str) else Text(cell[0], cell[1]) for cell in row))
+        styled = ((cell, "") if isinstance(cell, str) else cell for cell in row)
+        table.add_row(*(Text(printable(text), style) for text, style in styled))
     if sys.stdout.isatty():
-        Console(highlight=False).print(table)
+        Console(file=unguarded(sys.stdout), highlight=False).print(table)
         return
     console = Console(width=UNLIMITED_WIDTH, color_system=None, force_terminal=False, highlight=False)
     with console.capture() as capture:

@@ -126,6 +126,7 @@ _MLX = {
     "requests_parked": Effect.ADDS,
     "weights_damaged": Effect.NOTICE,
     "gateway_first_delivery": Effect.NEUTRAL,
+    "program_changed": Effect.NEUTRAL,
 }
 _NOTIFICATIONS = {
     "notice_delivered": Effect.ADDS,

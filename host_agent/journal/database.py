@@ -8,7 +8,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterable
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,7 +29,6 @@ BUSY_TIMEOUT_S = 0.5
 CHECK_TIMEOUT_S = 2.0
 CHECK_STEPS = 10_000  # SQLite executes this many instructions between two checks of the deadline
 KEPT_COPIES = 3
-
 
 Row = tuple[int, float, str, str, str, str]
 """An event's columns, in the order of COLUMNS."""
@@ -106,12 +105,12 @@ class JournalDatabase:
         if damaged is None or damaged != self.file_at_path():
             return
         self.close()
-        now = datetime.now()
-        copy = self._path.with_name(f"{self._path.name}.damaged-{now:%Y%m%d-%H%M%S-%f}")
+        copy = self._path.with_name(f"{self._path.name}.damaged-{datetime.now(UTC):%Y%m%dT%H%M%S-%fZ}")
         self._path.replace(copy)
         self._delete_side_files()
         self.replaced = f"it was damaged ({damage}) and renamed to {copy.name}"
-        for old in damaged_copies(self._path)[:-KEPT_COPIES]:
+        others = [each for each in damaged_copies(self._path) if each != copy]  # the clock may have gone back
+        for old in others[: 1 - KEPT_COPIES]:
             old.unlink(missing_ok=True)
 
     def last_seq(self) -> int:
@@ -207,7 +206,7 @@ def connect_read_only(path: Path) -> sqlite3.Connection:
 
 
 def damaged_copies(path: Path) -> list[Path]:
-    """Return the renamed files of damaged journals, oldest first."""
+    """Return the renamed files of damaged journals, in the order of the times in their names."""
     return sorted(path.parent.glob(f"{path.name}.damaged-*"))
 
 

@@ -24,8 +24,8 @@ from host_agent.journal.database import (
     row_of,
 )
 from host_agent.sentences import readable_cause
+from vestal.best_effort.disks import find_obstacle
 from vestal.best_effort.failures import FAILURES
-from vestal.platform.disks import find_obstacle
 from vestal.supervision import Event
 
 log = logging.getLogger("vestal")

@@ -29,7 +29,7 @@ def orchestrator(config: Config, host: str) -> dict[str, str]:
     container.
     """
     settings = config.orchestrator
-    mlx = settings.mlx_api_url or f"http://{host}:{config.mlx.port}"
+    mlx = settings.mlx_api_url or settings.mac_llm_url or f"http://{host}:{config.mlx.port}"
     webhook = settings.recovery_webhook_url or f"http://{host}:{config.agent.port}/recover"
     ollama = "" if config.ollama.manage == "off" else _from(host, config.ollama.base_url)
     return {
@@ -79,6 +79,7 @@ def native_orchestrator(config: Config) -> Mapping[str, str]:
     the agent's own environment.
     """
     own = {
+        "VESTAL_TOKEN": "",  # one of this shell, perhaps of another home, would win over the file
         "VESTAL_TOKEN_FILE": str(config.home.token),
         "VESTAL_ORCHESTRATOR_PORT": str(config.orchestrator.port),
         "VESTAL_AGENTS_FILE": str(agents_file(config)),

@@ -8,9 +8,9 @@ from typing import Any
 
 from host_agent.journal import Journal, damaged_copies
 from host_agent.services import AGENT
+from vestal.best_effort.disks import find_obstacle
 from vestal.best_effort.failures import FAILURES
 from vestal.config import Home
-from vestal.platform.disks import find_obstacle
 
 Failures = Mapping[str, Mapping[str, Mapping[str, Any]]]
 """The failed writes, by process and kind of write, each with `failed` (how many), `failing_since` and

@@ -7,7 +7,7 @@ the new file if the other service has moved a corrupt one aside.
 
 from __future__ import annotations
 
-import os
+import errno
 import sqlite3
 from array import array
 from collections.abc import Iterator
@@ -26,10 +26,10 @@ from orchestrator.storage.sqlite_file import (
     move_aside_if_corrupt,
     rebuild_index,
 )
+from vestal.best_effort.disks import find_obstacle
 from vestal.best_effort.files import create_private_file
 
 ANSWER_TIMEOUT_S = 5.0  # while a client waits for an answer
-FULL_BELOW_BYTES = 64 * 1024  # SQLite makes files of 32 KiB for its shared memory
 
 
 class SqliteDatabase(Database):
@@ -179,12 +179,9 @@ def _cause_by_disk(folder: Path) -> FailureCause:
     """Return what is wrong with the disk of `folder`: READ_ONLY, FULL, or DISK for any other fault. SQLite
     itself reports all of them as "disk I/O error" or "unable to open".
     """
-    try:
-        disk = os.statvfs(folder)
-    except OSError:
-        return FailureCause.DISK
-    if disk.f_flag & os.ST_RDONLY:
-        return FailureCause.READ_ONLY
-    has_no_file_left = disk.f_files > 0 and disk.f_favail == 0
-    is_full = disk.f_bavail * disk.f_frsize < FULL_BELOW_BYTES or has_no_file_left
-    return FailureCause.FULL if is_full else FailureCause.DISK
+    match find_obstacle(folder):
+        case OSError(errno=errno.EROFS):
+            return FailureCause.READ_ONLY
+        case OSError(errno=errno.ENOSPC):
+            return FailureCause.FULL
+    return FailureCause.DISK

@@ -9,7 +9,9 @@ REPO = Path(__file__).resolve().parents[2]
 PAGES = [*REPO.glob("*.md"), *(REPO / "docs").rglob("*.md"), *REPO.glob("[!.]*/**/README.md")]
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 PACKAGES = ("vestal", "mlx_server", "host_agent", "orchestrator")
-PATH = re.compile(r"\b((?:vestal|mlx_server|host_agent|orchestrator|deploy|tests|benchmarks)/[\w./-]*[\w/])")
+FOLDERS = "vestal|mlx_server|host_agent|orchestrator|deploy|tests|benchmarks"
+PATH = re.compile(rf"\b((?:{FOLDERS})/[\w./-]*[\w/])")
+PATH_FROM_ROOT = re.compile(rf"(?<![\w./-])((?:docs|{FOLDERS})/[\w./-]*[\w/])")
 
 
 def _anchors(page: Path) -> set[str]:
@@ -40,6 +42,19 @@ def test_paths_named_by_the_architecture_page_exist():
     named = set(PATH.findall((REPO / "docs" / "architecture.md").read_text(encoding="utf-8")))
     assert len(named) > 30
     assert not [path for path in sorted(named) if not (REPO / path).exists()]
+
+
+def test_paths_named_by_the_documentation_and_the_example_files_exist():
+    """`vestal.example.yaml` named a page that had been moved. The changelog may name what was there once."""
+    pages = [page for page in PAGES if "node_modules" not in page.parts and page.name != "CHANGELOG.md"]
+    pages += [REPO / name for name in ("vestal.example.yaml", "deploy/env.example", "docker-compose.yml")]
+    named = {
+        (str(page.relative_to(REPO)), path)
+        for page in pages
+        for path in PATH_FROM_ROOT.findall(page.read_text(encoding="utf-8"))
+    }
+    assert len(named) > 100
+    assert not [(page, path) for page, path in sorted(named) if not (REPO / path).exists()]
 
 
 def test_files_named_without_a_folder_by_the_architecture_page_exist():

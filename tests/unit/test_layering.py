@@ -234,6 +234,7 @@ PURE = (
     "mlx_server/engine/generation/prompts/token_ids.py",
     "mlx_server/memory_forecast/fit.py",
     "mlx_server/memory_forecast/forecast.py",
+    "mlx_server/memory_forecast/text_config.py",
     "mlx_server/memory_forecast/tower.py",
     "mlx_server/engine/memory/forecasts.py",
     "mlx_server/engine/memory/guard.py",

@@ -4,7 +4,7 @@ A mistake in it keeps a program from starting; the error message names the line 
 environment variable.
 """
 
-from vestal.config.errors import ConfigError
+from vestal.config.errors import ConfigError, StateFolderRefused
 from vestal.config.load import defaults_at_home, load
 from vestal.config.model_names import adapter_name, canonical, find_named, is_valid_name, name_key
 from vestal.config.paths import Home
@@ -16,6 +16,7 @@ __all__ = [
     "ConfigError",
     "Home",
     "KeptToken",
+    "StateFolderRefused",
     "adapter_name",
     "canonical",
     "defaults_at_home",

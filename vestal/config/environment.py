@@ -1,13 +1,15 @@
 """Read settings from environment variables: `VESTAL_SECTION__KEY`, and some shorter names."""
 
 import difflib
+import logging
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import yaml
 
 from vestal.config.errors import ConfigError
+from vestal.config.model_names import find_named
 from vestal.config.settings import Settings
 from vestal.config.yaml_file import KeyPath, parse
 
@@ -29,21 +31,34 @@ SHORT_NAMES: dict[str, KeyPath] = {
     "NIGHTLY_HOUR": ("orchestrator", "nightly_hour"),
 }
 MODEL_KEY_LENGTH = 3  # models, NAME, KEY
+LOG_LEVEL_VARIABLE = "VESTAL_LOG_LEVEL"
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 
-def read(env: Mapping[str, str]) -> dict[KeyPath, tuple[str, Any]]:
+def read(env: Mapping[str, str], models: Iterable[str] = ()) -> dict[KeyPath, tuple[str, Any]]:
     """Return the settings in the environment: key path → (name of the variable, value).
 
     Every setting has a long name, such as VESTAL_MLX__PORT, and those in SHORT_NAMES also have a short one,
-    such as VESTAL_MLX_PORT. The long name has precedence. An empty variable counts as unset. Raises
-    ConfigError if a long name, VESTAL_SECTION__KEY, names no setting.
+    such as VESTAL_MLX_PORT. The long name has precedence. An empty variable counts as unset. A variable for a
+    model of the configuration file has the name in `models` that differs only in upper and lower case, since
+    the names of variables are written in upper case. Raises ConfigError if a long name, VESTAL_SECTION__KEY,
+    names no setting.
     """
     found = {key: (name, _parse(key, env[name])) for name, key in SHORT_NAMES.items() if env.get(name)}
     for name in sorted(env):
         if name.startswith("VESTAL_") and "__" in name and env[name]:
-            key = _key_of(name)
+            key = _key_of(name, models)
             found[key] = (name, _parse(key, env[name]))
     return found
+
+
+def key_of(name: str) -> KeyPath | None:
+    """Return the path of the setting that the variable sets, such as `("mlx", "port")`, or None if it sets
+    none. Raises ConfigError if a long name, VESTAL_SECTION__KEY, names no setting.
+    """
+    if name in SHORT_NAMES:
+        return SHORT_NAMES[name]
+    return _key_of(name, ()) if name.startswith("VESTAL_") and "__" in name else None
 
 
 def all_keys() -> Iterator[KeyPath]:
@@ -53,10 +68,25 @@ def all_keys() -> Iterator[KeyPath]:
             yield section, key
 
 
-def _key_of(name: str) -> KeyPath:
+def log_level(env: Mapping[str, str]) -> str:
+    """Return the least severity of the lines in the agent's log, from the variable VESTAL_LOG_LEVEL in upper
+    or lower case; INFO if it is unset. Raises ConfigError if it names no level.
+    """
+    given = env.get(LOG_LEVEL_VARIABLE, "").strip() or "INFO"
+    if not isinstance(logging.getLevelName(given.upper()), int):  # it knows more names, such as WARN
+        levels = f"{', '.join(LOG_LEVELS[:-1])} or {LOG_LEVELS[-1]}"
+        raise ConfigError(
+            f'{LOG_LEVEL_VARIABLE} (environment) is "{given[:60]}": give {levels}, or unset it.'
+        )
+    return given.upper()
+
+
+def _key_of(name: str, models: Iterable[str]) -> KeyPath:
     key = tuple(part.lower() for part in name.removeprefix("VESTAL_").split("__"))
-    if key in set(all_keys()) or (key[0] == "models" and len(key) == MODEL_KEY_LENGTH):
+    if key in set(all_keys()):
         return key
+    if key[0] == "models" and len(key) == MODEL_KEY_LENGTH:
+        return key[0], find_named(key[1], models, str) or key[1], key[2]
     known = ["VESTAL_" + "__".join(known_key).upper() for known_key in all_keys()]
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     hint = f"did you mean {close[0]}?" if close else "vestal.example.yaml lists the settings."

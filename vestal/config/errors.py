@@ -1,4 +1,4 @@
-"""The error of a configuration that cannot be used."""
+"""The errors of a configuration or a state folder that cannot be used."""
 
 from collections.abc import Sequence
 
@@ -12,3 +12,11 @@ class ConfigError(Exception):
     def __init__(self, problems: str | Sequence[str]) -> None:
         self.problems = (problems,) if isinstance(problems, str) else tuple(problems)
         super().__init__("\n".join(self.problems))
+
+
+class StateFolderRefused(ConfigError):
+    """This version of Vestal must not use the state folder: a newer one has written it, or it is not known
+    which. Only `vestal down` goes on, with the default settings, and deletes nothing there.
+    """
+
+    code = "state_folder_refused"

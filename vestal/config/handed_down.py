@@ -12,8 +12,7 @@ import os
 from collections.abc import MutableMapping
 from typing import Any
 
-from vestal.config.errors import ConfigError
-from vestal.config.load import load, working_folder
+from vestal.config.load import load, refuse_unusable_state_folder, working_folder
 from vestal.config.settings import Config
 
 VARIABLE = "VESTAL_SETTINGS"
@@ -53,12 +52,12 @@ def load_handed_down(environment: MutableMapping[str, str] = os.environ) -> Conf
     """Return the configuration that the parent has handed down, and remove its variable. If there is none, or
     this version of Vestal cannot read it, return the configuration in force, as `load` does.
 
-    Raises ConfigError as `load` does, and also if a newer Vestal has written the state folder.
+    Raises ConfigError as `load` does. Raises StateFolderRefused if a newer Vestal has written the state
+    folder.
     """
     working_folder()
     config = read(environment.pop(VARIABLE, ""))
     if config is None:
         return load(environment)
-    if refusal := config.home.judge_format().refusal:
-        raise ConfigError(refusal)
+    refuse_unusable_state_folder(config.home)
     return config

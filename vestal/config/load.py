@@ -11,12 +11,12 @@ from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
-from vestal.config import environment, ollama_host, yaml_file
-from vestal.config.errors import ConfigError
+from vestal.config import environment, ollama_host, paths, yaml_file
+from vestal.config.errors import ConfigError, StateFolderRefused
 from vestal.config.paths import Home, expand
 from vestal.config.settings import Config, Settings
 from vestal.config.validation_messages import sentences
-from vestal.config.yaml_file import KeyPath
+from vestal.config.yaml_file import KeyPath, YamlFile
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 SETTLE_AFTER_KILL_ON_MAC_S = 5.0  # Metal returns the memory of a killed process late
@@ -25,17 +25,17 @@ SETTLE_AFTER_KILL_ON_MAC_S = 5.0  # Metal returns the memory of a killed process
 def load(env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Config:
     """Return the configuration in force. Raises ConfigError with a sentence for each mistake.
 
-    Raises ConfigError also if a newer Vestal has written the state folder. This protects the folder, because
-    every program loads the configuration before it writes anything.
+    Raises StateFolderRefused if a newer Vestal has written the state folder. This protects the folder,
+    because every program loads the configuration before it writes anything.
     """
     env = os.environ if env is None else env
     cwd = cwd or working_folder()
     home = Home.find(env, cwd)
-    if refusal := home.judge_format().refusal:
-        raise ConfigError(refusal)
+    refuse_unusable_state_folder(home)
+    environment.log_level(env)
     path = _find_file(env, cwd, home)
     file = yaml_file.read(path) if path else None
-    variables = environment.read(env)
+    variables = environment.read(env, _model_names(file))
     data = _merge(file.data if file else {}, variables)
     try:
         settings = Settings.model_validate(data)
@@ -52,6 +52,12 @@ def defaults_at_home(env: Mapping[str, str] | None = None, cwd: Path | None = No
     return _finish(Settings(), Home.find(env, cwd), None, env, cwd)
 
 
+def refuse_unusable_state_folder(home: Home) -> None:
+    """Raise StateFolderRefused if this version of Vestal cannot use the state folder."""
+    if refusal := home.judge_format().refusal:
+        raise StateFolderRefused(refusal)
+
+
 def working_folder() -> Path:
     """Return the folder that this process runs in. If it was deleted, change to `/` and return that, so that
     a service can be restarted although the checkout in which `vestal up` ran was replaced: libraries that it
@@ -64,13 +70,25 @@ def working_folder() -> Path:
 
 
 def _find_file(env: Mapping[str, str], cwd: Path, home: Home) -> Path | None:
+    """Return the configuration file: the one in the variable VESTAL_CONFIG, or else the first `vestal.yaml`
+    in the working folder, the home, and the checkout that this program runs from; None if there is none.
+
+    The checkout counts because `vestal` is also called by its path, and started by other programs, in other
+    folders than the checkout. Raises ConfigError if VESTAL_CONFIG names no file.
+    """
     if env.get("VESTAL_CONFIG"):
         path = expand(env["VESTAL_CONFIG"], env, cwd)
         if not path.is_file():
             raise ConfigError(f"VESTAL_CONFIG names {path}, which is not there: correct it, or unset it.")
         return path
-    candidates = (cwd / "vestal.yaml", home.root / "vestal.yaml")
-    return next((path for path in candidates if path.exists()), None)
+    checkout = paths.checkout()
+    folders = (cwd, home.root, *([checkout] if checkout else []))
+    return next((path for folder in folders if (path := folder / "vestal.yaml").exists()), None)
+
+
+def _model_names(file: YamlFile | None) -> list[str]:
+    models = file.data.get("models") if file else None
+    return [name for name in models if isinstance(name, str)] if isinstance(models, dict) else []
 
 
 def _merge(data: dict[str, Any], variables: dict[KeyPath, tuple[str, Any]]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 
 from vestal.config.errors import ConfigError
-from vestal.config.urls import check_http_url
+from vestal.config.urls import check_http_url, without_api_path
 
 VARIABLE = "OLLAMA_HOST"
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", "11434"
@@ -31,12 +31,13 @@ def base_url(env: Mapping[str, str]) -> str | None:
         if not (_NAME.fullmatch(host) or _is_ip_address(host)):
             raise ValueError
         host = _connectable(host)
-        return check_http_url(f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}{path}")
+        url = check_http_url(f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}{path}")
     except ValueError:
         raise ConfigError(
             f"{VARIABLE} (environment) is {text!r}, which is not an Ollama server's address: give HOST:PORT, "
             "unset it, or set ollama.base_url."
         ) from None
+    return without_api_path(url)
 
 
 def _parts(text: str) -> tuple[str, str, str, str]:

@@ -2,6 +2,8 @@
 
 import contextlib
 import hashlib
+import os
+import pwd
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,6 +11,9 @@ from pathlib import Path
 
 from vestal.best_effort.files import DISK_FAULTS, write_file
 from vestal.config import state_format
+
+SOURCES = Path(__file__).resolve().parents[2]
+"""The folder with the packages of this program: a checkout, or where pip has installed them."""
 
 
 def user_folder(env: Mapping[str, str]) -> Path:
@@ -19,12 +24,18 @@ def user_folder(env: Mapping[str, str]) -> Path:
 def expand(path: str | Path, env: Mapping[str, str], base: Path) -> Path:
     """Return `path` as an absolute path. A leading `~` or `~/` is replaced by the user's home folder (`$HOME`
     in `env`, or else the one that the system knows), and a relative path begins at `base`. Nothing else is
-    expanded: neither `~NAME` nor `$NAME`.
+    expanded: neither `~NAME` nor `$NAME`. `.` and `..` are resolved by name, so that a folder has one path:
+    the home's path is compared, and its digest is in the names of jobs and containers.
     """
     text = str(path)
-    if text == "~" or text.startswith("~/"):
-        return user_folder(env) / text[2:]
-    return (base / text).absolute()
+    is_in_user_folder = text == "~" or text.startswith("~/")
+    full = user_folder(env) / text[2:] if is_in_user_folder else (base / text).absolute()
+    return Path(os.path.normpath(full))
+
+
+def checkout() -> Path | None:
+    """Return the checkout that this program runs from; None if the program was installed without one."""
+    return SOURCES if (SOURCES / "pyproject.toml").is_file() else None
 
 
 @dataclass(frozen=True)
@@ -47,7 +58,7 @@ class Home:
         The logs are in the home's folder `logs`, except those of the default home on a Mac, which are in
         `~/Library/Logs/vestal`.
         """
-        default = user_folder(env) / ".vestal"
+        default = expand("~/.vestal", env, cwd)
         root = expand(env["VESTAL_HOME"], env, cwd) if env.get("VESTAL_HOME") else default
         on_mac = sys.platform == "darwin" and root == default
         logs = user_folder(env) / "Library" / "Logs" / "vestal" if on_mac else root / "logs"
@@ -124,12 +135,33 @@ class Home:
         return self.root / state_format.FILE_NAME
 
     def judge_format(self) -> state_format.FormatJudgement:
-        """Read which format the folder has, and judge whether this version of Vestal can use it."""
+        """Read which format the folder has, and judge whether this version of Vestal can use it.
+
+        If the disk cannot be read now, the format is unknown: the folder is neither refused nor migrated.
+        """
         try:
             text = self.format_file.read_text(errors="replace")
-        except OSError:
+        except FileNotFoundError:
             return state_format.judge(None, str(self.root))
+        except PermissionError as error:
+            return self._judge_unreadable(error)
+        except OSError:
+            return state_format.FormatJudgement()
         return state_format.judge(text, str(self.root))
+
+    def _judge_unreadable(self, error: PermissionError) -> state_format.FormatJudgement:
+        """Judge a folder whose format file this user may not read. If the folder itself cannot be searched,
+        it is not refused: what reads or writes in it reports the reason.
+        """
+        try:
+            uid = self.format_file.stat().st_uid
+        except OSError:
+            return state_format.FormatJudgement()
+        try:
+            owner = pwd.getpwuid(uid).pw_name
+        except KeyError:
+            owner = f"the user {uid}"
+        return state_format.judge_unreadable(str(self.root), owner, error.strerror or "no permission")
 
     def prepare(self) -> None:
         """Create the folders, which only their owner can read, and migrate a state folder of an older format.

@@ -26,6 +26,17 @@ class FormatJudgement:
     refusal: str = ""
 
 
+def judge_unreadable(folder: str, owner: str, reason: str) -> FormatJudgement:
+    """Return the judgement that refuses a state folder whose format file belongs to the user `owner` and
+    cannot be read, for the operating system's `reason`. `folder` is the state folder's path.
+    """
+    file = f"{folder}/{FILE_NAME}"
+    sentence = f"{file} belongs to {owner} and cannot be read ({reason})"
+    why = f"{sentence}, so it is not known which Vestal wrote this folder"
+    remedy = f'`sudo chown "$(id -un)" {file}; chmod 600 {file}`, or set VESTAL_HOME to another folder'
+    return FormatJudgement(refusal=f"{why}: {remedy}.")
+
+
 def judge(text: str | None, folder: str) -> FormatJudgement:
     """Decide whether this version of Vestal can use a state folder, and whether it has to migrate it first.
 

@@ -22,3 +22,12 @@ def check_http_url(url: str) -> str:
     if has_blanks or parts.scheme not in ("http", "https") or not host or port == 0:
         raise ValueError(PROBLEM)
     return url
+
+
+def without_api_path(url: str) -> str:
+    """Return the URL of a server without `/`, `/v1` and `/api` at its end. People copy these from the
+    settings of other programs; the callers of the server's APIs add them themselves.
+    """
+    parts = urlsplit(url)
+    path = parts.path.rstrip("/").removesuffix("/v1").removesuffix("/api").rstrip("/")
+    return parts._replace(path=path).geturl()

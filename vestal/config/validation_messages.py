@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from vestal.config.settings import ModelSource, Settings
+from vestal.config.settings import Conflict, ModelSource, Settings
 from vestal.config.yaml_file import KeyPath, YamlFile
 
 
@@ -24,6 +24,11 @@ def sentences(error: ValidationError, file: YamlFile | None, variables: Mapping[
 
 def _sentence(detail: Any, file: YamlFile | None, variables: Mapping[KeyPath, str]) -> str:
     key = tuple(str(part) for part in detail["loc"])
+    error = detail.get("ctx", {}).get("error")
+    if isinstance(error, Conflict):
+        keys = [(*key, *each) for each in error.keys]
+        section = f"{'.'.join(key)}: " if key else ""
+        return f"{_place(_first_set(keys, file, variables), file, variables)}{section}{error}."
     place = _place(key, file, variables)
     if detail["type"] == "extra_forbidden":
         return f"{place}unknown key {'.'.join(key)}; {_hint(key)}"
@@ -34,8 +39,17 @@ def _sentence(detail: Any, file: YamlFile | None, variables: Mapping[KeyPath, st
     reason = str(detail["msg"]).removeprefix("Value error, ")
     if not key:
         return f"{place}{reason}."
-    value = "(not shown here)" if _is_secret(key) else f"is {_shown(detail['input'])}"
+    value = "(not shown here)" if is_secret(key) else f"is {_shown(detail['input'])}"
     return f"{place}{'.'.join(key)} {value}: {_plain(reason)}."
+
+
+def _first_set(keys: list[KeyPath], file: YamlFile | None, variables: Mapping[KeyPath, str]) -> KeyPath:
+    """Return the first of `keys` that the environment sets, or else the first that the file sets, or else the
+    first.
+    """
+    given = [key for key in keys if key in variables]
+    given += [key for key in keys if file and key in file.lines]
+    return [*given, *keys][0]
 
 
 def _place(key: KeyPath, file: YamlFile | None, variables: Mapping[KeyPath, str]) -> str:
@@ -61,7 +75,7 @@ def _known_keys(key: KeyPath) -> list[str]:
     return list(model.model_fields) if issubclass(model, BaseModel) else []
 
 
-def _is_secret(key: KeyPath) -> bool:
+def is_secret(key: KeyPath) -> bool:
     """Return whether the setting may contain a password or key, so that no message may show its value. Such a
     setting is declared with `repr=False`, which also keeps it out of the `repr` of its section.
     """
@@ -81,6 +95,8 @@ def _shown(value: Any) -> str:
         return "a section"
     if isinstance(value, list):
         return "a list"
+    if isinstance(value, bool):  # as YAML names it, which also takes `yes`, `on`, `no` and `off` for these
+        return "true" if value else "false"
     return "empty" if value is None else f'"{str(value)[:60]}"'
 
 
@@ -92,6 +108,9 @@ _PLAIN_WORDS = {
     "Input should be a valid string": "give text",
     "Input should be a valid list": "give a list, such as [one, two]",
     "Input should be a valid dictionary": "give a section with keys under it",
+    "Input should be a valid boolean": "give true or false",
+    "Input should be a valid boolean, unable to interpret input": "give true or false",
+    "Input is not a valid path for <class 'pathlib.Path'>": "give a path",
 }
 
 

@@ -4,6 +4,7 @@ import shutil
 import socket
 import subprocess
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import psutil
@@ -51,13 +52,25 @@ def holder(port: int, address: str = "127.0.0.1") -> PortHolder | None:
     try:
         sockets = psutil.net_connections(kind="tcp")
     except psutil.AccessDenied:  # macOS lists the sockets of all processes only for root
-        return _holder_by_lsof(port) or (None if is_free(port, address) else PortHolder(port, None))
-    for entry in sockets:
-        if entry.status == psutil.CONN_LISTEN and entry.laddr and entry.laddr.port == port:
-            listens_at = entry.laddr.ip.removeprefix("::ffff:")
-            if listens_at == address or listens_at in WILDCARDS or address in WILDCARDS:
-                return _describe(port, _serving_process(port, entry.pid))
-    return None
+        found = _holder_by_lsof(port, address)
+        return found or (None if is_free(port, address) else PortHolder(port, None))
+    listening = [
+        (entry.laddr.ip.removeprefix("::ffff:"), entry.pid)
+        for entry in sockets
+        if entry.status == psutil.CONN_LISTEN and entry.laddr and entry.laddr.port == port
+    ]
+    return _first_at(address, port, listening)
+
+
+def _first_at(address: str, port: int, listening: Sequence[tuple[str, int | None]]) -> PortHolder | None:
+    """Return a process that listens on the port at this very address; else one because of which it is not
+    free there, since one of the two addresses is a wildcard. Return None if there is neither.
+
+    `listening` has the address and the PID of each socket that listens on the port.
+    """
+    exact = [pid for ip, pid in listening if ip == address]
+    shared = [pid for ip, pid in listening if ip in WILDCARDS or address in WILDCARDS]
+    return next((_describe(port, _serving_process(port, pid)) for pid in (*exact, *shared)), None)
 
 
 def _serving_process(port: int, pid: int | None) -> int | None:
@@ -108,28 +121,31 @@ def in_use_message(holder: PortHolder, setting: str) -> str:
     )
 
 
-def parse_lsof(port: int, output: str) -> PortHolder | None:
-    """Return the first process in `output`, printed by `lsof -F pcL` for the port; None if there is none."""
-    fields: dict[str, str] = {}
+def parse_lsof(output: str) -> list[tuple[str, int]]:
+    """Return the address, without its port, and the PID of each socket in `output`, which `lsof -Fpn`
+    printed. The address is `*` for a socket at all addresses.
+    """
+    found: list[tuple[str, int]] = []
+    pid = ""
     for line in output.splitlines():
-        if line[:1] == "p" and "p" in fields:
-            break
-        fields.setdefault(line[:1], line[1:])
-    if not fields.get("p", "").isdigit():
-        return None
-    return PortHolder(port, int(fields["p"]), fields.get("c", ""), "", fields.get("L", ""))
+        field, value = line[:1], line[1:]
+        if field == "p":
+            pid = value
+        elif field == "n" and pid.isdecimal():
+            address = value.rpartition(":")[0].strip("[]")
+            found.append((address.removeprefix("::ffff:"), int(pid)))
+    return found
 
 
-def _holder_by_lsof(port: int) -> PortHolder | None:
+def _holder_by_lsof(port: int, address: str) -> PortHolder | None:
     if not shutil.which("lsof"):
         return None
-    command = ["lsof", "-nP", f"-iTCP:{port}", "-sTCP:LISTEN", "-FpcL"]
+    command = ["lsof", "-nP", f"-iTCP:{port}", "-sTCP:LISTEN", "-Fpn"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=LSOF_TIMEOUT_S, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    found = parse_lsof(port, done.stdout)
-    return _describe(port, _serving_process(port, found.pid)) if found else None
+    return _first_at(address, port, parse_lsof(done.stdout))
 
 
 def _describe(port: int, pid: int | None) -> PortHolder:

@@ -65,7 +65,7 @@ class ChildSpec:
 
     `env`               variables that are added to those of this process
     `log_path`          the file to which stdout and stderr are appended; None: those of this process
-    `pid_file`          a file for `{pid, start_time, boot}`, by which the next supervisor finds the process
+    `pid_file`          a file for the process's identity, by which the next supervisor finds the process
     `find`              called if `pid_file` names no running process (it was deleted, or the disk was full),
                         with that path and with PIDs to ignore: returns the PID of the process that an earlier
                         supervisor launched, or None

@@ -21,7 +21,7 @@ from host_agent.cli.chat.answer import (
     Piece,
 )
 from host_agent.cli.chat.word_wrap import WordWrap
-from host_agent.cli.screen.styled import can_show_live, printable
+from host_agent.cli.screen.styled import can_show_live, printable, unguarded, without_control_characters
 from host_agent.cli.screen.units import format_duration
 
 DIM, THOUGHT, ALARM = "2", "2;3", "1;31"
@@ -114,11 +114,10 @@ class AnswerView:
         if not piece.is_thought:
             self.shown.pieces.append((time.monotonic(), piece.text))
             self.shown.text += piece.text
-        text = "".join(part if part in "\n\t" else printable(part) for part in piece.text)
+        text = without_control_characters(piece.text)
         if not self._is_terminal:
             if not piece.is_thought:
-                sys.stdout.write(text)
-                sys.stdout.flush()
+                self._print(text)
             return
         if self._is_thinking and not piece.is_thought:
             self._write("\n\n", "")
@@ -131,8 +130,7 @@ class AnswerView:
         """
         wrapped = self._wrap.feed(text, shutil.get_terminal_size().columns)
         styled = f"\x1b[{style}m{wrapped}\x1b[0m" if style and self._is_colored else wrapped
-        sys.stdout.write(styled)
-        sys.stdout.flush()
+        self._print(styled)
 
     def _interrupt(self, what: str) -> None:
         """Print the remark `what`, which says what interrupted the answer, after the text shown so far."""
@@ -146,11 +144,16 @@ class AnswerView:
     def _wait(self, text: str) -> None:
         if self._is_terminal and self._interrupted_at is None:
             self._is_waiting = True
-            sys.stdout.write(f"\r\x1b[2m{text}\x1b[0m\x1b[K")
-            sys.stdout.flush()
+            self._print(f"\r\x1b[2m{text}\x1b[0m\x1b[K")
 
     def _end_of_waiting(self) -> None:
         if self._is_waiting:
             self._is_waiting = False
-            sys.stdout.write("\r\x1b[K")
-            sys.stdout.flush()
+            self._print("\r\x1b[K")
+
+    @staticmethod
+    def _print(text: str) -> None:
+        """Write to stdout a text that may contain the view's own escape sequences."""
+        stdout = unguarded(sys.stdout)
+        stdout.write(text)
+        stdout.flush()

@@ -12,7 +12,7 @@ from host_agent.cli.chat.answer import Failed, Finished, Piece
 from host_agent.cli.chat.answer_stream import AnswerStream
 from host_agent.cli.chat.answer_view import ALARM, AnswerView, Shown
 from host_agent.cli.gateway import GatewayClient
-from host_agent.cli.screen.styled import can_show_live
+from host_agent.cli.screen.styled import can_show_live, unguarded
 from host_agent.errors import GatewayUnreachable
 
 READY_STATES = ("ready", "busy")
@@ -20,7 +20,7 @@ READY_STATES = ("ready", "busy")
 
 def engine_pid(gateway: GatewayClient) -> int:
     """Return the engine's PID. Raises GatewayUnreachable if the engine is neither ready nor busy."""
-    engine = gateway.get("/health").get("engine") or {}
+    engine = gateway.health().get("engine") or {}
     if engine.get("state") not in READY_STATES or not engine.get("pid"):
         state = engine.get("state") or "away"
         raise GatewayUnreachable(f"The engine is {state}: wait until `vestal status` shows it as ready.")
@@ -128,10 +128,11 @@ def _show_progress(tokens: int) -> None:
     """
     if can_show_live():
         text = f"The same again, without a kill, to compare: {tokens} tokens"
-        sys.stdout.write(f"\r{text[: shutil.get_terminal_size().columns - 1]}\x1b[K")
-        sys.stdout.flush()
+        stdout = unguarded(sys.stdout)
+        stdout.write(f"\r{text[: shutil.get_terminal_size().columns - 1]}\x1b[K")
+        stdout.flush()
 
 
 def _end_progress() -> None:
     if can_show_live():
-        sys.stdout.write("\r\x1b[K")
+        unguarded(sys.stdout).write("\r\x1b[K")

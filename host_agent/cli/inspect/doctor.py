@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from host_agent.cli.screen.styled import Line, print_lines, wrapped
+from host_agent.cli.screen.styled import Line, print_lines, unguarded, wrapped
 from host_agent.cli.screen.waiting import ERASE_LINE
 from host_agent.cli.table import Column, print_table
 from host_agent.doctor import Finding, diagnose
@@ -29,7 +29,7 @@ def run(options: argparse.Namespace, config: Config) -> int:
     for found in diagnose(config, options.problems, on_wait):
         findings += found
         if on_terminal:
-            print(ERASE_LINE, end="", file=sys.stderr, flush=True)
+            print(ERASE_LINE, end="", file=unguarded(sys.stderr), flush=True)
         if found and not options.json:
             _print(found)
     faults = [finding for finding in findings if finding.level == "fault"]
@@ -75,4 +75,4 @@ def _show_running(names: Sequence[str]) -> None:
     """Show on the terminal's last line which of the doctor's checks are still running."""
     line = f"checking: {', '.join(names)}"
     width = shutil.get_terminal_size().columns - 1
-    print(f"{ERASE_LINE}{line[:width]}", end="", file=sys.stderr, flush=True)
+    print(f"{ERASE_LINE}{line[:width]}", end="", file=unguarded(sys.stderr), flush=True)

@@ -1,7 +1,7 @@
 """`vestal incidents`: list what failed, why, and what was done; for one incident, also show its journal
 lines.
 
-The incidents come from the agent or, if no agent answers, from the journal's file.
+The incidents come from this home's agent or, if it does not answer, from the journal's file.
 """
 
 import argparse
@@ -35,7 +35,7 @@ def run(options: argparse.Namespace, config: Config) -> int:
 def _newest(options: argparse.Namespace, config: Config) -> list[dict[str, Any]]:
     since, limit = _since(options.since), _limit(options)
     client = AgentClient(config)
-    if client.answers():
+    if client.own_agent_answers():
         incidents: list[dict[str, Any]] = client.get(f"/incidents?limit={limit}&since={since}")["incidents"]
         return incidents
     found = newest_of(_of_file(config), limit, since)
@@ -43,13 +43,13 @@ def _newest(options: argparse.Namespace, config: Config) -> list[dict[str, Any]]
 
 
 def _one(incident_id: int, config: Config) -> dict[str, Any]:
-    """Return the incident with this id as JSON, with its journal lines in `entries`. It comes from the agent
-    or, if no agent answers, from the journal's file.
+    """Return the incident with this id as JSON, with its journal lines in `entries`. It comes from this
+    home's agent or, if it does not answer, from the journal's file.
 
     Raises HostAgentError if there is no such incident, or if the journal's file is needed but cannot be read.
     """
     client = AgentClient(config)
-    if client.answers():
+    if client.own_agent_answers():
         return client.get(f"/incidents/{incident_id}")
     found = next((each for each in _of_file(config) if each.id == incident_id), None)
     if found is None:
@@ -62,7 +62,7 @@ def _of_file(config: Config) -> list[Any]:
     path = config.home.journal_db
     if not path.exists():
         raise HostAgentError(f"There is no journal yet ({path}): `vestal up` starts everything.")
-    print("No agent answers; this is what its journal has.", file=sys.stderr)
+    print("The agent of this home does not answer; this is what its journal has.", file=sys.stderr)
     try:
         return incidents_in_file(path)
     except sqlite3.Error as error:

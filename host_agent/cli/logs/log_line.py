@@ -6,6 +6,7 @@ lines have a time too. Any other line, such as one of a traceback, has no time.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Mapping
@@ -51,7 +52,8 @@ class LogLine:
 
     `ts` is in seconds since 1970, or None for a line without a time. `event` is the name of the event that
     the line reports, `cause` its cause in words, and `fields` its other fields. If the line reports no event,
-    `event` is empty and `cause` has the line's message.
+    `event` is empty and `cause` has the line's message. `is_complete` is True if the other fields have all
+    data of the line, because it was a JSON object.
     """
 
     service: str
@@ -62,12 +64,13 @@ class LogLine:
     cause: str = ""
     fields: Mapping[str, Any] = field(default_factory=dict)
     severity: str = INFO
-    is_json: bool = False
+    is_complete: bool = False
 
     def as_json(self) -> dict[str, Any]:
         """Return the line as a JSON object for programs, including the event's fields.
 
-        If the line was not JSON, the object's field `line` has the original text.
+        If the line was not JSON, or its time is none that can be shown, the object's field `line` has the
+        original text.
         """
         head = {
             "ts": self.ts,
@@ -75,7 +78,7 @@ class LogLine:
             "component": self.component,
             "event": self.event or None,
         }
-        written = {} if self.is_json else {"line": self.raw}
+        written = {} if self.is_complete else {"line": self.raw}
         return head | {"cause": self.cause, "severity": self.severity} | dict(self.fields) | written
 
 
@@ -106,7 +109,8 @@ def parse_container_line(service: str, raw: str) -> ContainerLine:
     """
     if not (found := _DOCKER_TIME.fullmatch(_ERASING.sub("", raw))):
         return ContainerLine(parse(service, raw), None)
-    whole_seconds = datetime.fromisoformat(found[1] + found[3].replace("Z", "+00:00")).timestamp()
+    if (whole_seconds := _iso_time(found[1] + found[3])) is None:
+        return ContainerLine(parse(service, raw), None)
     received_at = whole_seconds + float(found[2] or 0)
     line = parse(service, found[4])
     return ContainerLine(line if line.ts is not None else replace(line, ts=received_at), received_at)
@@ -123,16 +127,17 @@ def _from_json(service: str, raw: str) -> LogLine | None:
         return None
     fields = {name: value for name, value in record.items() if name not in HEAD and name != "service"}
     event, cause = _text(record.get("event")), _text(record.get("cause"))
+    ts = _time(record.get("ts"))
     return LogLine(
         service,
         raw,
-        _number(record.get("ts")),
+        ts,
         _text(record.get("component")) or service,
         event,
         cause if event else cause or raw,
         fields,
         _severity(event, fields),
-        is_json=True,
+        is_complete=ts is not None or record.get("ts") is None,
     )
 
 
@@ -205,14 +210,22 @@ def _value(text: str) -> Any:
 
 
 def _iso_time(text: str) -> float | None:
-    try:
-        return datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", text).replace("Z", "+00:00")).timestamp()
-    except ValueError:
+    with contextlib.suppress(ValueError, OverflowError):
+        at = datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", text).replace("Z", "+00:00"))
+        return _time(at.timestamp())
+    return None
+
+
+def _time(value: object) -> float | None:
+    """Return `value` as a time in seconds since 1970; None if it is no number, or no time that a date can
+    show, such as a time in milliseconds.
+    """
+    if not isinstance(value, int | float) or isinstance(value, bool):
         return None
-
-
-def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    with contextlib.suppress(ValueError, OverflowError, OSError):
+        datetime.fromtimestamp(value)
+        return float(value)
+    return None
 
 
 def _text(value: object) -> str:

@@ -24,7 +24,7 @@ def sentence_of(line: LogLine) -> str:
     if (template := _TEMPLATES.get(line.event)) is not None:
         try:
             return template(line.cause.strip(), line.fields)
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             pass  # another version of Vestal wrote the event, with other fields
     return _any_event(line)
 
@@ -207,6 +207,7 @@ _TEMPLATES: dict[str, Callable[[str, Fields], str]] = {
     "orchestrator_started": lambda cause, fields: (
         f"The orchestrator {fields['version']} has started on port {fields['port']}."
     ),
+    "program_changed": lambda cause, fields: as_sentence(cause),
     "prompt_shortened": _prompt_shortened,
     "recovery_finished": _recovery_finished,
     "recovery_requested": lambda cause, fields: _plus_cause("Recovery was asked for", cause),

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
+from host_agent.cli.screen.styled import printable, unguarded
 from host_agent.cli.screen.units import format_download
 
 LINE_FRACTION = 0.1
@@ -34,14 +35,15 @@ def download_view() -> Iterator[DownloadView]:
     if not sys.stdout.isatty():
         yield Lines()
         return
+    from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
         TextColumn("{task.fields[figures]}"),
     )
-    with Progress(*columns) as progress:
+    with Progress(*columns, console=Console(file=unguarded(sys.stdout))) as progress:
         yield Bars(progress)
 
 
@@ -75,10 +77,10 @@ class Bars:
     def show(self, update: Update) -> None:
         model, sentence = update["model"], update["sentence"]
         if model not in self._tasks:
-            self._tasks[model] = self._progress.add_task(model, total=None, figures="")
+            self._tasks[model] = self._progress.add_task(printable(model), total=None, figures="")
         if not is_download(update) and self._sentences.get(model) != sentence:
             self._sentences[model] = sentence
-            self._progress.console.print(f"{model}: {sentence}", highlight=False, markup=False)
+            self._progress.console.print(printable(f"{model}: {sentence}"), highlight=False, markup=False)
         known = {"total": 1.0, "completed": update["fraction"]} if update["bytes"] else {}
         if update["fraction"] >= 1.0:
             known = {"total": 1.0, "completed": 1.0}

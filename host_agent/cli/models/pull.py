@@ -12,6 +12,7 @@ from typing import Any
 from host_agent.cli.models.download_view import DownloadView, download_view
 from host_agent.cli.run import image_packages, model_store
 from host_agent.cli.run.progress import Progress
+from host_agent.cli.screen import styled
 from vestal.config import Config
 
 
@@ -42,7 +43,7 @@ def confirm(question: str) -> bool:
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         return False
     try:
-        return input(f"{question} [y/N] ").strip().casefold() in ("y", "yes")
+        return input(styled.printable(f"{question} [y/N] ")).strip().casefold() in ("y", "yes")
     except EOFError:
         print()
         return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 from dataclasses import dataclass
@@ -30,8 +31,11 @@ def run(options: argparse.Namespace, config: Config) -> int:
 
     Return 1 if the user kept a model, else 0. Raises ModelRefused, before anything is deleted, if a model is
     not installed, was not fetched by Vestal, or is used by a request.
+
+    An MLX server of another home, or Ollama, may answer on this home's port. It is asked for nothing.
     """
-    gateway = GatewayClient(config)
+    client = GatewayClient(config)
+    gateway = client if client.is_of(config.home) else None
     removals = [_removal(config, name) for name in options.names]
     in_use = _models_in_use(gateway)
     for removal in removals:
@@ -99,8 +103,12 @@ def _shares(other: ModelEntry, entry: ModelEntry) -> bool:
     return other.name != entry.name and bool(entry.weights_id) and other.weights_id == entry.weights_id
 
 
-def _models_in_use(gateway: GatewayClient) -> list[str]:
-    """Return the name of the model of each request in flight; an empty list if no MLX server runs."""
+def _models_in_use(gateway: GatewayClient | None) -> list[str]:
+    """Return the name of the model of each request in flight; an empty list if no MLX server of this home
+    runs.
+    """
+    if gateway is None:
+        return []
     try:
         requests = gateway.get("/requests").get("requests", [])
     except GatewayUnreachable:
@@ -108,15 +116,17 @@ def _models_in_use(gateway: GatewayClient) -> list[str]:
     return [str(each.get("model", "")) for each in requests if isinstance(each, dict)]
 
 
-def _remove(config: Config, gateway: GatewayClient, name: str) -> None:
-    """Delete a model through the MLX server, which unloads it first.
+def _remove(config: Config, gateway: GatewayClient | None, name: str) -> None:
+    """Delete a model through the MLX server of this home, which unloads it first. If none runs, or the server
+    has not deleted the model's folder, delete that directly.
 
-    If no MLX server runs, or the server cannot delete the model, delete its files directly.
+    Raises ModelRefused if the folder is there even after that.
     """
-    try:
-        status = gateway.delete("/api/delete", {"model": name})
-    except GatewayUnreachable:
+    if gateway is not None:
+        with contextlib.suppress(GatewayUnreachable):
+            gateway.delete("/api/delete", {"model": name})
+    folder = installed_path(config.models_dir, name)
+    if folder.exists():
         remove(config, name)
-        return
-    if status >= 400:
-        remove(config, name)  # the server has another home, or does not know the model
+    if folder.exists():
+        raise ModelRefused(f"Model {name} is still in {folder}: if a download of it runs, stop that first.")

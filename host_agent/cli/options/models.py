@@ -11,6 +11,7 @@ def add(parsers: dict[str, argparse.ArgumentParser]) -> None:
         dest="action", metavar="ACTION", description="list, by default, shows the installed models."
     )
     parsers["models"].set_defaults(action="list", module="list_models", json=False)
+    _add_json(parsers["models"])
 
     listed = _add(actions, "list", "list_models", "Show the installed models.")
     _add_json(listed)
@@ -81,4 +82,9 @@ def _add(
 
 
 def _add_json(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="print JSON, for programs")
+    """Add the option `--json`, before and after the action. It has no default of its own, because that of an
+    action would replace what was given before the action.
+    """
+    parser.add_argument(
+        "--json", action="store_true", default=argparse.SUPPRESS, help="print JSON, for programs"
+    )

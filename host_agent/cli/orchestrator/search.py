@@ -9,6 +9,7 @@ import textwrap
 from typing import Any
 
 from host_agent.cli.orchestrator.client import OrchestratorClient
+from host_agent.cli.screen.styled import printable
 from host_agent.cli.screen.waiting import waiting_for
 from vestal.config import Config
 
@@ -33,10 +34,10 @@ def _lines(answer: dict[str, Any]) -> list[str]:
     for number, result in enumerate(answer["results"], 1):
         heading = f" ({result['heading']})" if result["heading"] else ""
         lines += [f"{number}. {result['agent']}/{result['file']}{heading}", *_excerpt(result["text"])]
-    return lines if answer["results"] else [*lines, "Nothing was found."]
+    return [printable(line) for line in lines] if answer["results"] else [*lines, "Nothing was found."]
 
 
 def _excerpt(text: str) -> list[str]:
-    wrapped = [part for line in text.splitlines() for part in textwrap.wrap(line, WIDTH - 4)]
+    wrapped = [part for line in printable(text).splitlines() for part in textwrap.wrap(line, WIDTH - 4)]
     more = ["…"] if len(wrapped) > SHOWN_LINES else []
     return [f"    {line}" for line in [*wrapped[:SHOWN_LINES], *more]]

@@ -17,9 +17,9 @@ from host_agent.cli.orchestrator.task_progress import (
     EXIT_CODES,
     FINISHED,
     TaskProgress,
-    printable,
     result_text,
 )
+from host_agent.cli.screen.styled import printable
 from host_agent.cli.table import Column, print_table
 from host_agent.errors import OrchestratorRefused, OrchestratorUnreachable
 from vestal.config import Config
@@ -37,7 +37,8 @@ def run(options: argparse.Namespace, config: Config) -> int:
     if options.list:
         return _list(options, client)
     if options.cancel:
-        print(f"task {client.delete(f'/tasks/{_parse_id(options.cancel)}')['id']}: cancelled")
+        cancelled = client.delete(f"/tasks/{_parse_id(options.cancel)}")
+        print(json.dumps(cancelled, indent=2) if options.json else f"task {cancelled['id']}: cancelled")
         return 0
     task_id = _parse_id(options.follow) if options.follow else _submit(options, client)
     if options.detach:

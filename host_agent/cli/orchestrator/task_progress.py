@@ -1,12 +1,12 @@
 """Format a task's progress and result for the terminal. Pure."""
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
+from host_agent.cli.screen.styled import without_control_characters
+
 FINISHED = ("done", "failed", "cancelled")
 EXIT_CODES = {"done": 0, "failed": 1, "cancelled": 2}
-_CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class TaskProgress:
@@ -22,7 +22,9 @@ class TaskProgress:
         lines = {"task": f"task {task['id']}: {task['state']}"}
         for step in task.get("steps", []):
             lines[f"step {step['name']}"] = f"  {step['name']}: {_state(step)}"
-        new = [printable(line) for key, line in lines.items() if self._shown.get(key) != line]
+        new = [
+            without_control_characters(line) for key, line in lines.items() if self._shown.get(key) != line
+        ]
         self._shown |= lines
         return new
 
@@ -32,21 +34,14 @@ def result_text(task: Mapping[str, Any]) -> str:
     answer.
     """
     if task["state"] == "failed":
-        return printable(f"The task failed: {task.get('error') or 'no reason is known'}")
+        return without_control_characters(f"The task failed: {task.get('error') or 'no reason is known'}")
     if task["state"] == "cancelled":
         return "The task was cancelled."
     files = dict.fromkeys(f"{source['agent']}/{source['file']}" for source in task.get("sources", []))
     parts = [str(task.get("answer") or "")]
     parts += [f"Sources: {', '.join(files)}"] if files else []
     parts += [f"Note: {note}" for note in task.get("notes", [])]
-    return printable("\n\n".join(parts))
-
-
-def printable(text: str) -> str:
-    """Return `text` without control characters, because a model's text may contain commands for the
-    terminal.
-    """
-    return _CONTROL_CHARACTERS.sub("", text)
+    return without_control_characters("\n\n".join(parts))
 
 
 def _state(step: Mapping[str, Any]) -> str:

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from host_agent.agent import agent_state, single_instance
 from host_agent.agent_client import HEALTH_TIMEOUT_S, AgentClient
-from host_agent.errors import AgentUnreachable, HostAgentError
+from host_agent.errors import AgentUnreachable
 from host_agent.service_manager import service_manager
 from host_agent.services import child_environment, process_activity
 from vestal.best_effort.output import LOG_VARIABLE
-from vestal.config import Config, ConfigError, ensure_token
+from vestal.config import Config, ensure_token
 from vestal.platform.file_lock import LockHeld, hold_lock_blocking
 from vestal.platform.processes import process_lookup
 from vestal.supervision import ProbePolicy, ProcessIdentity, ProcessVerdict, UnansweredQuestions
@@ -56,19 +56,6 @@ def ensure_running(config: Config, hung_after_s: float = HUNG_AFTER_S) -> AgentS
         raise AgentUnreachable(f"The agent was not started: {error}; `vestal status` shows it.") from None
 
 
-def own_agent_answers(config: Config, client: AgentClient) -> bool:
-    """Return whether the agent of this home runs and answers `client`. An agent of another home, perhaps
-    another user's, may answer on the same port, but it refuses this home's token.
-    """
-    if single_instance.running(config.home) is None or not client.answers():
-        return False
-    try:
-        client.get("/upgrade")
-    except (HostAgentError, ConfigError):
-        return False
-    return True
-
-
 def kill_agent(identity: ProcessIdentity) -> None:
     """Kill an agent by SIGKILL, so that its services continue to run and the next agent adopts them.
 
@@ -99,7 +86,7 @@ def _ensure_running(config: Config, hung_after_s: float) -> AgentStart:
     if service_manager.is_agent_installed(config.home):
         for problem in service_manager.start_installed_jobs(config.home):
             print(f"vestal: {problem}", file=sys.stderr)
-        if client.wait_until(lambda: own_agent_answers(config, client), START_TIMEOUT_S):
+        if client.wait_until(client.own_agent_answers, START_TIMEOUT_S):
             return done
     _start_and_wait(config, client)
     return done
@@ -149,7 +136,7 @@ def _start_and_wait(config: Config, client: AgentClient) -> None:
     log_size = _size(log)
     process = _start(config, log)
     deadline = time.monotonic() + START_TIMEOUT_S
-    while not own_agent_answers(config, client):
+    while not client.own_agent_answers():
         if process.poll() is not None:
             raise AgentUnreachable(f"The agent did not start: {_reason_in_log(log, log_size)}")
         if time.monotonic() > deadline:

@@ -25,7 +25,8 @@ MOST_ROUNDS = 3
 
 
 def run(options: argparse.Namespace, config: Config) -> int:
-    """Stop the agent, its services and the containers.
+    """Stop the agent, its services and the containers. In a state folder that this version of Vestal refuses,
+    delete no file.
 
     Return 0, or 1 if the containers could not be stopped.
     """
@@ -36,14 +37,19 @@ def run(options: argparse.Namespace, config: Config) -> int:
     with waiting_for("stopping the containers"):
         problem, container_lines = stop_containers(config)
     _print(container_lines)
-    for path in config.home.run.glob("*.*"):
-        with contextlib.suppress(OSError):  # a stale PID file on a read-only disk is harmless
-            path.unlink(missing_ok=True)
+    if not config.home.judge_format().refusal:
+        _delete_run_files(config)
     if not lines and not container_lines:
         print("nothing was running")
     if problem:
         print(problem)
     return 1 if problem else 0
+
+
+def _delete_run_files(config: Config) -> None:
+    for path in config.home.run.glob("*.*"):
+        with contextlib.suppress(OSError):  # a stale PID file on a read-only disk is harmless
+            path.unlink(missing_ok=True)
 
 
 def _print(lines: list[str]) -> None:
@@ -162,8 +168,9 @@ def stop_containers(config: Config) -> tuple[str, list[str]]:
             f"containers: `docker compose down` failed: {last_lines(result.stderr.decode(errors='replace'))}",
             [],
         )
-    with contextlib.suppress(OSError):  # on a read-only disk: the containers are gone all the same
-        mode.forget_containers(config)
+    if not config.home.judge_format().refusal:
+        with contextlib.suppress(OSError):  # on a read-only disk: the containers are gone all the same
+            mode.forget_containers(config)
     return "", [f"containers: stopped and removed (project {compose.project}; its data volume stays)"]
 
 
@@ -176,7 +183,13 @@ def _has_containers_or_networks(compose: Compose) -> bool:
         docker = compose.command()[0]
         for listing in (("ps", "-aq"), ("network", "ls", "-q")):
             command = [docker, *listing, "--filter", label]
-            result = subprocess.run(command, capture_output=True, timeout=LIST_TIMEOUT_S, check=False)
+            result = subprocess.run(
+                command,
+                env=dict(compose.environment()),
+                capture_output=True,
+                timeout=LIST_TIMEOUT_S,
+                check=False,
+            )
             if result.returncode == 0 and result.stdout.strip():
                 return True
     return False

@@ -1,11 +1,14 @@
 """Show the progress of `vestal up`, one line for each step, and wait until the services are healthy."""
 
+import shutil
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from host_agent.agent_client import AgentClient
+from host_agent.cli.screen.styled import unguarded
+from host_agent.cli.screen.waiting import ERASE_LINE
 from host_agent.errors import HostAgentError
 from host_agent.service_logs import log_path
 
@@ -34,11 +37,16 @@ class Progress:
         self._unfinished: str | None = None
 
     def show(self, name: str, text: str, *, final: bool = True) -> None:
-        """Print a line. If it is not `final`, the next line with the same name replaces it on a terminal."""
+        """Print a line. If it is not `final`, the next line with the same name replaces it on a terminal, and
+        it is cut to the terminal's width, because only the last row of a longer text could be erased.
+        """
         if self.redraws and self._unfinished is not None:
-            sys.stdout.write("\r\x1b[K" if self._unfinished == name else "\n")
+            unguarded(sys.stdout).write(ERASE_LINE if self._unfinished == name else "\n")
         redrawn = self.redraws and not final
-        print(f"{name:<20}{text}", end="" if redrawn else "\n", flush=True)
+        line = f"{name:<19} {text}"
+        if redrawn:
+            line = line[: shutil.get_terminal_size().columns - 1]
+        print(line, end="" if redrawn else "\n", flush=True)
         self._unfinished = name if redrawn else None
 
 

@@ -8,8 +8,7 @@ import json
 import time
 from typing import Any
 
-from host_agent.agent import agent_state
-from host_agent.agent.agent_state import AgentState
+from host_agent.agent.agent_state import AgentState, SilentAgent
 from host_agent.agent_client import AgentClient
 from host_agent.cli.run import background_agent
 from host_agent.cli.run.background_agent import AgentStart
@@ -19,6 +18,7 @@ from vestal.config import Config
 
 PASS_TIMEOUT_S = 900.0  # a recovery pass may wait for another build of the image, and then build it
 POLL_S = 0.2
+# What a pass would do about an agent that does not answer. It cannot start an agent whose port is taken.
 WOULD = {
     AgentState.NOT_RUNNING: "start it",
     AgentState.SUSPENDED: "continue it",
@@ -30,7 +30,7 @@ WOULD = {
 def run(options: argparse.Namespace, config: Config) -> int:
     client = AgentClient(config)
     if options.dry_run:
-        return _dry_run(options, config, client)
+        return _dry_run(options, client)
     done = background_agent.ensure_running(config)
     if done is AgentStart.STARTED and not options.json:
         print("agent: it was not running; started")
@@ -44,12 +44,31 @@ def run(options: argparse.Namespace, config: Config) -> int:
     return _show(options, report)
 
 
-def _dry_run(options: argparse.Namespace, config: Config, client: AgentClient) -> int:
-    if client.answers():
+def _dry_run(options: argparse.Namespace, client: AgentClient) -> int:
+    if client.own_agent_answers():
         return _show(options, client.get("/recover/plan"))
-    silent = agent_state.of_silent_agent(config)
-    print(f"agent: {silent.sentence}\n  would {WOULD[silent.state]}, and then check everything else")
+    silent = client.why_silent()
+    if options.json:
+        return _show(options, _plan_without_agent(silent))
+    would = WOULD.get(silent.state)
+    plan = f"would {would}, and then check everything else" if would else silent.remedy
+    print(f"agent: {silent.sentence}\n  {plan}")
     return 1
+
+
+def _plan_without_agent(silent: SilentAgent) -> dict[str, Any]:
+    """Return what a recovery pass would do about an agent that does not answer, in the form of the report
+    that an agent gives of a dry run.
+    """
+    would = WOULD.get(silent.state)
+    return {
+        "state": "done",
+        "found": [f"agent: {silent.sentence}"],
+        "done": [f"agent: would {would}, and then check everything else"] if would else [],
+        "left": [] if would else [f"agent: {silent.remedy}"],
+        "healthy": False,
+        "dry_run": True,
+    }
 
 
 def _wait_for_report(client: AgentClient, run_id: str) -> dict[str, Any]:

@@ -4,22 +4,28 @@ It is safe to run again.
 """
 
 import argparse
+import contextlib
 import json
+import shlex
 
 from host_agent.agent import single_instance
 from host_agent.agent_client import AgentClient
+from host_agent.cli.gateway import GatewayClient
+from host_agent.cli.launch.installed import installed_language_models
+from host_agent.cli.launch.models import Needs, best
 from host_agent.cli.run import background_agent, fetch_models, image_packages, preflight
 from host_agent.cli.run.build_image import WITHOUT_DOCKER, build_image, run_in_foreground
 from host_agent.cli.run.down import stop_containers
 from host_agent.cli.run.progress import Progress, wait_until_healthy
 from host_agent.cli.run.replace_outdated import replace_outdated
-from host_agent.errors import ComposeFailed, HostAgentError
+from host_agent.errors import ComposeFailed, GatewayUnreachable, HostAgentError
 from host_agent.services.docker.compose import SCALE, WORKER, Compose
 from host_agent.services.orchestrator import knowledge_mounts, mode
 from vestal.config import Config
 from vestal.platform.file_lock import LockHeld, hold_lock_blocking
 
 LOCK_TIMEOUT_S = 120.0
+ANY_MODEL = Needs(context_tokens=0, tools=False)
 
 
 def run(options: argparse.Namespace, config: Config) -> int:
@@ -99,13 +105,13 @@ def _print_addresses(config: Config, client: AgentClient) -> None:
     if orchestrator["state"] != "absent":
         url = f"http://127.0.0.1:{config.orchestrator.port}"
         lines.append(f"Orchestrator  {url}  ({orchestrator['runs']})")
-    question = {"model": config.orchestrator.chat_model, "messages": [{"role": "user", "content": "Hello!"}]}
-    lines += [
-        "",
-        "Try:",
-        f"  curl {mlx}/api/chat -d '{json.dumps(question)}'",
-        f"  curl {mlx}/v1/models",
-        f"  kill -9 {services['mlx_engine']['process_pid']}    # the engine; then ask again",
-        "  make status",
-    ]
+    lines += ["", "Try:"]
+    with contextlib.suppress(GatewayUnreachable):
+        if model := best(installed_language_models(GatewayClient(config)), ANY_MODEL):
+            question = {"model": model.name, "messages": [{"role": "user", "content": "Hello!"}]}
+            lines.append(f"  curl {mlx}/api/chat -d {shlex.quote(json.dumps(question))}")
+    lines.append(f"  curl {mlx}/v1/models")
+    if pid := services["mlx_engine"]["process_pid"]:
+        lines.append(f"  kill -9 {pid}    # the engine; then ask again")
+    lines.append("  make status")
     print("\n".join(lines), flush=True)

@@ -79,7 +79,8 @@ class EventFeed:
             except (OSError, http.client.HTTPException, ValueError, ConfigError) as error:
                 reason = error
             self._events.put(FeedEvent(LOST, reason))
-            time.sleep(REFUSED_DELAY_S if isinstance(reason, NotAStream) else RECONNECT_DELAY_S)
+            is_refused = isinstance(reason, NotAStream) and reason.status != http.client.SERVICE_UNAVAILABLE
+            time.sleep(REFUSED_DELAY_S if is_refused else RECONNECT_DELAY_S)
 
     def _follow(self) -> None:
         with open_response("GET", self._url, token=self._token(), timeout_s=READ_TIMEOUT_S) as response:
@@ -95,3 +96,8 @@ class NotAStream(OSError):
     def __init__(self, status: int) -> None:
         super().__init__(f"it answers {status}")
         self.status = status
+
+    @property
+    def is_unknown(self) -> bool:
+        """Return whether the server has no such stream, because its version is older."""
+        return self.status == http.client.NOT_FOUND

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
+import re
+import select
 import signal
 import sys
 import termios
@@ -19,11 +21,16 @@ from rich.live import Live
 from rich.text import Text
 
 from host_agent.cli.screen.event_feed import FeedEvent
-from host_agent.cli.screen.styled import Line, as_text, printable
+from host_agent.cli.screen.styled import Line, as_text, printable, unguarded
 
 REDRAW_S = 1.0
 RESIZED, KEY = "resized", "key"
-LEAVING_KEYS = ("q", "Q", "\x1b")
+ESCAPE = "\x1b"
+LEAVING_KEYS = ("q", "Q", ESCAPE)
+READ_BYTES = 1024
+SEQUENCE_S = 0.05
+"""How long after the byte of Esc the rest of an escape sequence may arrive."""
+_KEY = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|O.|[^\x1b])|.", re.DOTALL)
 
 Events = queue.SimpleQueue[FeedEvent]
 
@@ -36,7 +43,7 @@ def show(
     `on_event` is called on this thread with each item of `events`; `draw` returns the lines for a given width
     in columns.
     """
-    console = Console(highlight=False)
+    console = Console(file=unguarded(sys.stdout), highlight=False)
     live = Live(console=console, screen=True, auto_refresh=False)
     keys = _Keys(events)
     with contextlib.suppress(KeyboardInterrupt), _signals(events, console, keys), keys, live:
@@ -112,9 +119,15 @@ class _Keys:
             termios.tcsetattr(self._descriptor, termios.TCSAFLUSH, self._before)
 
     def _read(self, descriptor: int) -> None:
+        """Put each key into the queue. An arrow key is one key, although the terminal sends it, and a turn of
+        the mouse wheel, as Esc and further characters.
+        """
         with contextlib.suppress(OSError):
-            while key := os.read(descriptor, 1):
-                self._events.put(FeedEvent(KEY, key.decode(errors="replace")))
+            while typed := os.read(descriptor, READ_BYTES):
+                if typed.endswith(b"\x1b") and select.select([descriptor], [], [], SEQUENCE_S)[0]:
+                    typed += os.read(descriptor, READ_BYTES)
+                for key in _KEY.findall(typed.decode(errors="replace")):
+                    self._events.put(FeedEvent(KEY, key))
 
 
 def _has_keyboard(descriptor: int) -> bool:

@@ -6,13 +6,14 @@ colors are used, so that text is readable on a dark and on a light background.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import re
 import sys
 import textwrap
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 if TYPE_CHECKING:
     from rich.color import ColorSystem
@@ -31,13 +32,66 @@ def plain(line: Line) -> str:
     return "".join(text for text, _ in line).rstrip()
 
 
-def printable(text: str) -> str:
-    """Return `text` without control characters, and with spaces for tabs.
+def without_control_characters(text: str) -> str:
+    """Return `text` without control characters other than tabs and newlines.
 
     A log or a model's answer may contain commands that would clear the terminal, change its colors or write
     into its input.
     """
-    return _CONTROL_CHARACTERS.sub("", text.replace("\t", "    "))
+    return _CONTROL_CHARACTERS.sub("", text)
+
+
+def printable(text: str) -> str:
+    """Return `text` without control characters other than newlines, and with spaces for tabs."""
+    return without_control_characters(text.replace("\t", "    "))
+
+
+@contextlib.contextmanager
+def guarded_output() -> Iterator[None]:
+    """Let any text be printed to stdout and stderr until the `with` block ends: on a terminal, control
+    characters are left out, and a character that cannot be encoded is written as an escape (`\\ud83d`).
+
+    Code that draws on the terminal by escape sequences writes them to `unguarded(sys.stdout)`.
+    """
+    before = {name: getattr(sys, name) for name in ("stdout", "stderr")}
+    guards: dict[str, object] = {}
+    for name, stream in before.items():
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+        if stream is not None and stream.isatty():
+            guards[name] = _GuardedTerminal(stream)
+            setattr(sys, name, guards[name])
+    try:
+        yield
+    finally:
+        for name, guard in guards.items():
+            if getattr(sys, name) is guard:  # a service replaces it by a stream that never raises
+                setattr(sys, name, before[name])
+
+
+def unguarded(stream: TextIO) -> TextIO:
+    """Return the stream that passes on escape sequences to the same place as `stream`, which is sys.stdout or
+    sys.stderr. No text of other programs may be written to it unless it has passed through `printable`.
+    """
+    return cast(TextIO, getattr(stream, "unguarded", stream))
+
+
+class _GuardedTerminal:
+    """A text stream that writes to the terminal `unguarded`, and leaves out control characters."""
+
+    def __init__(self, unguarded: TextIO) -> None:
+        self.unguarded = unguarded
+
+    def write(self, text: str) -> int:
+        self.unguarded.write(without_control_characters(text))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.unguarded, name)
 
 
 def wrapped(line: Line, width: int) -> list[Line]:
@@ -50,7 +104,7 @@ def print_lines(lines: Iterable[Line]) -> None:
     """Print each line to stdout, in color if stdout is a terminal. Long lines are wrapped by the terminal."""
     written = _colored if sys.stdout.isatty() else plain
     for line in lines:
-        print(written(line))
+        print(written(line), file=unguarded(sys.stdout))
 
 
 def can_show_live() -> bool:

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 
+from host_agent.cli.screen.styled import printable, unguarded
 from host_agent.cli.screen.units import format_duration
 
 FIRST_AFTER_S, AGAIN_AFTER_S = 1.0, 1.0
@@ -35,14 +36,14 @@ def waiting_for(what: str) -> Iterator[None]:
 
 
 def _show(what: str, ended: threading.Event) -> None:
-    began_at = time.monotonic()
+    terminal, began_at = unguarded(sys.stderr), time.monotonic()
     if ended.wait(FIRST_AFTER_S):
         return
     while True:
-        line = f"{what}, {format_duration(time.monotonic() - began_at)} …"
-        sys.stderr.write(ERASE_LINE + line[: shutil.get_terminal_size().columns - 1])
-        sys.stderr.flush()
+        line = printable(f"{what}, {format_duration(time.monotonic() - began_at)} …")
+        terminal.write(ERASE_LINE + line[: shutil.get_terminal_size().columns - 1])
+        terminal.flush()
         if ended.wait(AGAIN_AFTER_S):
             break
-    sys.stderr.write(ERASE_LINE)
-    sys.stderr.flush()
+    terminal.write(ERASE_LINE)
+    terminal.flush()

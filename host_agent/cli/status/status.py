@@ -1,6 +1,7 @@
 """`vestal status`: show the services and their states, as a tree on a terminal or as a table in a pipe.
 
-The exit code is 0 if all services are healthy, 1 if a service is not, and 2 if no agent answers.
+The exit code is 0 if all services are healthy, 1 if a service is not, and 2 if this home's agent does
+not answer.
 """
 
 import argparse
@@ -11,7 +12,7 @@ import time
 import webbrowser
 from typing import Any
 
-from host_agent.agent import agent_state, outdated
+from host_agent.agent import outdated
 from host_agent.agent_client import AgentClient
 from host_agent.cli.screen.styled import Line, can_show_live, print_lines, wrapped
 from host_agent.cli.status import tree
@@ -36,14 +37,14 @@ def run(options: argparse.Namespace, config: Config) -> int:
 
         return watch.run(config)
     client = AgentClient(config)
-    if not client.answers():
-        return _report_down(options, config)
+    if not client.own_agent_answers():
+        return _report_down(options, client)
     try:
         if options.open:
             return _open_page(client)
         status = client.get("/status")
     except AgentUnreachable:
-        return _report_down(options, config)
+        return _report_down(options, client)
     if options.json:
         print(json.dumps(status, indent=2))
     elif sys.stdout.isatty():
@@ -100,8 +101,8 @@ def _open_page(client: AgentClient) -> int:
     return HEALTHY
 
 
-def _report_down(options: argparse.Namespace, config: Config) -> int:
-    silent = agent_state.of_silent_agent(config)
+def _report_down(options: argparse.Namespace, client: AgentClient) -> int:
+    silent = client.why_silent()
     if options.json:
         answer = {"services": {}, "healthy": False, "error": silent.sentence, "remedy": silent.remedy}
         print(json.dumps(answer | {"agent": silent.state}))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import time
 from collections.abc import Callable
 from typing import Any
 
-from host_agent.agent import agent_state
 from host_agent.agent_client import AgentClient
 from host_agent.cli.screen import live_screen
 from host_agent.cli.screen.event_feed import LOST, EventFeed, FeedEvent, NotAStream
@@ -37,13 +37,14 @@ def run(config: Config) -> int:
 
 
 def _ask(config: Config) -> FeedEvent:
-    """Request the agent's status. Return an event with the status, or with the reason why no agent
-    answers.
+    """Request the status from the agent of this home. Return an event with the status, or with the reason
+    why this agent does not answer.
     """
-    try:
-        return FeedEvent(STATUS, AgentClient(config).get("/status"))
-    except (HostAgentError, ConfigError):
-        return FeedEvent(AWAY, str(agent_state.of_silent_agent(config)))
+    client = AgentClient(config)
+    with contextlib.suppress(HostAgentError, ConfigError):
+        if client.own_agent_answers():
+            return FeedEvent(STATUS, client.get("/status"))
+    return FeedEvent(AWAY, str(client.why_silent()))
 
 
 def _follow(config: Config, path: str, events: live_screen.Events) -> None:
@@ -119,7 +120,7 @@ class WatchedStatus:
 
     def _on_lost(self, reason: object) -> None:
         self._incidents.clear()  # after reconnecting, the agent sends all open incidents
-        if isinstance(reason, NotAStream) and not self._has_no_live:
+        if isinstance(reason, NotAStream) and reason.is_unknown and not self._has_no_live:
             self._has_no_live = True  # an older agent has only the stream of the journal
             self._follow_journal()
         self._poller.ask_soon()

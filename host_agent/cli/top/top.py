@@ -33,7 +33,7 @@ def run(options: argparse.Namespace, config: Config) -> int:
         watched = WatchedGateway(gateway)
         live_screen.show(events, watched.on_event, watched.draw)
         return 0
-    requests, health = gateway.get("/requests"), gateway.get("/health")
+    requests, health = gateway.get("/requests"), gateway.health()
     if options.json:
         answer = requests | {"memory": health.get("memory"), "engine": health.get("engine")}
         print(json.dumps(answer, indent=2))
@@ -44,7 +44,7 @@ def run(options: argparse.Namespace, config: Config) -> int:
 
 def _ask_for_health(gateway: GatewayClient) -> FeedEvent:
     try:
-        return FeedEvent(HEALTH, gateway.get("/health"))
+        return FeedEvent(HEALTH, gateway.health())
     except GatewayUnreachable as error:
         return FeedEvent(LOST, error)
 
@@ -75,8 +75,10 @@ class WatchedGateway:
             self._health = event.data
 
     def _reason(self, data: object) -> str:
-        if isinstance(data, NotAStream):
+        if isinstance(data, NotAStream) and data.is_unknown:
             return "The MLX server is older than this command: `vestal up` replaces it."
+        if isinstance(data, NotAStream):
+            return str(self._gateway.refused(data.status))
         return str(data if isinstance(data, GatewayUnreachable) else self._gateway.unreachable(data))
 
     def draw(self, width: int) -> list[Line]:
@@ -84,7 +86,7 @@ class WatchedGateway:
         age_s = time.monotonic() - self._listed_at
         if self._away_since is None:
             return layout.lay_out(self._requests, self._health, width, age_s)
-        away = f"No answer for {format_duration(time.monotonic() - self._away_since)}."
+        away = f"No list of requests for {format_duration(time.monotonic() - self._away_since)}."
         lines = [*wrapped([(away, "bold red")], width), *wrapped([(self._why_away, "yellow")], width)]
         last = layout.lay_out(self._requests, self._health, width)
         return [*lines, [], *([(text, "dim") for text, _ in line] for line in last)]

@@ -11,9 +11,9 @@ from host_agent.agent_client import AgentClient
 from host_agent.doctor.finding import Diagnosis, Finding
 from host_agent.errors import HostAgentError
 from host_agent.services.disk_report import ASK_DOCTOR
+from vestal.best_effort.disks import find_obstacle, free_files
 from vestal.config import Config, ConfigError
 from vestal.config.units import format_size
-from vestal.platform.disks import find_obstacle
 
 NAME = "disk_full"
 FAULT_BELOW_BYTES = 512 * 1024**2
@@ -72,16 +72,15 @@ def check_disk(folder: Path) -> Finding:
     enough.
     """
     stats = os.statvfs(folder)
-    free_files = stats.f_favail if stats.f_files else None  # some file systems do not count files
-    return assess_disk(folder, stats.f_bavail * stats.f_frsize, free_files)
+    return assess_disk(folder, stats.f_bavail * stats.f_frsize, free_files(stats))
 
 
-def assess_disk(folder: Path, free_bytes: int, free_files: int | None = None) -> Finding:
+def assess_disk(folder: Path, free_bytes: int, files_left: int | None = None) -> Finding:
     """Return a finding that says whether the disk of `folder` has enough free space.
 
-    `free_files` is the number of files that may still be created; None means that there is no limit.
+    `files_left` is the number of files that may still be created; None means that there is no limit.
     """
-    if free_files == 0:
+    if files_left == 0:
         sentence = f"The disk of {folder} cannot hold more files."
         return Finding(NAME, "fault", sentence, REMEDY, "0 inodes are free")
     free = format_size(free_bytes)

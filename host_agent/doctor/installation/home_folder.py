@@ -12,8 +12,8 @@ from host_agent.doctor.evidence import process_table
 from host_agent.doctor.finding import Diagnosis, Finding
 from host_agent.doctor.installation import disk_full
 from host_agent.journal import damaged_copies, find_damage
+from vestal.best_effort.disks import find_obstacle
 from vestal.config import Config
-from vestal.platform.disks import find_obstacle
 
 NAME = "home"
 OPEN_TO_OTHERS = 0o077

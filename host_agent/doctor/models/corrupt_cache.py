@@ -11,6 +11,7 @@ from pathlib import Path
 from host_agent.doctor.finding import Diagnosis, Finding
 from mlx_server.engine.prompt_cache.blob import Corrupt, decode
 from vestal.config import Config
+from vestal.platform.hidden_files import visible
 
 NAME = "corrupt_cache"
 BLOCKS_FOLDER = "prompts"
@@ -51,7 +52,7 @@ def check_cache(folder: Path, clock: Callable[[], float], check_for_s: float = C
 
 def block_files(folder: Path) -> list[Path]:
     """Return the files of all cached blocks in the cache's `folder`, sorted by name."""
-    return sorted((folder / BLOCKS_FOLDER).glob("*.safetensors"))
+    return sorted(visible((folder / BLOCKS_FOLDER).glob("*.safetensors")))
 
 
 def file_fault(path: Path) -> str:

@@ -4,8 +4,10 @@ or broken.
 
 from collections.abc import Iterator, Set
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from host_agent.doctor.finding import Diagnosis, Finding, Level
+from host_agent.services.child_environment import HOST_FROM_CONTAINER, LOOPBACK
 from mlx_server.model_store import BrokenModel, ModelStoreError, survey
 from mlx_server.model_store.catalog import source_path
 from mlx_server.model_store.sources.by_name import source_of
@@ -13,6 +15,7 @@ from mlx_server.model_store.sources.source import PathSource, Source, parse_sour
 from vestal.config import Config, canonical, name_key
 
 NAME = "missing_model"
+OWN_HOSTS = (*LOOPBACK, HOST_FROM_CONTAINER)
 
 
 @dataclass(frozen=True)
@@ -46,13 +49,24 @@ def requested_models(config: Config) -> list[RequestedModel]:
     settings_by_name: dict[str, list[str]] = {}
     for name in config.mlx.preload:
         settings_by_name.setdefault(name, []).append("mlx.preload")
-    if config.orchestrator.mode != "off" and not config.orchestrator.mac_llm_url:
+    if config.orchestrator.mode != "off" and _orchestrator_uses_own_server(config):
         orchestrator = config.orchestrator
         settings_by_name.setdefault(orchestrator.chat_model, []).append("orchestrator.chat_model")
         settings_by_name.setdefault(orchestrator.embed_model, []).append("orchestrator.embed_model")
         if orchestrator.rerank_model:
             settings_by_name.setdefault(orchestrator.rerank_model, []).append("orchestrator.rerank_model")
     return [RequestedModel(name, " and ".join(settings)) for name, settings in settings_by_name.items()]
+
+
+def _orchestrator_uses_own_server(config: Config) -> bool:
+    """Return whether the orchestrator sends its requests to this Vestal's MLX server. It does unless
+    `orchestrator.mlx_api_url`, or `mac_llm_url`, the older name for it, names only other servers.
+    """
+    urls = config.orchestrator.mlx_api_url or config.orchestrator.mac_llm_url
+    if not urls:
+        return True
+    parts = [urlsplit(url if "://" in url else f"http://{url}") for url in map(str.strip, urls.split(","))]
+    return any(part.hostname in OWN_HOSTS and part.port == config.mlx.port for part in parts)
 
 
 def unobtainable(config: Config) -> Iterator[Finding]:

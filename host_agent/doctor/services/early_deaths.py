@@ -57,7 +57,8 @@ def find(events: Iterable[Mapping[str, Any]]) -> list[EarlyDeath]:
             _count(found, service, f"{LAUNCH_FAILED}{event['cause']}", 0.0)
         elif name == "child_exited" and (service, pid) in started_at:
             run_s = float(event["ts"]) - started_at.pop((service, pid))
-            _count(found, service, str(event["cause"]), run_s)
+            if run_s >= 0:  # else the clock was set back, and how long the process ran is unknown
+                _count(found, service, str(event["cause"]), run_s)
     return list(found.values())
 
 

@@ -14,8 +14,8 @@ from host_agent.services import NIGHTLY, ORCHESTRATOR, child_environment, http_p
 from host_agent.services.configured_restart_policy import restart_policy
 from host_agent.services.find_process import find_supervised
 from host_agent.services.http_probe import NoAnswer
+from vestal.best_effort.disks import find_obstacle
 from vestal.config import Config
-from vestal.platform.disks import find_obstacle
 from vestal.supervision import ChildSpec, Probe, ProbeResult, State
 
 HEARTBEAT = "nightly.heartbeat"

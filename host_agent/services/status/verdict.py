@@ -57,7 +57,7 @@ def verdict(rows: Mapping[str, ServiceStatus], host: Mapping[str, Any]) -> str:
     worst, others = causes[0], causes[1:]
     row = rows[worst]
     why = f": {row.sentence.rstrip('.')}" if row.sentence else ""
-    waiting = _waiting(rows)
+    waiting = _waiting(rows, worst)
     also = f"; not well either: {_listed(others)}" if others else ""
     return as_sentence(f"{TITLES[worst]} {VERBS[row.state]}{why}{waiting}{also}")
 
@@ -83,13 +83,16 @@ def _severity(row: ServiceStatus) -> int:
     return SEVERITY.index(row.state) if row.state in SEVERITY else len(SEVERITY)
 
 
-def _waiting(rows: Mapping[str, ServiceStatus]) -> str:
-    """Return a text with the number of requests that wait for the next engine; "" if no request waits."""
+def _waiting(rows: Mapping[str, ServiceStatus], named: str) -> str:
+    """Return a text with the number of requests that wait for the next engine; "" if no request waits.
+    `named` is the service that the sentence names before this text.
+    """
     requests = rows[MLX_ENGINE].extra.get("requests")
     count = requests.get("parked", 0) if isinstance(requests, Mapping) else 0
     if not count:
         return ""
-    return "; 1 request waits for it" if count == 1 else f"; {count} requests wait for it"
+    target = "it" if named in (MLX_ENGINE, MLX_SERVER) else TITLES[MLX_ENGINE]
+    return f"; 1 request waits for {target}" if count == 1 else f"; {count} requests wait for {target}"
 
 
 def _trouble_of_host(host: Mapping[str, Any]) -> str:

@@ -357,6 +357,14 @@ async def test_events_stream_sends_missed_events_and_then_live_ones(served):
     assert (event["event"], event["component"]) == ("second_happened", "test")
 
 
+async def test_head_of_a_stream_is_refused_and_the_next_request_gets_its_own_answer(served):
+    """The events of /events followed the head, so the client took them for the next response."""
+    for path in ("/events", "/live"):
+        reply = await served.client.head(path)
+        assert (reply.status, reply.headers["Allow"]) == (405, "GET")
+        assert (await served.client.get("/health")).status == 200
+
+
 async def _next_event(stream: aiohttp.ClientResponse) -> dict[str, Any]:
     async with asyncio.timeout(5):
         async for line in stream.content:

@@ -1,5 +1,6 @@
 """The settings: one module for each section of the configuration file, with types and defaults."""
 
+from vestal.config.settings.field_types import Conflict
 from vestal.config.settings.models import ModelAdapter, ModelSource
 from vestal.config.settings.notifications import NotificationsSection
 from vestal.config.settings.ollama import OllamaSection
@@ -8,6 +9,7 @@ from vestal.config.settings.supervision import SupervisionSection
 
 __all__ = [
     "Config",
+    "Conflict",
     "ModelAdapter",
     "ModelSource",
     "NotificationsSection",

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from vestal.config.urls import check_http_url
+from vestal.config.urls import check_http_url, without_api_path
 
 MOST_DIGITS = 9
 MOST_SECONDS = 10 * 365 * 86_400
@@ -25,10 +25,38 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
 
 
-def _refuse_bool(value: object) -> object:
-    if isinstance(value, bool):  # pydantic would take YAML's `true` for 1
-        raise ValueError("give a whole number")
-    return value
+class Conflict(ValueError):
+    """Several settings do not fit together. `sentence` names them, and has no full stop. `keys` are their
+    paths below the section whose validator raises this error. The mistake is reported with the line, or the
+    variable, of the first of them that the user has set.
+    """
+
+    def __init__(self, sentence: str, *keys: tuple[str, ...]) -> None:
+        super().__init__(sentence)
+        self.keys = keys
+
+
+def _not_bool(remedy: str) -> BeforeValidator:
+    """Return a validator for numbers that raises ValueError with `remedy` if the value is true or false.
+    pydantic would take these for 1 and 0.
+    """
+
+    def refuse_bool(value: object) -> object:
+        if isinstance(value, bool):
+            raise ValueError(remedy)
+        return value
+
+    return BeforeValidator(refuse_bool)
+
+
+def _parse_off(value: object) -> object:
+    """Return "off" for False, because YAML takes a plain `off` for false. Return other values unchanged."""
+    return "off" if value is False else value
+
+
+def _parse_no_seconds(value: object) -> object:
+    """Return 0 for False, because YAML takes a plain `off` for false. Return other values unchanged."""
+    return 0 if value is False else value
 
 
 def _parse_digits(value: object) -> object:
@@ -82,18 +110,21 @@ def _refuse_comma(url: str) -> str:
     return url
 
 
-WholeNumber = Annotated[int, BeforeValidator(_refuse_bool)]
+WholeNumber = Annotated[int, _not_bool("give a whole number")]
+NumberOfSeconds = Annotated[float, _not_bool("give a number of seconds")]
 Port = Annotated[WholeNumber, Field(ge=1, le=65535)]
 Count = Annotated[WholeNumber, Field(ge=0)]
 PositiveCount = Annotated[WholeNumber, Field(ge=1)]
-Seconds = Annotated[float, Field(gt=0, le=MOST_SECONDS)]
-SecondsOrZero = Annotated[float, Field(ge=0, le=MOST_SECONDS)]
+Seconds = Annotated[NumberOfSeconds, Field(gt=0, le=MOST_SECONDS)]
+SecondsOrZero = Annotated[NumberOfSeconds, Field(ge=0, le=MOST_SECONDS), BeforeValidator(_parse_no_seconds)]
 Address = Annotated[str, Field(min_length=1)]
 Origin = Annotated[str, BeforeValidator(_parse_origin)]
 BaseUrl = Annotated[str, BeforeValidator(_parse_base_url)]
 Key = Annotated[str, BeforeValidator(_parse_key)]
 HttpUrl = Annotated[str, AfterValidator(check_http_url)]
+ApiUrl = Annotated[HttpUrl, AfterValidator(without_api_path)]
 ListedHttpUrl = Annotated[HttpUrl, AfterValidator(_refuse_comma)]
+YamlOff = BeforeValidator(_parse_off)
 
 KvBits = Annotated[Literal["none", 8, 4], BeforeValidator(_parse_digits)]
 """How many bits each number in the KV cache has; `none` means that the cache is not quantized."""

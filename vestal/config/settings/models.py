@@ -6,7 +6,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from vestal.config.settings.field_types import KvBits, KvGroupSize, PositiveCount, Section
+from vestal.config.settings.field_types import Conflict, KvBits, KvGroupSize, PositiveCount, Section
 
 FRAGMENT = "#sha256="
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
@@ -76,14 +76,15 @@ class ModelSource(Section):
     def _adapters_have_known_schemes(cls, value: dict[str, str]) -> dict[str, str]:
         for name, source in value.items():
             if not source.startswith(("path:", "hf:")) or not source.partition(":")[2] or "#" in source:
-                raise ValueError(f"{name}: not the source of an adapter: give path:FOLDER or hf:REPO[@REV]")
+                given = f'"{source[:60]}", which is not the source of an adapter'
+                raise Conflict(f"{name} names {given}: give path:FOLDER or hf:REPO[@REV]", (name,))
         return value
 
     @model_validator(mode="after")
     def _has_one_checksum(self) -> Self:
         fragment = self.source.partition(FRAGMENT)[2] if self.source.startswith("pypi:") else ""
         if fragment and self.sha256 and fragment.lower() != self.sha256.lower():
-            raise ValueError("`sha256` and the one in `source` differ: give one of them")
+            raise Conflict("`sha256` and the one in `source` differ: give one of them", ("sha256",))
         return self
 
 

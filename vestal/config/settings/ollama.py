@@ -1,8 +1,8 @@
 """The section `ollama`: the address of the Ollama server, and whether Vestal manages that server."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from vestal.config.settings.field_types import HttpUrl, Seconds, Section
+from vestal.config.settings.field_types import ApiUrl, Seconds, Section, YamlOff
 
 
 class OllamaSection(Section):
@@ -18,8 +18,8 @@ class OllamaSection(Section):
     `no_progress_s`      a runner that uses CPU without progress for this long counts as hung
     """
 
-    base_url: HttpUrl = "http://127.0.0.1:11434"
-    manage: Literal["auto", "always", "watch", "off"] = "auto"
+    base_url: ApiUrl = "http://127.0.0.1:11434"
+    manage: Annotated[Literal["auto", "always", "watch", "off"], YamlOff] = "auto"
     probe_model: str | None = None
     probe_interval_s: Seconds = 30.0
     no_progress_s: Seconds = 300.0

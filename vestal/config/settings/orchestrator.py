@@ -9,12 +9,15 @@ from pydantic import AfterValidator, BeforeValidator, Field, field_validator, mo
 
 from vestal.config import units
 from vestal.config.settings.field_types import (
+    Conflict,
     Count,
     ListedHttpUrl,
+    NumberOfSeconds,
     Port,
     PositiveCount,
     Section,
     WholeNumber,
+    YamlOff,
 )
 from vestal.config.urls import check_http_url
 
@@ -92,7 +95,7 @@ HomePath = Annotated[Path, AfterValidator(_check_home)]
 
 # This interval and the bounds below are those of `orchestrator/config.py`. Outside them, the orchestrator
 # would end with a sentence about a variable that the user has not set. A test compares the two files.
-Interval = Annotated[float, Field(ge=0.1, le=7 * 86_400)]
+Interval = Annotated[NumberOfSeconds, Field(ge=0.1, le=7 * 86_400)]
 
 # The name of an agent is a folder's name in the containers, and a part of a list in the environment.
 # The pattern has no `{0,63}`: with `\w` it took 30 ms of CPU time at each start of each program.
@@ -134,7 +137,7 @@ class OrchestratorSection(Section):
     """
 
     port: Port = 8088
-    mode: Literal["auto", "docker", "native", "off"] = "auto"
+    mode: Annotated[Literal["auto", "docker", "native", "off"], YamlOff] = "auto"
     mem_limit: str = "2g"
     cycle_interval_s: Interval = 300.0
     health_monitor_interval_s: Interval = 300.0
@@ -161,7 +164,8 @@ class OrchestratorSection(Section):
     @model_validator(mode="after")
     def _workers_have_postgres(self) -> Self:
         if self.workers and not self.database_url:
-            raise ValueError("`workers` share their tasks through Postgres: set `database_url` as well")
+            sentence = "`workers` share their tasks through Postgres: set `database_url` as well"
+            raise Conflict(sentence, ("workers",))
         return self
 
     @field_validator("mem_limit")

@@ -1,5 +1,6 @@
 """All sections together: `Settings` as the file has them, and `Config`, which programs use."""
 
+import itertools
 from collections.abc import Mapping
 from ipaddress import ip_address
 from pathlib import Path
@@ -10,7 +11,7 @@ from pydantic import ConfigDict, field_validator, model_validator
 from vestal.config.model_names import adapter_name, canonical, find_named, name_key
 from vestal.config.paths import Home
 from vestal.config.settings.agent import AgentSection
-from vestal.config.settings.field_types import Section
+from vestal.config.settings.field_types import Conflict, Section
 from vestal.config.settings.mlx import MlxSection
 from vestal.config.settings.models import BUILT_IN_MODELS, ModelAdapter, ModelSource
 from vestal.config.settings.notifications import NotificationsSection
@@ -51,11 +52,13 @@ class Settings(Section):
                 model = bases.get(name_key(draft), draft)
                 chain.append(find_named(draft, self.models, str) or draft)
                 if name_key(draft) == name_key(name) and len(chain) == 2:
-                    raise ValueError(f"models: {name} is its own `draft`: name a smaller model")
+                    sentence = f"models: {name} is its own `draft`: name a smaller model"
+                    raise Conflict(sentence, ("models", name, "draft"))
                 if name_key(model) == name_key(name):
-                    raise ValueError(
+                    raise Conflict(
                         f"models: each of {', '.join(chain)} has the next as its `draft`, in a circle: "
-                        "take `draft` out of the smallest"
+                        "take `draft` out of the smallest",
+                        ("models", name, "draft"),
                     )
         return self
 
@@ -74,7 +77,9 @@ class Settings(Section):
         taken = {name_key(name): name for name in self.models}
         for adapter in self.adapters():
             if other := taken.get(name_key(adapter.name)):
-                raise ValueError(f"models: an adapter of {adapter.base} is named like {other}: rename it")
+                base = find_named(adapter.base, self.models, str) or adapter.base
+                sentence = f"models: an adapter of {adapter.base} is named like {other}: rename it"
+                raise Conflict(sentence, ("models", base, "adapters"))
             taken[name_key(adapter.name)] = adapter.name
         return self
 
@@ -88,26 +93,30 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _ports_differ(self) -> Self:
-        ports = {"mlx.port": self.mlx.port, "agent.port": self.agent.port}
-        ports["orchestrator.port"] = self.orchestrator.port
-        for key, port in ports.items():
-            other = next((name for name, number in ports.items() if number == port and name != key), None)
-            if other:
-                raise ValueError(f"{key} and {other} are both {port}: give each a port of its own")
+        ports = {"mlx": self.mlx.port, "agent": self.agent.port, "orchestrator": self.orchestrator.port}
+        for one, other in itertools.combinations(ports, 2):
+            if ports[one] == ports[other]:
+                sentence = f"{one}.port and {other}.port are both {ports[one]}: give each a port of its own"
+                raise Conflict(sentence, (one, "port"), (other, "port"))
         return self
 
     @model_validator(mode="after")
     def _open_server_needs_key(self) -> Self:
-        open_to = [address for address in self.mlx.bind if not _is_loopback(address)]
-        if open_to and not self.mlx.api_key:
-            raise ValueError(f"mlx.bind opens the server to {open_to[0]} without a key: set mlx.api_key")
+        for number, address in enumerate(self.mlx.bind):
+            if not self.mlx.api_key and not _is_loopback(address):
+                raise Conflict(
+                    f"mlx.bind opens the server to {address} without a key: set mlx.api_key, or take the "
+                    "address out; loopback and the Docker bridge are served without an entry",
+                    ("mlx", "bind", str(number)),
+                    ("mlx", "bind"),
+                )
         return self
 
 
 def _drafts_with_sources(models: Mapping[str, ModelSource]) -> dict[str, ModelSource]:
     """Return the draft models that `models` lacks: those for which a model's `draft` is a source, such as
     `hf:REPO`, and not the name of a model. The keys are the names that they get, such as `llama3:draft` for
-    the draft model of `llama3`. Raises ValueError if `models` has a different model of that name.
+    the draft model of `llama3`. Raises Conflict if `models` has a different model of that name.
     """
     found = {}
     for name, settings in models.items():
@@ -116,7 +125,7 @@ def _drafts_with_sources(models: Mapping[str, ModelSource]) -> dict[str, ModelSo
         draft, source = adapter_name(name, DRAFT), ModelSource(source=settings.draft_source)
         same = find_named(draft, models, str)
         if same is not None and models[same] != source:
-            raise ValueError(f"the draft of {name} is named like {same}: rename {same}")
+            raise Conflict(f"the draft of {name} is named like {same}: rename {same}", (same,))
         if same is None:
             found[draft] = source
     return found

@@ -1,7 +1,7 @@
 """Read processes of this machine by PID, by ancestry or by name."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import psutil
@@ -30,8 +30,14 @@ def snapshot(pid: int) -> ProcessSnapshot | None:
         exe=_read_or(process.exe, ""),
         user=_read_or(process.username, ""),
         started_at=started_at,
-        home=_read_or(lambda: process.environ().get("VESTAL_HOME", ""), ""),
+        home=_read_or(lambda: _home(process.environ()), ""),
     )
+
+
+def _home(environment: Mapping[str, str]) -> str:
+    """Return VESTAL_HOME without `.` and `..`, as the configuration has it; "" if it is unset."""
+    home = environment.get("VESTAL_HOME", "")
+    return os.path.normpath(home) if home else ""
 
 
 def ancestors(process: ProcessSnapshot) -> tuple[ProcessSnapshot, ...]:

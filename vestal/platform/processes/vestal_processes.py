@@ -32,7 +32,7 @@ def server_module(pid: int, home: Path, default_home: Path) -> str | None:
         return None
     if _in_container(pid):
         return None
-    if Path(environment.get("VESTAL_HOME") or default_home) != home:
+    if Path(os.path.normpath(environment.get("VESTAL_HOME") or default_home)) != home:
         return None
     return server_module_of_command(arguments)
 

@@ -1,32 +1,44 @@
-"""Read, write, keep and remove PID files, which hold the identity of a process as JSON."""
+"""Read, write, keep and remove PID files, which hold the identity of a process as JSON.
+
+A PID file also names the folder that it was written in, so that a copy of this folder is recognized: the
+processes in its PID files belong to the original.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
-from vestal.best_effort.files import KeptFile, write_file
+from vestal.best_effort.files import KeptFile, make_private_folder, write_file
 from vestal.supervision.processes.identity import ProcessIdentity
 
 _MAX_PID = 2**31 - 1  # what the system calls take
 
 
 def read_pid_file(path: Path) -> ProcessIdentity | None:
-    """Return the identity in a PID file; None if there is no file, or if it is malformed."""
+    """Return the identity in a PID file; None if there is no file, if it is malformed, or if its folder is a
+    copy of the folder that the file was written in, which is still there.
+
+    If that folder is gone, its files were moved (perhaps to another disk) or restored from a backup, so they
+    still name their own processes. Earlier versions wrote no folder; their files are never taken for copies.
+    """
     try:
         data: Any = json.loads(path.read_text())
         identity = ProcessIdentity(int(data["pid"]), float(data["start_time"]), str(data.get("boot", "")))
+        is_copy = "folder" in data and _is_copy(path.parent, data["folder"])
     except (OSError, ValueError, OverflowError, TypeError, KeyError, AttributeError):
         return None
-    return identity if 0 < identity.pid <= _MAX_PID else None
+    return identity if 0 < identity.pid <= _MAX_PID and not is_copy else None
 
 
 def write_pid_file(path: Path, identity: ProcessIdentity) -> None:
     """Replace the file atomically: a reader finds the old one or the new one. Raises OSError if that
     fails.
     """
-    write_file(path, _text_of(identity))
+    write_file(path, _text_of(identity, path.parent))
 
 
 class KeptPidFile(KeptFile):
@@ -38,12 +50,22 @@ class KeptPidFile(KeptFile):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, "pid_file")
+        self._identity: ProcessIdentity | None = None
 
     def write_identity(self, identity: ProcessIdentity) -> OSError | None:
         """Replace the content of the file by `identity`. Return None, or the error if the file cannot be
         written now: it then stays as it was, and the next call of `keep` tries again.
         """
-        return self.write(_text_of(identity))
+        self._identity = identity
+        return self.write(_text_of(identity, self.path.parent))
+
+    def keep(self) -> bool:
+        """Write the file again if it is missing, if its text was changed, or if its folder was replaced by
+        another one. Return True if it was written.
+        """
+        if self._text is not None and self._identity is not None:
+            self._text = _text_of(self._identity, self.path.parent)
+        return super().keep()
 
     def remove_if_of(self, pid: int) -> None:
         """Remove the file if it names `pid`. In any case, stop rewriting it."""
@@ -53,5 +75,34 @@ class KeptPidFile(KeptFile):
         self.forget()
 
 
-def _text_of(identity: ProcessIdentity) -> str:
-    return json.dumps(identity.__dict__)
+def _text_of(identity: ProcessIdentity, folder: Path) -> str:
+    """Return the text of a PID file in `folder`, which is created if it is missing. If the folder cannot be
+    examined, the text does not name it.
+    """
+    fields: dict[str, object] = dict(identity.__dict__)
+    with contextlib.suppress(OSError):
+        make_private_folder(folder)
+        device, inode = _device_and_inode(folder)
+        fields["folder"] = {"path": str(folder.absolute()), "device": device, "inode": inode}
+    return json.dumps(fields)
+
+
+def _is_copy(folder: Path, written_in: dict[str, Any]) -> bool:
+    """Return whether `folder` is another folder than the one that `written_in` describes, as a PID file does,
+    and the latter still exists.
+
+    A moved folder keeps its inode on the same disk. The process may make a folder at the former path again;
+    that one has another inode.
+    """
+    described = written_in["device"], written_in["inode"]
+    if _device_and_inode(folder) == described:
+        return False
+    try:
+        return _device_and_inode(Path(written_in["path"])) == described
+    except OSError:
+        return False
+
+
+def _device_and_inode(folder: Path) -> tuple[int, int]:
+    found = os.stat(folder)
+    return found.st_dev, found.st_ino

@@ -32,6 +32,7 @@ gone.
 """
 
 GROUP_GONE_TIMEOUT_S = 0.5
+REAPABLE_WITHIN_S = 0.5
 _POLL_S = 0.002
 
 
@@ -64,7 +65,7 @@ class ProcessGroup:
         """Wait for the leader to end, kill the rest of its group, reap the leader, and return its status."""
         await wait_for_exit(self.pid)
         self._signal_group(signal.SIGKILL)
-        status = self._reap()
+        status = await self._reap()
         if self._leads:
             await wait_until_group_gone(self.pid)
         return status
@@ -105,21 +106,28 @@ class ProcessGroup:
         """
         return self._popen is not None or start_time(self.pid) in (None, self.start_time)
 
-    def _reap(self) -> ExitStatus:
-        """Reap the leader and return its exit status; return an unknown status if it is not a child of this
-        process.
+    async def _reap(self) -> ExitStatus:
+        """Reap the leader, whose exit was announced, and return its exit status; return an unknown status if
+        it is not a child of this process. macOS announces an exit a moment before it can be reaped.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + REAPABLE_WITHIN_S
+        while (status := self._try_reap()) is None and loop.time() < deadline:  # noqa: ASYNC110 - no event
+            await asyncio.sleep(_POLL_S)
+        self._reaped = True
+        self.detach()
+        return status or ExitStatus()
 
-        An adopted leader is a child of this process if the supervisor that launched it ran in this process
-        too.
+    def _try_reap(self) -> ExitStatus | None:
+        """Reap the leader and return its exit status: unknown if it is not a child of this process. Return
+        None if it cannot be reaped yet. An adopted leader is a child of this process if the supervisor that
+        launched it ran in this process too.
         """
         try:
             pid, wait_status = os.waitpid(self.pid, 0 if self._popen is not None else os.WNOHANG)
         except ChildProcessError:
             return ExitStatus()
-        finally:
-            self._reaped = True
-            self.detach()
-        return _exit_status(wait_status) if pid else ExitStatus()
+        return _exit_status(wait_status) if pid else None
 
 
 def _exit_status(wait_status: int) -> ExitStatus:

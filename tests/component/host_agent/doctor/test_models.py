@@ -121,3 +121,10 @@ def test_doctor_names_the_setting_of_a_configured_reranker_that_is_not_installed
     (user / "vestal.yaml").write_text(json.dumps({"mlx": {"preload": []}, "orchestrator": settings}))
     (found,) = faults(missing_model.diagnose(configure(VESTAL_MLX__MODELS_FOLDER=user / "mlx-models")))
     assert "orchestrator.rerank_model asks for nobody:7b" in found.sentence
+
+
+def test_doctor_reports_no_fault_of_a_hidden_file_that_macos_keeps_with_a_cached_block(config: Config):
+    path = block(config.home.cache, "a" * 8)
+    path.with_name(f"._{path.name}").write_bytes(bytes(4096))
+    (found,) = corrupt_cache.diagnose(config)
+    assert found.sentence == "1 files of the prompt cache are intact."

@@ -91,6 +91,12 @@ async def test_bridge_address_whose_port_was_taken_is_listened_at_once_the_port_
         await listener.start()
         await _until(lambda: tries > 5)
     await _until(lambda: len(journal.since(0)) > 1)
+    # The Host header may have the bridge's address also on another connection, such as a tunnel's.
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(f"GET /health HTTP/1.0\r\nHost: {BRIDGE}:{port}\r\n\r\n".encode())
+    assert b" 200 " in await reader.readline()
+    writer.close()
+    await writer.wait_closed()
     _, writer = await asyncio.open_connection(BRIDGE, port)
     writer.close()
     await writer.wait_closed()

@@ -67,6 +67,7 @@ def test_shell_completion_script_contains_commands_options_services_and_programs
     ("line", "module"),
     [
         ("models", "list_models"),
+        ("models --json", "list_models"),
         ("models list --json", "list_models"),
         ("models search qwen3 4bit -n 3", "search"),
         ("models suggest --ram 24g --json", "suggest"),
@@ -81,3 +82,29 @@ def test_every_subcommand_of_vestal_models_is_run_by_an_existing_module(line: st
     options = parser.parse(shlex.split(line))
     assert (options.command, options.module) == ("models", module)
     assert callable(importlib.import_module(f"host_agent.cli.models.{module}").run)
+
+
+@pytest.mark.parametrize(
+    ("line", "is_json"),
+    [
+        ("models", False),
+        ("models list", False),
+        ("models --json", True),
+        ("models list --json", True),
+        ("models --json list", True),
+        ("models --json pull a", True),
+    ],
+)
+def test_option_json_of_vestal_models_may_stand_before_or_after_the_action(line: str, is_json: bool):
+    """`vestal models --json` was once a usage error."""
+    assert parser.parse(shlex.split(line)).json is is_json
+
+
+@pytest.mark.parametrize(
+    "line", ["", "nothing", "status --jsn", "task --foo", "models lst", "models pull --foo", "up --timeout x"]
+)
+def test_wrong_option_or_command_exits_with_64_which_no_command_uses_for_its_result(line: str, capsys):
+    """argparse's own 2 means "down" for `vestal status`, and "cancelled" for `vestal task`."""
+    with pytest.raises(SystemExit, match="64"):
+        parser.parse(shlex.split(line))
+    assert capsys.readouterr().err.splitlines()[-1].startswith("vestal")

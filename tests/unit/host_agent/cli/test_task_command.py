@@ -1,4 +1,4 @@
-"""`vestal task` while the orchestrator cannot show the task."""
+"""`vestal task` while the orchestrator cannot show the task, and the output of `vestal task --cancel`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from host_agent.cli.orchestrator import task
 from host_agent.cli.orchestrator.client import OrchestratorClient, OrchestratorUnavailable
 from host_agent.errors import HostAgentError, OrchestratorRefused, OrchestratorUnreachable
 from tests.services.http_servers import serving
+from tests.services.in_process import vestal
 
 AWAY = "Postgres at db:5432 cannot be used: see whether its server runs."
 TASK: dict[str, Any] = {"id": "t", "state": "running", "steps": []}
@@ -81,3 +82,30 @@ def test_task_command_waits_while_the_orchestrator_cannot_use_its_database(
     shown = capsys.readouterr().err
     assert "the orchestrator is away; the task goes on when it is back" in shown
     assert f"{said[:-1]}; the task goes on when it is back" in shown
+
+
+class Cancels(BaseHTTPRequestHandler):
+    """Answers every DELETE as the orchestrator answers the cancellation of a task."""
+
+    def do_DELETE(self) -> None:
+        body = json.dumps({"id": self.path.rpartition("/")[2], "state": "cancelled"}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+def test_task_cancel_command_prints_the_answer_as_json_if_asked(tmp_path: Path):
+    """It printed a sentence, which no program can read."""
+    (tmp_path / "token").write_text("a token")
+    task_id = "5c1b2f0e-9a57-4a0e-8a53-3f4b1f0c9b11"
+    with serving(HTTPServer(("127.0.0.1", 0), Cancels)) as server:
+        home = {"HOME": str(tmp_path), "VESTAL_HOME": str(tmp_path)}
+        env = home | {"VESTAL_ORCHESTRATOR_PORT": str(server.server_address[1])}
+        said = vestal(("task", "--cancel", task_id), env)
+        as_json = vestal(("task", "--cancel", task_id, "--json"), env)
+    assert (said.returncode, said.stdout) == (0, f"task {task_id}: cancelled\n")
+    assert (as_json.returncode, json.loads(as_json.stdout)) == (0, {"id": task_id, "state": "cancelled"})

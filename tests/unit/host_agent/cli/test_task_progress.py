@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from host_agent.cli.orchestrator.task_progress import TaskProgress, printable, result_text
+from host_agent.cli.orchestrator.task_progress import TaskProgress, result_text
 
 
 def task(state: str, *steps: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -31,6 +31,8 @@ def test_task_result_text_has_the_answer_and_its_notes_and_lists_each_source_onl
     assert "cancelled" in result_text(task("cancelled"))
 
 
-def test_printable_task_text_loses_control_characters_only():
-    assert printable("line\n\ttab é \U0001f426") == "line\n\ttab é \U0001f426"
-    assert printable("\x1b[31mred\x1b]0;title\x07\x9b2J\r") == "[31mred]0;title2J"
+def test_task_result_text_loses_control_characters_only():
+    answers = ("line\n\ttab é \U0001f426", "\x1b[31mred\x1b]0;title\x07\x9b2J\r \u202egnp")
+    first, second = (result_text(task("done", answer=answer)) for answer in answers)
+    assert first == "line\n\ttab é \U0001f426"
+    assert second == "[31mred]0;title2J gnp"

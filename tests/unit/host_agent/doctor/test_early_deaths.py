@@ -61,6 +61,11 @@ def test_early_deaths_include_a_program_that_cannot_be_run():
     assert found.cause == "it cannot be run: No such file or directory: 'x'"
 
 
+def test_early_deaths_do_not_include_a_process_that_ended_before_its_start_because_the_clock_was_set_back():
+    events = [event(10_000, "child_started", 1), event(7_600, "child_exited", 1, "exit code 1")]
+    assert find(events) == []
+
+
 def test_early_deaths_do_not_include_an_exit_without_a_recorded_start():
     assert find([event(1, "child_exited", 1, "exit code 1")]) == []
 

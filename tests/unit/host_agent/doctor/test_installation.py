@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -43,3 +44,11 @@ def test_doctor_reports_a_python_built_for_x86_64_as_a_fault(
 )
 def test_doctor_reports_any_known_blas_library_but_openblas_as_a_fault(blas: str | None, level: str):
     assert engine_blas.assess_blas(blas).level == level
+
+
+def test_doctor_reports_no_fault_of_an_exfat_disk_whose_files_macos_does_not_count(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    figures = (131_072, 4096, 2**28, 2**27, 2**27, 1, 0, 0, 0, 255)
+    monkeypatch.setattr(os, "statvfs", lambda path: os.statvfs_result(figures))
+    assert disk_full.check_disk(tmp_path).level == "ok"

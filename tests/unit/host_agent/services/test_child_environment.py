@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 import yaml
 
+import orchestrator.config
 from host_agent.errors import HostAgentError
 from host_agent.services import child_environment
 from host_agent.services.docker.compose import Compose, last_lines
@@ -40,6 +42,38 @@ def test_configured_server_addresses_are_passed_to_the_orchestrator(tmp_path: Pa
     environment = child_environment.orchestrator(settings, child_environment.HOST_FROM_CONTAINER)
     assert environment["MLX_API_URL"] == "http://10.1.1.1:8000"
     assert environment["RECOVERY_WEBHOOK_URL"] == "http://host.docker.internal:1/recover"
+
+
+@pytest.mark.parametrize(
+    ("env", "used"),
+    [
+        ({}, "http://127.0.0.1:11435"),
+        ({"MAC_LLM_URL": "http://other-mac:11435"}, "http://other-mac:11435"),
+        ({"MAC_LLM_URL": "http://other-mac:1", "MLX_API_URL": "http://mini:2"}, "http://mini:2"),
+    ],
+)
+def test_orchestrator_uses_mlx_api_url_or_else_its_older_name_mac_llm_url(
+    tmp_path: Path, env: dict[str, str], used: str
+):
+    """The older name once had no effect, because MLX_API_URL was always filled in."""
+    given = child_environment.native_orchestrator(config(tmp_path, **env))
+    assert orchestrator.config.load({**given, "VESTAL_TOKEN": "t"}).mlx_urls == (used,)
+    composed = yaml.safe_load((child_environment.REPO / "docker-compose.yml").read_text())
+    assert composed["x-environment"]["MLX_API_URL"].startswith("${MLX_API_URL-${MAC_LLM_URL:-http")
+
+
+def test_native_orchestrator_takes_the_token_of_its_home_not_that_of_the_shell(tmp_path: Path):
+    settings = config(tmp_path)
+    settings.home.prepare()
+    settings.home.token.write_text("of-the-home\n")
+    environment = {"VESTAL_TOKEN": "of-the-shell", **child_environment.native_orchestrator(settings)}
+    assert orchestrator.config.load(environment).token == "of-the-home"
+
+
+def test_example_of_an_env_file_has_no_comment_after_an_empty_value():
+    """Compose took the comment as the value: every search asked for a reranker named `# ranks what …`."""
+    lines = (child_environment.REPO / "deploy" / "env.example").read_text().splitlines()
+    assert [line for line in lines if re.search(r"=\s+#", line) and not line.startswith("#")] == []
 
 
 def test_orchestrator_gets_an_empty_ollama_address_if_ollama_is_switched_off(tmp_path: Path):

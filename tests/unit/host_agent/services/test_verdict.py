@@ -77,6 +77,17 @@ def said(host: dict[str, Any] | None = None, **changed: ServiceStatus) -> str:
             {},
             "Ollama cannot start: exit code 78; not well either: nightly.",
         ),
+        (
+            {"ollama": DOWN, "mlx_engine": replace(OPEN, state=State.BACKOFF)},
+            {},
+            "Ollama is stopped: No Docker engine was found on this machine; start it; "
+            "2 requests wait for the MLX engine; not well either: the MLX engine.",
+        ),
+        (
+            {"mlx_server": replace(DOWN, detail="it ended"), "mlx_engine": OPEN},
+            {},
+            "The MLX server is stopped: it ended; start it; 2 requests wait for it.",
+        ),
     ],
 )
 def test_status_verdict_names_the_failed_service_and_not_services_that_depend_on_it(changed, host, sentence):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -109,3 +110,20 @@ def test_sqlite_database_whose_folder_is_a_file_fails_with_the_reason(tmp_path: 
     (tmp_path / "home").write_text("")
     with pytest.raises(DatabaseFailed, match="see whether its folder is there"):
         SqliteDatabase(tmp_path / "home" / "orchestrator.db").meta("a")
+
+
+@pytest.mark.parametrize(
+    ("files", "flags", "cause"),
+    [
+        (1, 0, FailureCause.DISK),  # exFAT on macOS, whose files are not counted
+        (65_536, 0, FailureCause.FULL),
+        (65_536, os.ST_RDONLY, FailureCause.READ_ONLY),
+    ],
+)
+def test_cause_of_a_sqlite_disk_error_is_a_full_disk_only_if_the_file_system_counts_its_files(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, files: int, flags: int, cause: FailureCause
+):
+    figures = (4096, 4096, 2**21, 2**20, 2**20, files, 0, 0, flags, 255)
+    monkeypatch.setattr(os, "statvfs", lambda path: os.statvfs_result(figures))
+    found = SqliteDatabase(tmp_path / "orchestrator.db").failure(sqlite(sqlite3.SQLITE_CANTOPEN))
+    assert str(found).endswith(f": {ADVICE[cause]}.")

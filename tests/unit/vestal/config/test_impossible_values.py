@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from vestal.config import ConfigError, load
+from vestal.config.environment import all_keys
+from vestal.config.settings import Settings
 
 
 def loaded(tmp_path: Path, text: str = "", **env: str):
@@ -82,6 +84,48 @@ def test_variable_whose_value_cannot_be_converted_is_reported_with_its_name(
     assert words in problem
 
 
+MAY_BE_OFF = {
+    ("supervision", "settle_after_kill_s"),
+    ("mlx", "drain_s"),
+    ("mlx", "recycle_after_s"),
+    ("mlx", "keep_answers_s"),
+}
+
+
+@pytest.mark.parametrize("word", ["true", "no"])
+def test_setting_that_is_no_switch_refuses_true_and_false(tmp_path: Path, word: str):
+    """`agent.recovery_interval_s: true` was once one second."""
+    choices = {("ollama", "manage"), ("orchestrator", "mode")}  # these have the choice `off`
+    if word == "no":
+        choices |= MAY_BE_OFF
+    sections: dict[str, list[str]] = {}
+    for section, key in all_keys():
+        is_switch = isinstance(getattr(getattr(Settings(), section), key), bool)
+        if not is_switch and (section, key) not in choices:
+            sections.setdefault(section, []).append(key)
+    text = "".join(
+        f"{name}:\n" + "".join(f"  {key}: {word}\n" for key in keys) for name, keys in sections.items()
+    )
+    with pytest.raises(ConfigError) as caught:
+        loaded(tmp_path, text)
+    for name, keys in sections.items():
+        for key in keys:
+            problem = next((each for each in caught.value.problems if f" {name}.{key} " in each), "")
+            assert problem and "class" not in problem, key
+            assert not key.endswith("_s") or "give a number of seconds" in problem
+
+
+@pytest.mark.parametrize(("section", "key"), sorted(MAY_BE_OFF))
+def test_number_of_seconds_that_may_be_0_may_be_written_as_off(tmp_path: Path, section: str, key: str):
+    assert getattr(getattr(loaded(tmp_path, f"{section}: {{{key}: off}}\n"), section), key) == 0.0
+
+
+def test_choice_off_may_be_written_without_quotes(tmp_path: Path):
+    """YAML takes a plain `off` for false, and the choice that the example file names was refused."""
+    config = loaded(tmp_path, "ollama: {manage: off}\norchestrator: {mode: off}\n")
+    assert (config.ollama.manage, config.orchestrator.mode) == ("off", "off")
+
+
 WRONG_ADDRESSES = (
     "http://127.0.0.1:114344",
     "http://127.0.0.1:0",
@@ -114,6 +158,19 @@ def test_address_in_the_settings_with_an_impossible_host_or_port_is_refused(
     """`http://127.0.0.1:114344` was once accepted, and later ended the agent in a traceback."""
     problem = only_problem(tmp_path, text.format(json.dumps(url)))
     assert "not the address of a server: give http://HOST:PORT" in problem
+
+
+@pytest.mark.parametrize("end", ["/", "/v1", "/v1/", "/api", "/api/", "//"])
+def test_ollama_address_loses_the_path_of_an_api_at_its_end(tmp_path: Path, end: str):
+    """With `/v1`, as other programs have it, the agent took a healthy Ollama for one that is down."""
+    for server in ("http://127.0.0.1:11434", "https://example.com:443/ollama", "http://api:11434"):
+        assert loaded(tmp_path, OLLAMA_BASE_URL=server + end).ollama.base_url == server
+        assert loaded(tmp_path, OLLAMA_HOST=server + end).ollama.base_url == server
+
+
+@pytest.mark.parametrize("url", ["http://api", "https://v1"])
+def test_ollama_address_may_have_a_host_named_like_the_path_of_an_api(tmp_path: Path, url: str):
+    assert loaded(tmp_path, OLLAMA_BASE_URL=url + "/v1/").ollama.base_url == url
 
 
 def test_address_in_the_settings_may_have_a_path_or_an_ipv6_host(tmp_path: Path):

@@ -45,7 +45,7 @@ def only_problem(tmp_path: Path, text: str | None = None, **env: str) -> str:
         ("models:\n  x:\n    source: pypi:x==1\n    sha256: abc\n", 4, ["models.x.sha256", "abc"]),
         ("orchestrator:\n  mode: dcker\n", 2, ["docker", "native"]),
         ("orchestrator:\n  mem_limit: 1m\n", 2, ["too small"]),
-        ("orchestrator:\n  workers: 2\n", 1, ["workers", "set `database_url`"]),
+        ("orchestrator:\n  workers: 2\n", 2, ["workers", "set `database_url`"]),
         ("orchestrator:\n  knowledge: 7\n", 2, ["orchestrator.knowledge", '"7"', "section"]),
         ("orchestrator:\n  knowledge: {}\n", 2, ["orchestrator.knowledge", "at least 1"]),
         ("orchestrator:\n  knowledge:\n    a/b: notes\n", 3, ["knowledge.a/b", "letters, digits"]),

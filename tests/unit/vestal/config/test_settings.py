@@ -9,7 +9,7 @@ import pytest
 
 from mlx_server.engine.link import ALIVE_INTERVAL_S
 from vestal.config import Config, ConfigError, canonical, load, units
-from vestal.config.environment import all_keys
+from vestal.config.environment import all_keys, log_level
 from vestal.config.settings.mlx import MIN_PROGRESS_TIMEOUT_S
 from vestal.config.settings.models import BUILT_IN_MODELS, ModelSource
 
@@ -41,6 +41,31 @@ def test_kv_quantization_of_a_model_is_its_own_setting_or_else_the_setting_for_a
     assert [config.kv_quantization(name) for name in names] == [(8, 64), None, (8, 32), (4, 64)]
     env = {"VESTAL_MLX__KV_BITS": "4", "VESTAL_MLX__KV_GROUP_SIZE": "128"}
     assert loaded(tmp_path, "", **env).kv_quantization("other") == (4, 128)
+
+
+def test_variable_for_a_model_with_capitals_sets_the_model_of_the_file(tmp_path: Path):
+    """The variable's name in lower case once made a second model, which had no source."""
+    text = "models:\n  Qwen3: {source: 'hf:x/y'}\n  qwen3:8b: {source: 'hf:x/z'}\n  7: {source: 'hf:x/7'}\n"
+    env = {"VESTAL_MODELS__QWEN3__KV_BITS": "8", "VESTAL_MODELS__QWEN3:8B__KV_BITS": "4"}
+    config = loaded(tmp_path, text, VESTAL_MODELS__NEW__SOURCE="hf:x/new", **env)
+    assert {"Qwen3", "qwen3:8b", "7", "new"} < set(config.models) and "qwen3" not in config.models
+    assert config.kv_quantization("qwen3") == (8, 64)
+    assert config.kv_quantization("qwen3:8b") == (4, 64)
+    with pytest.raises(ConfigError, match=r"^VESTAL_MODELS__QWEN3__KV_BITS \(environment\): models.Qwen3"):
+        loaded(tmp_path, text, VESTAL_MODELS__QWEN3__KV_BITS="7")
+
+
+@pytest.mark.parametrize(("given", "level"), [("debug", "DEBUG"), ("Warn", "WARN"), ("", "INFO")])
+def test_log_level_variable_is_taken_in_any_case(given: str, level: str):
+    """`debug` once ended the agent in a ValueError."""
+    assert log_level({"VESTAL_LOG_LEVEL": given}) == level
+
+
+def test_unknown_log_level_is_refused_by_every_command(tmp_path: Path):
+    with pytest.raises(ConfigError) as caught:
+        loaded(tmp_path, "", VESTAL_LOG_LEVEL="verbose")
+    (problem,) = caught.value.problems
+    assert 'VESTAL_LOG_LEVEL (environment) is "verbose": give DEBUG, INFO' in problem
 
 
 def test_knowledge_setting_is_one_folder_or_one_folder_for_each_agent(tmp_path: Path):

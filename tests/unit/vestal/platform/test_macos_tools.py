@@ -11,7 +11,7 @@ from vestal.platform import kernel_log
 from vestal.platform.kernel_log import OomKill
 from vestal.platform.macos import brew, jetsam, memory_tools, sysctl
 from vestal.platform.macos.brew import BrewService
-from vestal.platform.ports import PortHolder, parse_lsof
+from vestal.platform.ports import parse_lsof
 from vestal.platform.processes import ps
 from vestal.platform.processes.ps import PsProcess
 
@@ -75,9 +75,8 @@ def test_ps_output_of_a_mac_is_parsed_with_every_form_of_age():
     assert [process.pid for process in table.values() if process.is_zombie] == [800]
 
 
-def test_lsof_output_of_a_mac_gives_pid_and_user():
-    found = parse_lsof(11434, recorded("macos/lsof.txt"))
-    assert found == PortHolder(11434, 24901, "ollama", "", "ada")
+def test_lsof_output_of_a_mac_gives_address_and_pid():
+    assert parse_lsof(recorded("macos/lsof.txt")) == [("127.0.0.1", 24901)]
 
 
 def test_kernel_log_parser_returns_each_process_killed_for_memory_and_whether_its_own_limit_was_hit():

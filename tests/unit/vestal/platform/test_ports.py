@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 import time
 
+import psutil
 import pytest
 
+from vestal.platform import ports
 from vestal.platform.ports import PortHolder, in_use_message, parse_lsof
 
 
@@ -36,8 +40,40 @@ def test_port_in_use_message_without_a_pid_says_that_another_user_holds_the_port
     assert "another user" in in_use_message(PortHolder(11435, None), "VESTAL_MLX_PORT")
 
 
-def test_lsof_output_is_parsed_into_the_first_process_or_none():
-    # Recorded form of `lsof -nP -iTCP:11434 -sTCP:LISTEN -FpcL`.
-    found = parse_lsof(11434, "p501\ncollama\nLada\nf3\np777\ncother\nLroot\n")
-    assert found == PortHolder(11434, 501, "ollama", "", "ada")
-    assert parse_lsof(11434, "") is None
+def test_lsof_output_gives_the_address_and_the_pid_of_each_socket():
+    # Recorded form of `lsof -nP -iTCP:11434 -sTCP:LISTEN -Fpn`.
+    output = "p501\nf3\nn127.0.0.1:11434\nf4\nn[::1]:11434\np777\nf9\nn*:11434\n"
+    assert parse_lsof(output) == [("127.0.0.1", 501), ("::1", 501), ("*", 777)]
+    assert parse_lsof("") == []
+
+
+@pytest.mark.parametrize(
+    ("names", "holder"),
+    [
+        (["[::1]"], None),
+        (["192.168.1.7"], None),
+        (["[::1]", "*"], 502),
+        (["*", "127.0.0.1"], 502),
+        (["[::ffff:127.0.0.1]"], 501),
+    ],
+)
+def test_port_holder_on_macos_listens_at_the_address_or_at_all_of_them(
+    monkeypatch: pytest.MonkeyPatch, names: list[str], holder: int | None
+):
+    """A development server at [::1] alone was reported as the holder of 127.0.0.1, which was free."""
+    output = "".join(f"p{501 + number}\nf3\nn{name}:8088\n" for number, name in enumerate(names))
+
+    def deny(kind: str) -> None:
+        raise psutil.AccessDenied(1)
+
+    def run(command: list[str], **options: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.CompletedProcess(command, 0, stdout=output)
+
+    monkeypatch.setattr(psutil, "net_connections", deny)
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/sbin/{name}")
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(ports, "is_free", lambda port, address: True)
+    monkeypatch.setattr(ports, "_serving_process", lambda port, pid: pid)
+    monkeypatch.setattr(ports, "_describe", PortHolder)
+    found = ports.holder(8088)
+    assert (found and found.pid) == holder

@@ -104,6 +104,29 @@ def test_log_message_of_docker_compose_itself_has_no_time():
     assert (remark.received_at, sentence_of(remark.line)) == (None, "nightly-1 exited with code 0")
 
 
+@pytest.mark.parametrize("ts", ["1700000000123", "NaN", "1e999", "-1e999", "1e400", "9" * 400, "true", '"x"'])
+def test_log_line_whose_time_cannot_be_shown_is_shown_without_a_time(ts: str):
+    """One line with a time in milliseconds ended `vestal logs` as a bug, and no further line was shown."""
+    raw = f'{{"ts": {ts}, "event": "moon_rose"}}'
+    line = parse("ollama", raw)
+    assert (line.ts, line.as_json()["line"]) == (None, raw)
+    assert [plain(shown) for shown in PipeFormatter().lines(line)][0].endswith("Moon rose.")
+    assert TerminalFormatter().lines(line, 80)
+
+
+@pytest.mark.parametrize(
+    "at", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "2026-13-01T00:00:00Z"]
+)
+def test_log_lines_of_docker_and_ollama_with_an_impossible_time_have_none(at: str):
+    assert parse("ollama", f"time={at} level=INFO msg=x").ts is None
+    assert parse_container_line("nightly", f"{at} text").received_at is None
+
+
+def test_log_event_with_an_infinite_number_is_still_shown():
+    line = parse("mlx_server", '{"ts": 1, "event": "requests_parked", "count": 1e999}')
+    assert sentence_of(line) == "Requests parked (count inf)."
+
+
 def test_log_event_without_a_sentence_template_is_shown_by_name_cause_and_fields():
     line = parse(
         "agent",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -72,3 +73,59 @@ def test_pid_file_of_a_running_process_is_written_again_if_deleted_or_changed(tm
     file.remove_if_of(10)
     assert not file.keep()
     assert not file.path.exists()
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Path:
+    """Return a PID file of this process in a folder that may be copied or moved."""
+    me = identify(os.getpid())
+    assert me is not None
+    path = tmp_path / "home" / "run" / "agent.json"
+    write_pid_file(path, me)
+    return path
+
+
+def test_pid_file_in_a_copied_folder_names_no_process(written: Path, tmp_path: Path):
+    """`vestal down` in a copy of a home ended the processes of the home that the copy was made from."""
+    shutil.copytree(tmp_path / "home", tmp_path / "copy")
+    assert read_pid_file(tmp_path / "copy" / "run" / "agent.json") is None
+    assert read_pid_file(written) is not None
+
+
+def test_pid_file_in_a_moved_folder_names_its_process_even_if_the_former_folder_was_made_again(
+    written: Path, tmp_path: Path
+):
+    (tmp_path / "home").rename(tmp_path / "moved")
+    (tmp_path / "home" / "run").mkdir(parents=True)  # a running agent makes it again, for its files
+    assert read_pid_file(tmp_path / "moved" / "run" / "agent.json") is not None
+
+
+def test_pid_file_in_a_folder_moved_to_another_disk_names_its_process(written: Path, tmp_path: Path):
+    shutil.copytree(tmp_path / "home", tmp_path / "moved")
+    shutil.rmtree(tmp_path / "home")
+    assert read_pid_file(tmp_path / "moved" / "run" / "agent.json") is not None
+
+
+def test_pid_file_restored_from_a_backup_names_its_process(written: Path, tmp_path: Path):
+    shutil.copytree(tmp_path / "home", tmp_path / "backup")
+    (tmp_path / "home").rename(tmp_path / "damaged")  # so that its inode is not used again
+    shutil.copytree(tmp_path / "backup", tmp_path / "home")
+    assert read_pid_file(written) is not None
+
+
+def test_pid_file_without_its_folder_is_read_as_an_earlier_version_wrote_it(written: Path):
+    fields = json.loads(written.read_text())
+    del fields["folder"]
+    written.write_text(json.dumps(fields))
+    assert read_pid_file(written) == identify(os.getpid())
+
+
+def test_pid_file_in_a_folder_that_was_made_again_is_written_again_with_the_new_folder(tmp_path: Path):
+    file = KeptPidFile(tmp_path / "run" / "x.json")
+    file.write_identity(ProcessIdentity(10, 1.0))
+    file.path.parent.rename(tmp_path / "deleted")
+    assert file.keep()
+    shutil.copytree(tmp_path / "run", tmp_path / "copy")
+    assert read_pid_file(file.path) == ProcessIdentity(10, 1.0)
+    assert read_pid_file(tmp_path / "copy" / "x.json") is None
+    assert not file.keep()

@@ -6,8 +6,12 @@ from typing import Any
 
 import pytest
 
+from host_agent.cli.gateway import GatewayClient
+from host_agent.cli.screen.event_feed import LOST, FeedEvent, NotAStream
 from host_agent.cli.screen.styled import plain
+from host_agent.cli.top import top
 from host_agent.cli.top.layout import lay_out, memory_lines, plain_lines
+from host_agent.errors import GatewayUnreachable
 
 REQUEST = {
     "id": "1d83ad6773987cdd09307575670878d7",
@@ -115,3 +119,44 @@ def test_top_output_to_a_pipe_has_full_ids_and_one_line_for_each_request():
 
 def test_top_prints_no_control_characters_of_a_client_name():
     assert "\x1b" not in "".join(shown({"requests": [REQUEST | {"client": "\x1b[2Jx"}]}, {}, 100))
+
+
+class Gateway(GatewayClient):
+    """Answers GET /health with a given status and body."""
+
+    def __init__(self, status: int, body: dict[str, Any]) -> None:
+        self.url = "http://127.0.0.1:11435"
+        self._answer = status, body
+
+    def _exchange(
+        self, method: str, path: str, body: dict[str, Any] | None = None
+    ) -> tuple[int, dict[str, Any]]:
+        return self._answer
+
+
+def test_top_shows_the_engine_of_a_gateway_whose_health_is_503():
+    """`vestal top` said that no MLX server answers while the engine had failed: the moment to look at it."""
+    gateway = Gateway(503, {"status": "failed", "engine": {"state": "open", "pid": None}})
+    watched = top.WatchedGateway(gateway)
+    watched.on_event(FeedEvent("requests", {"requests": []}))
+    watched.on_event(top._ask_for_health(gateway))
+    assert [plain(line) for line in watched.draw(100)][0].endswith("engine open")
+
+
+@pytest.mark.parametrize("body", [{}, {"error": {"message": "no"}}])
+def test_health_of_a_gateway_that_answers_503_without_a_status_is_an_error_with_that_number(
+    body: dict[str, Any],
+):
+    with pytest.raises(GatewayUnreachable, match="answers with status 503: `vestal status`"):
+        Gateway(503, body).health()
+
+
+@pytest.mark.parametrize(
+    ("status", "words"), [(404, "older than this command"), (503, "answers with status 503: `vestal status`")]
+)
+def test_top_calls_the_mlx_server_older_only_if_it_does_not_know_the_stream_of_requests(
+    status: int, words: str
+):
+    watched = top.WatchedGateway(Gateway(200, {}))
+    watched.on_event(FeedEvent(LOST, NotAStream(status)))
+    assert words in " ".join(plain(line) for line in watched.draw(200))
