@@ -20,6 +20,8 @@ from tests.services.fake_hub import FakeHub, FakeRepository, fake_hub, model_fil
 from tests.services.http_servers import serving
 from tests.services.in_process import vestal as vestal_in_process
 from tests.waiting import looks
+from vestal.supervision import write_pid_file
+from vestal.supervision.processes.identity import identify
 
 MIB = 1024**2
 
@@ -173,7 +175,9 @@ def test_pull_interrupted_by_ctrl_c_keeps_the_partial_download_and_exits_with_13
 
 
 class Gateway(ThreadingHTTPServer):
-    """An MLX server whose requests use the models in `in_use`; it records what it is asked to delete."""
+    """An MLX server in this process, whose requests use the models in `in_use`. It records what it is asked
+    to delete.
+    """
 
     daemon_threads = True
 
@@ -187,6 +191,9 @@ class GatewayAnswers(BaseHTTPRequestHandler):
     server: Gateway
 
     def do_GET(self) -> None:
+        if self.path == "/health":
+            self._send(200, {"status": "ok", "pid": os.getpid()})
+            return
         self._send(200, {"requests": [{"id": "1", "model": name} for name in self.server.in_use]})
 
     def do_DELETE(self) -> None:
@@ -218,6 +225,9 @@ def test_models_rm_is_refused_while_requests_use_the_model_and_else_deletes_thro
             else:
                 (folder / file).write_bytes(content)
         layout.write_manifest(folder, name, {"source": "hf:org/mine", **more})
+    own = identify(os.getpid())
+    assert own is not None
+    write_pid_file(tmp_path / "run" / "mlx_server.json", own)
     server = Gateway()
     env = {"HOME": str(tmp_path), "VESTAL_HOME": str(tmp_path), "VESTAL_MLX_PORT": str(server.server_port)}
     with serving(server):

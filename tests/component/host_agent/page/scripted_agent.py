@@ -146,8 +146,8 @@ class ScriptedAgent:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         queue: asyncio.Queue[bytes | None] = asyncio.Queue()
         self._streams.add(queue)
-        await response.prepare(request)
         try:
+            await response.prepare(request)
             first = [("status", self.status), ("requests", self.requests)]
             first += [("incident", each) for each in self.incidents if each["open"]]
             first += [("sample", self.sample)] if self.sample else []
