@@ -44,14 +44,24 @@ find_python() {
     return 1
 }
 
+make_venv_with_uv() {
+    uv venv --quiet --seed --python "$1" "$venv" && runs_natively "$venv/bin/python"
+}
+
 make_venv() {
-    if [ -x "$venv/bin/python" ] && is_new_enough "$venv/bin/python" && "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
+    if [ -x "$venv/bin/python" ] && is_new_enough "$venv/bin/python" && runs_natively "$venv/bin/python" \
+            && "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
         return 0
     fi
     rm -rf "$venv"
     if command -v uv >/dev/null 2>&1; then
         say "making .venv with uv"
-        uv venv --quiet --seed --python '>=3.11,<3.14' "$venv" && return 0
+        make_venv_with_uv '>=3.11,<3.14' && return 0
+        if [ -x "$venv/bin/python" ] && ! runs_natively "$venv/bin/python"; then
+            say "uv chose an Intel Python, which cannot load MLX; asking it for an arm64 one"
+            rm -rf "$venv"
+            make_venv_with_uv cpython-3.12-macos-aarch64-none && return 0
+        fi
         say "uv could not make it; trying Python's own venv"
         rm -rf "$venv"
     fi

@@ -1,7 +1,9 @@
 """Send HTTP requests to services of this machine: no proxy, no redirects, a short deadline."""
 
+import errno
 import json
 import os
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +11,10 @@ import aiohttp
 
 TIMEOUT_S = 3.0
 MAX_BODY_BYTES = 4 * 1024 * 1024
+NO_ROUTE = f"[Errno {errno.EHOSTUNREACH}]"
+LOCAL_NETWORK = (
+    "macOS may keep this program from the local network: System Settings, Privacy & Security, Local Network"
+)
 
 
 class NoAnswer(Exception):
@@ -50,11 +56,13 @@ async def get(session: aiohttp.ClientSession, url: str, timeout_s: float = TIMEO
 
 def why_not_connected(error: OSError) -> str:
     """Return in plain words why there is no connection. asyncio's own message, `Connect call failed`, does
-    not say why.
+    not say why. On macOS, "no route" also names the setting that keeps programs from the local network.
     """
     if isinstance(error, ConnectionRefusedError):
         return "nothing listens there"
-    return os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+    why = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+    # asyncio joins the failures of a name with several addresses into one text.
+    return f"{why}; {LOCAL_NETWORK}" if sys.platform == "darwin" and NO_ROUTE in str(error) else why
 
 
 async def _read(content: aiohttp.StreamReader) -> bytes:

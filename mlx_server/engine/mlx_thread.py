@@ -87,6 +87,7 @@ def _serve(
     if is_standby:
         read_ahead.start(config)
     readings.set_wired_limit(settings.wired_limit_bytes)
+    readings.set_cache_limit(readings.limit_bytes(settings.memory_limit_bytes))
     scheduler = Scheduler(settings, lambda: survey(config), inbox, emit, status)
     scheduler.early_checks.start(checks)
     drain_s = scheduler.run()

@@ -21,6 +21,7 @@ class Status:
         self.progress = 0
         self.working = False
         self.active_bytes = 0
+        self.cached_bytes = 0
         self.loaded: tuple[LoadedModelReport, ...] = ()
         self.loading: str | None = None
         self.limit_bytes = 0
@@ -36,16 +37,18 @@ class Status:
     def alive(self) -> Alive:
         """Return the `alive` event, which holds the current value of each attribute.
 
-        MLX's counter and the process's resident memory each miss some of the memory that Metal holds, so the
-        event's footprint is the larger of the two.
+        MLX's counters and the process's resident memory each miss some of the memory that Metal holds. So the
+        event's footprint is the larger of the resident memory and the sum of what MLX's arrays, its free
+        memory and the prompt cache hold, as in the memory ledger (`MemoryReading.own_bytes`).
         """
+        counted_bytes = self.active_bytes + self.cached_bytes + self.prompt_cache.ram_bytes
         return Alive(
             self.progress,
             self.working,
             self.active_bytes,
             self.loaded,
             self.loading,
-            footprint_bytes=max(self._process.memory_info().rss, self.active_bytes),
+            footprint_bytes=max(self._process.memory_info().rss, counted_bytes),
             limit_bytes=self.limit_bytes,
             memory=self.memory,
             prompt_cache=self.prompt_cache,

@@ -17,6 +17,21 @@ mkdir -p "$last/bin" "$last/lib/python{version}/site-packages"
 printf 'home = %s\\n' "{home}" > "$last/pyvenv.cfg"
 ln -s "{python}" "$last/bin/python"
 """
+APPLE_CHIP = {"uname": "echo Darwin", "sysctl": "echo 1"}
+# Stands in for a Python: it says whether it is built for arm64, and makes a virtual environment of itself.
+PYTHON = """case "$*" in
+*platform.machine*) exit {machine} ;;
+*"-m venv"*) for last; do :; done; mkdir -p "$last/bin"; cp "$0" "$last/bin/python" ;;
+*purelib*) dirname "$0" ;;
+esac
+"""
+UV_WITH_INTEL = """[ "$1" = venv ] || exit 0
+for last; do :; done
+case "$*" in
+*macos-aarch64*) {fetches} && exec "{bin}/arm64" -m venv "$last"; exit 2 ;;
+*) exec "{bin}/intel" -m venv "$last" ;;
+esac
+"""
 MAIN = """import sys
 def main():
     print(*sys.argv[1:], sep="|")
@@ -59,3 +74,41 @@ def test_vestal_command_starts_in_a_checkout_whose_path_has_blanks_or_quotes_or_
             [command, "a b", "$c"], cwd=folder, env=env, capture_output=True, text=True, timeout=60
         )
         assert (done.returncode, done.stdout, done.stderr) == (3, "a b|$c\n", "")
+
+
+def apple_checkout(folder: Path, repo: Path, fetches: str) -> Path:
+    """Make a checkout on a Mac with an Apple chip, whose uv chooses an Intel Python. `fetches` is the shell
+    command that says whether uv can fetch an arm64 one.
+    """
+    checkout(folder, repo)
+    commands = {
+        **APPLE_CHIP,
+        "intel": PYTHON.format(machine=1),
+        "arm64": PYTHON.format(machine=0),
+        "uv": UV_WITH_INTEL.format(fetches=fetches, bin=folder / "bin"),
+    }
+    for name, script in commands.items():
+        (folder / "bin" / name).write_text(f"#!/bin/sh\n{script}\n")
+        (folder / "bin" / name).chmod(0o755)
+    return folder
+
+
+@pytest.mark.parametrize("made_before", [False, True], ids=["new", "made_before"])
+@pytest.mark.parametrize("fetches", ["true", "false"], ids=["uv_fetches_arm64", "only_path_has_arm64"])
+def test_bootstrap_on_an_apple_chip_replaces_the_intel_python_that_uv_chooses(
+    tmp_path: Path, repo: Path, fetches: str, made_before: bool
+):
+    """MLX has no package for an Intel Python, so no run of `make` succeeded, and each blamed the network."""
+    folder = apple_checkout(tmp_path / "vestal", repo, fetches)
+    python = folder / ".venv" / "bin" / "python"
+    if made_before:
+        python.parent.mkdir(parents=True)
+        shutil.copy(folder / "bin" / "intel", python)
+    path = f"{folder / 'bin'}:{os.environ['PATH']}"
+    env = {**os.environ, "PATH": path, "VESTAL_PYTHON": str(folder / "bin" / "arm64")}
+    made = subprocess.run(
+        ["deploy/bootstrap.sh", "host"], cwd=folder, env=env, capture_output=True, text=True, timeout=60
+    )
+    assert made.returncode == 0, made.stderr
+    assert python.read_text() == (folder / "bin" / "arm64").read_text()
+    assert "uv chose an Intel Python" in made.stderr

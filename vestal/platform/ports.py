@@ -109,7 +109,8 @@ def in_use_message(holder: PortHolder, setting: str) -> str:
         )
     since = f", since {_time_of_day(holder.since)}" if holder.since else ""
     user = f", user {holder.user}" if holder.user and holder.user != _current_user() else ""
-    if listens_for_containers(holder.name):  # to end it would cut off all containers, or end their machine
+    if listens_for_containers(holder.name) and holder.name != "ssh":
+        # To end it would cut off all containers, or end their machine. `ssh` is most often a tunnel.
         return (
             f"port {holder.port} is held by {holder.name} (PID {holder.pid}{user}{since}), which listens "
             f"there for a container; find it with `docker ps --filter publish={holder.port}` and stop it "

@@ -45,8 +45,11 @@ def line_history(path: Path, completions: Sequence[str]) -> Iterator[None]:
 
 
 def ask_for_line(prompt: str) -> str:
-    """Return the next line that a person types. Raises EOFError at Ctrl-D and KeyboardInterrupt at Ctrl-C."""
+    """Show `prompt` in bold and one blank, and return the next line that a person types. Raises EOFError at
+    Ctrl-D and KeyboardInterrupt at Ctrl-C.
+    """
     if not can_show_live():
         return input()
     # \001 and \002 enclose characters of no width, so that readline knows where the line wraps.
-    return input(f"\001\x1b[1m\002{prompt}\001\x1b[0m\002")
+    # The blank follows the reset, because libedit (macOS) drops such characters at the end of a prompt.
+    return input(f"\001\x1b[1m\002{prompt.rstrip(' ')}\001\x1b[0m\002 ")

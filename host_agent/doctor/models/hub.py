@@ -3,6 +3,7 @@ there.
 """
 
 import os
+import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -56,7 +57,8 @@ def assess_answer(names: str, endpoint: str, failure: str) -> Finding:
 def why_unreachable(url: str, timeout_s: float = TIMEOUT_S) -> str:
     """Send a request to `url` (through the configured HTTP proxy), and return why there is no response.
 
-    Return an empty text if there is a response with any status.
+    Return an empty text if there is a response with any status, and also if this Python does not trust the
+    certificate: the fetch may trust it, because on macOS the hub's library asks the Keychain.
     """
     try:
         with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=timeout_s):
@@ -64,6 +66,8 @@ def why_unreachable(url: str, timeout_s: float = TIMEOUT_S) -> str:
     except urllib.error.HTTPError:
         return ""  # any status shows that the hub is reachable; a missing model is reported by the fetch
     except urllib.error.URLError as error:
+        if isinstance(error.reason, ssl.SSLCertVerificationError):
+            return ""  # the host has answered, and the fetch reports a certificate that it does not trust
         return str(getattr(error.reason, "strerror", None) or error.reason)
     except (OSError, ValueError) as error:
         return str(error) or type(error).__name__

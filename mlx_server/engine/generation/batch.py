@@ -20,6 +20,7 @@ from mlx_server.engine.generation.drafting.draft_batch import DraftBatch
 from mlx_server.engine.generation.drafting.draft_counts import DraftCounts
 from mlx_server.engine.generation.drafting.draft_model import DraftModel
 from mlx_server.engine.generation.drafting.drafter import Drafter
+from mlx_server.engine.generation.logprobs import Float32Logits
 from mlx_server.engine.generation.prefill_pace import PrefillPace
 from mlx_server.engine.generation.prompt_batch import MOST_TOKENS, PromptBatch, short_rest
 from mlx_server.engine.generation.prompt_slices import PromptSlices
@@ -116,14 +117,15 @@ class Batch:
     ) -> None:
         self._model, self._kv = model, kv
         self.draft_counts = draft_counts or DraftCounts()
+        computed: Any = Float32Logits(model)
         self._generator = BatchGenerator(
-            model,
+            computed,
             max_tokens=_NO_TOKEN_LIMIT,
             completion_batch_size=max_running,
             prefill_batch_size=min(8, max_running) if supports_padding(model) else 1,
             prefill_step_size=prefill_step_tokens,
         )
-        self._generator._prompt_batch = PromptBatch.empty(model, self._generator.sampler)
+        self._generator._prompt_batch = PromptBatch.empty(computed, self._generator.sampler)
         # Of caches that cannot drop tokens, the prompt cache stores the state before the prompt's last token,
         # which exists only if that token is computed alone.
         self._most_rest_tokens = MOST_TOKENS if can_drop_tokens(model) else 1
@@ -134,7 +136,7 @@ class Batch:
         self._drafts: DraftBatch | None = None
         if drafting:
             sampler, begin_step = self._generator.sampler, self._threads.begin_step
-            self._drafts = DraftBatch.over(model, sampler, self.draft_counts, begin_step, draft_model)
+            self._drafts = DraftBatch.over(computed, sampler, self.draft_counts, begin_step, draft_model)
             self._generator._generation_batch = self._drafts
         self._prompts: dict[int, _Prompt] = {}  # by uid
         self._returned_early: set[int] = set()  # uids whose first token `step` has returned before mlx-lm

@@ -1,9 +1,12 @@
-"""Report the log-probabilities of the drawn token and of the most probable tokens."""
+"""Compute log-probabilities with enough digits, and report those of the drawn token and of the most probable
+tokens.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -17,6 +20,22 @@ MIN_LOGPROB = -9999.0
 """Sent in place of minus infinity and NaN, which JSON cannot express."""
 
 TokenBytes = Callable[[int], bytes]
+
+
+class Float32Logits:
+    """Wraps a language model, so that its calls return logits in float32.
+
+    On a GPU, logits usually are bfloat16. mlx-lm computes log-probabilities in the type of the logits, after
+    it has joined the logits of all requests of a batch. In bfloat16, they are wrong by up to 6 %, unless a
+    penalty of one request makes all of them float32. So the answer to one request depended on the others.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+
+    def __call__(self, tokens: mx.array, cache: Any) -> mx.array:
+        logits: mx.array = self._model(tokens, cache=cache)
+        return logits.astype(mx.float32)
 
 
 def to_numpy(logprobs: mx.array) -> Array:

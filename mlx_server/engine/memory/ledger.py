@@ -91,7 +91,8 @@ class Fits:
     """The decision that a need fits, after dropping idle caches (if `drop_caches`) and unloading the models
     in `evict`.
 
-    `lacking_bytes` is how many bytes must be freed, so that no more of a cache is dropped than necessary.
+    `lacking_bytes` is how many bytes of the prompt cache must be dropped in addition to the free memory that
+    MLX holds for reuse, so that no more of the prompt cache is lost than necessary.
     """
 
     drop_caches: bool = False
@@ -224,7 +225,8 @@ def decide(ledger: Ledger, need: Need, leaving: Collection[str] = ()) -> Decisio
     missing -= freed
     busy = tuple(h.name for h in ledger.holdings if h.busy)
     if missing <= 0 or (not busy and _machine_has_room(ledger, need, evict)):
-        return Fits(True, tuple(name for name in evict if name not in leaving), lacking)
+        lacking_cache = max(lacking - ledger.reading.cached_bytes, 0)
+        return Fits(True, tuple(name for name in evict if name not in leaving), lacking_cache)
     return Wait(ledger.free_bytes, busy)
 
 

@@ -13,12 +13,14 @@ import mlx.core as mx
 import psutil
 
 from mlx_server.engine.device import computes_on_gpu
+from mlx_server.engine.log import log_event
 from mlx_server.engine.memory.guard import MemoryGuard
-from mlx_server.engine.memory.ledger import MemoryReading
+from mlx_server.engine.memory.ledger import GIB, MemoryReading
 from mlx_server.memory_forecast.fit import default_limit_bytes
 from mlx_server.memory_forecast.kv_quantization import KvQuantizationOf, never_quantized
 from mlx_server.memory_forecast.weights import Arithmetic
 from mlx_server.model_store.forecasts import files_of
+from vestal.config.units import format_size
 
 _CGROUP = Path("/sys/fs/cgroup")
 _process = psutil.Process(os.getpid())
@@ -48,8 +50,7 @@ def limit_bytes(configured: int | None) -> int:
     """Return how many bytes the engine may take: `configured`, or `default_limit_bytes` if that is None."""
     if configured is not None:
         return configured
-    gpu = mx.device_info().get("max_recommended_working_set_size") if mx.metal.is_available() else None
-    return default_limit_bytes(read().total_bytes, int(gpu) if gpu else None)
+    return default_limit_bytes(read().total_bytes, _working_set_bytes() if mx.metal.is_available() else None)
 
 
 def arithmetic() -> Arithmetic:
@@ -76,10 +77,38 @@ def memory_guard(
 
 def set_wired_limit(configured_bytes: int | None) -> None:
     """Set Metal's limit of wired (not pageable) memory to `configured_bytes`. None leaves the limit
-    unchanged, because a raised limit can cause kernel panics (ml-explore/mlx 3186).
+    unchanged, because a raised limit can cause kernel panics (ml-explore/mlx 3186). MLX raises ValueError for
+    a limit above Metal's recommended working set, so a larger value is lowered to that, which is logged.
     """
-    if configured_bytes is not None and mx.metal.is_available():
-        mx.set_wired_limit(configured_bytes)
+    if configured_bytes is None or not mx.metal.is_available():
+        return
+    most_bytes = _working_set_bytes()
+    if most_bytes is not None and configured_bytes > most_bytes:
+        cause = (
+            f"mlx.wired_limit is {format_size(configured_bytes)}, but Metal wires at most "
+            f"{format_size(most_bytes)} on this Mac; the system setting iogpu.wired_limit_mb raises that."
+        )
+        log_event("wired_limit_lowered", cause=cause, configured=configured_bytes, used=most_bytes)
+        configured_bytes = most_bytes
+    mx.set_wired_limit(configured_bytes)
+
+
+def set_cache_limit(memory_limit_bytes: int) -> None:
+    """Limit the free memory that MLX holds for reuse, if MLX computes on a GPU. `memory_limit_bytes` is how
+    much the whole engine may take.
+
+    Without a limit, Metal's allocator keeps free buffers until they fill its working set. It reuses a buffer
+    only for an array of nearly the same size, so each new shape of a batch adds buffers. On a CPU, MLX
+    itself keeps at most 32 MB.
+    """
+    if computes_on_gpu():
+        mx.set_cache_limit(min(GIB, memory_limit_bytes // 16))
+
+
+def _working_set_bytes() -> int | None:
+    """Return how much memory Metal recommends that a program uses; None if MLX does not report it."""
+    size = mx.device_info().get("max_recommended_working_set_size")
+    return int(size) if size else None
 
 
 def _cgroup() -> tuple[int, int] | None:

@@ -13,7 +13,6 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 from tokenizers import Tokenizer
 
-from mlx_server.engine.device import computes_on_gpu
 from mlx_server.engine.embeddings.architectures.build import build_encoder, dense_weight
 from mlx_server.engine.generation.prompts.token_ids import check_tokenizer_ids
 from mlx_server.engine.reranking.heads import HEADS
@@ -25,7 +24,8 @@ from mlx_server.model_store.files.weight_files import read_json_object
 
 class CrossEncoder(nn.Module):
     """An encoder with a head that computes one logit for each pair of a query and a document. A call returns
-    the logits of a batch of pairs, of shape (batch). `Reranker` describes the parameters of the call.
+    the logits of a batch of pairs, of shape (batch), in float32. `Reranker` describes the parameters of the
+    call.
     """
 
     def __init__(self, encoder: nn.Module, head: nn.Module) -> None:
@@ -33,7 +33,7 @@ class CrossEncoder(nn.Module):
         self.encoder, self.head = encoder, head
 
     def __call__(self, ids: mx.array, mask: mx.array | None, types: mx.array, lengths: mx.array) -> mx.array:
-        return self.head(self.encoder(ids, mask, types), lengths)[:, 0]
+        return self.head(self.encoder(ids, mask, types).astype(mx.float32), lengths)[:, 0]
 
 
 def load_cross_encoder(
@@ -72,15 +72,15 @@ def load_cross_encoder(
 
 
 def _load_head(head: nn.Module, weights: Mapping[str, mx.array]) -> None:
-    """Set the weights of the head. They become dense even if the files have them quantized, because they are
-    small.
+    """Set the weights of the head, in float32, so that scores are not rounded to bfloat16. They become dense
+    even if the files have them quantized, because they are small.
     """
     loaded = []
     for name, parameter in tree_flatten(head.parameters()):
         layer, _, part = name.rpartition(".")
         is_matrix = part == "weight" and parameter.ndim == 2
         weight = dense_weight(layer, parameter.shape, weights) if is_matrix else weights[name]
-        loaded.append((name, weight if computes_on_gpu() else weight.astype(mx.float32)))
+        loaded.append((name, weight.astype(mx.float32)))
     head.load_weights(loaded)
 
 

@@ -26,7 +26,8 @@ CLASSIFIER = "Qwen3ForSequenceClassification"
 class Judge(nn.Module):
     """A language model that is asked for "yes" or "no". `Reranker` describes the parameters.
 
-    Its result is the logit of the token `yes`, minus the logit of the token `no` unless that is None.
+    Its result is the logit of the token `yes`, minus the logit of the token `no` unless that is None, in
+    float32.
     """
 
     def __init__(self, language_model: Any, yes: int, no: int | None) -> None:
@@ -34,18 +35,17 @@ class Judge(nn.Module):
         self.language_model, self.yes, self.no = language_model, yes, no
 
     def __call__(self, ids: mx.array, mask: mx.array | None, types: mx.array, lengths: mx.array) -> mx.array:
-        last = _last_states(self.language_model, ids, lengths)
-        if "lm_head" in self.language_model:
-            logits = self.language_model.lm_head(last)
-        else:
-            logits = self.language_model.model.embed_tokens.as_linear(last)
-        return logits[:, self.yes] if self.no is None else logits[:, self.yes] - logits[:, self.no]
+        model = self.language_model
+        layer = model.lm_head if "lm_head" in model else model.model.embed_tokens
+        answers = [self.yes] if self.no is None else [self.yes, self.no]
+        logits = _float32_logits(layer, answers, _last_states(model, ids, lengths))
+        return logits[:, 0] if self.no is None else logits[:, 0] - logits[:, 1]
 
 
 class JudgeWithHead(nn.Module):
     """A language model whose output layer was replaced by a layer that computes one logit for a pair of a
-    query and a document. A call returns the logits of a batch of pairs, of shape (batch). `Reranker`
-    describes the parameters of the call.
+    query and a document. A call returns the logits of a batch of pairs, of shape (batch), in float32.
+    `Reranker` describes the parameters of the call.
     """
 
     def __init__(self, language_model: Any) -> None:
@@ -53,7 +53,26 @@ class JudgeWithHead(nn.Module):
         self.language_model = language_model
 
     def __call__(self, ids: mx.array, mask: mx.array | None, types: mx.array, lengths: mx.array) -> mx.array:
-        return self.language_model.score(_last_states(self.language_model, ids, lengths))[:, 0]
+        last = _last_states(self.language_model, ids, lengths)
+        return _float32_logits(self.language_model.score, [0], last)[:, 0]
+
+
+def _float32_logits(layer: Any, outputs: list[int], states: mx.array) -> mx.array:
+    """Return these `outputs` of an output layer or embedding without a bias, in float32: an array of shape
+    (batch, outputs). `states` has the shape (batch, hidden).
+
+    On a GPU, the layer itself would return bfloat16: the logits of yes and no would be rounded to multiples
+    of 0.125 before they are subtracted, and many documents would get equal scores.
+    """
+    rows = mx.array(outputs)
+    weight = layer["weight"][rows]
+    if "scales" in layer:
+        scales, biases = layer["scales"][rows], layer.get("biases")
+        if biases is not None:  # without biases, scales are a type of their own, and dequantizing is exact
+            scales, biases = scales.astype(mx.float32), biases[rows].astype(mx.float32)
+        how = {"group_size": layer.group_size, "bits": layer.bits, "mode": layer.mode}
+        weight = mx.dequantize(weight, scales, biases, **how)
+    return states.astype(mx.float32) @ weight.astype(mx.float32).T
 
 
 def _last_states(language_model: Any, ids: mx.array, lengths: mx.array) -> mx.array:

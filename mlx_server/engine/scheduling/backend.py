@@ -51,6 +51,8 @@ class Backend:
     release_memory: Callable[[], None]
     active_bytes: Callable[[], int]
     """Returns how many bytes MLX's arrays hold."""
+    cached_bytes: Callable[[], int]
+    """Returns how many bytes of free memory MLX holds for reuse."""
     draft_counts: DraftCounts = field(default_factory=DraftCounts)
     """Counts the drafted tokens of all models since the engine's start."""
     verification: Verification = field(default_factory=Verification)
@@ -107,6 +109,7 @@ def open_backend(settings: EngineSettings, workers: BackgroundWorkers) -> Backen
         make_runner,
         release_memory,
         mx.get_active_memory,
+        mx.get_cache_memory,
         draft_counts,
         verification,
         PromptPreloading(store, workers.preloader, guard.free_bytes).advance,

@@ -45,7 +45,8 @@ class EarlyChecks:
     """Checks each `Generate` operation that has `check_only`, and passes one event to `emit`: `Accepted`, or
     `Failed` if the request can certainly not be served.
 
-    `loaded` returns the model with a given name if it is in memory; else None. For a model that is not in
+    `loaded` returns the model with a given name if it is in memory; else None. `loaded_as` returns the name
+    under which the model of an operation is loaded. For a model that is not in
     memory, `read` reads everything except the weights. `guard` decides whether the request can ever get
     enough memory.
     """
@@ -54,6 +55,7 @@ class EarlyChecks:
         self,
         catalog: Catalog,
         loaded: Callable[[str], LoadedModel | None],
+        loaded_as: Callable[[Generate], str],
         guard: MemoryGuard,
         emit: Callable[[Event], None],
         read: Callable[[ModelEntry], LanguageModel] = load_without_weights,
@@ -61,6 +63,7 @@ class EarlyChecks:
     ) -> None:
         self._max_image_pixels = max_image_pixels
         self._catalog, self._loaded, self._guard = catalog, loaded, guard
+        self._loaded_as = loaded_as
         self._emit, self._read = emit, read
         self._grammars = Grammars.for_checks()
         self._kept: tuple[ModelEntry, LanguageModel] | None = None
@@ -103,7 +106,7 @@ class EarlyChecks:
         return tokens
 
     def _prompt(self, op: Generate) -> tuple[ModelEntry, PreparedPrompt]:
-        model = self._loaded(op.model)
+        model = self._loaded(canonical(self._loaded_as(op)))
         if model is not None:
             with suppress(RuntimeError, CancelledError):  # it has just been unloaded
                 return model.entry, model.runner.check(op).result()

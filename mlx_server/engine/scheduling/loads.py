@@ -7,6 +7,7 @@ and the scheduler acts on each one before it asks for the next.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from mlx_server.engine.errors import EngineError, LoadError, RequestError
@@ -20,6 +21,8 @@ from mlx_server.engine.scheduling.model_load import ModelLoad
 from mlx_server.engine.scheduling.request import RequestStatus
 from mlx_server.engine.scheduling.request_table import EngineRequests
 from mlx_server.model_store import BrokenModel, ModelEntry
+from mlx_server.model_store.catalog.changes import LOOK_AGAIN_S
+from mlx_server.protocol import Embed, Generate, Load, Rerank
 from vestal.config import find_named
 
 Catalog = Callable[[], tuple[list[ModelEntry], list[BrokenModel]]]
@@ -220,6 +223,30 @@ class Loads:
             "or raise mlx.max_loaded_models."
         )
         return EngineError("overloaded", message, loaded_models=loaded)
+
+
+class LoadedAs:
+    """Looks up under which name the model of an operation is loaded. A result holds for LOOK_AGAIN_S seconds,
+    because a look lists all models. Any thread may call it.
+    """
+
+    def __init__(self, catalog: Catalog, clock: Callable[[], float]) -> None:
+        self._catalog, self._clock = catalog, clock
+        self._looks: dict[str, tuple[float, str]] = {}  # by name: when the look ended, and its result or ""
+
+    def __call__(self, op: Generate | Embed | Rerank | Load) -> str:
+        """Return `op.model`, unless the client asked for another model, `op.requested_model`, that shared its
+        weights with this one, and that is loaded under another name by now. Return `op.model` also if the
+        requested model cannot be loaded any more.
+        """
+        if not op.requested_model:
+            return op.model
+        ended_s, name = self._looks.get(op.requested_model, (-LOOK_AGAIN_S, ""))
+        if self._clock() - ended_s >= LOOK_AGAIN_S:
+            with suppress(EngineError):
+                name = find_entry(self._catalog, op.requested_model).loaded_as
+            self._looks[op.requested_model] = self._clock(), name
+        return name or op.model
 
 
 def find_loaded_as(catalog: Catalog, model: str) -> str:

@@ -34,7 +34,8 @@ from vestal.config import canonical
 class Operations:
     """Carries out the operations that the gateway sends to the engine: accepts and cancels requests, has
     models unloaded, and runs self-tests. `starter` starts the requests whose model is in memory. The events
-    that an operation causes at once are passed to `send`.
+    that an operation causes at once are passed to `send`. `loaded_as` returns the name under which the model
+    of a request is loaded.
     """
 
     def __init__(
@@ -44,8 +45,10 @@ class Operations:
         starter: Starter,
         send: Callable[[Event], None],
         clock: Callable[[], float],
+        loaded_as: Callable[[Generate | Embed | Rerank | Load], str],
     ) -> None:
         self._requests, self._models, self._starter = requests, models, starter
+        self._loaded_as = loaded_as
         self._send, self._clock = send, clock
         self._refusing = False
 
@@ -62,7 +65,7 @@ class Operations:
         """
         match op:
             case Generate() | Embed() | Rerank() | Load():
-                self._accept(replace(op, model=canonical(op.model)))
+                self._accept(replace(op, model=canonical(self._loaded_as(op))))
             case Cancel():
                 self._cancel(op.id)
             case Unload():

@@ -21,7 +21,7 @@ from mlx_server.engine.scheduling.backend import Backend, open_backend
 from mlx_server.engine.scheduling.early_checks import EarlyChecks
 from mlx_server.engine.scheduling.load_outcomes import LoadOutcomes
 from mlx_server.engine.scheduling.loaded_models import LoadedModels
-from mlx_server.engine.scheduling.loads import Catalog, Loads
+from mlx_server.engine.scheduling.loads import Catalog, LoadedAs, Loads
 from mlx_server.engine.scheduling.memory_queue import MemoryQueue
 from mlx_server.engine.scheduling.operations import Operations, shutting_down
 from mlx_server.engine.scheduling.request import IN_RUNNER, WAITING, RequestStatus
@@ -84,7 +84,7 @@ class Scheduler:
         self._settings, self._inbox, self._emit, self._clock = settings, inbox, emit, clock
         backend = backend or open_backend(settings, BackgroundWorkers(lambda: inbox.put(None)))
         self._prompt_cache, self._preload_prompts = backend.prompt_cache, backend.preload_prompts
-        self._verification = backend.verification
+        self._verification, self._release_memory = backend.verification, backend.release_memory
         self._started_s, self._ready = clock(), False
         self._drain_until_s: float | None = None
         self._events: list[Event] = []
@@ -100,7 +100,8 @@ class Scheduler:
         )
         self._loads = Loads(self._requests, catalog, self._models, guard, policy, backend.load)
         self._starter = Starter(self._requests, self._queue, self._models, send, clock)
-        self._operations = Operations(self._requests, self._models, self._starter, send, clock)
+        loaded_as = LoadedAs(catalog, clock)
+        self._operations = Operations(self._requests, self._models, self._starter, send, clock, loaded_as)
         self._unloader = Unloader(
             self._models, self._prompt_cache, backend.release_memory, send, backend.verification
         )
@@ -114,19 +115,12 @@ class Scheduler:
             send,
             clock,
         )
-        self._status = StatusUpdates(
-            status,
-            self._models,
-            self._loads,
-            guard,
-            self._prompt_cache,
-            backend.active_bytes,
-            backend.draft_counts,
-        )
+        self._status = StatusUpdates(status, self._models, self._loads, backend)
         status.limit_bytes = readings.limit_bytes(settings.memory_limit_bytes)
         self.early_checks = EarlyChecks(
             catalog,
             self._models.for_new_request,
+            loaded_as,
             guard,
             lambda event: emit([event]),
             max_image_pixels=settings.max_image_pixels,
@@ -287,6 +281,8 @@ class Scheduler:
             model.runner.warm_up()
         self._prompt_cache.retry_unwritten()
         self._verification.served_all()
+        self._release_memory()
+        self._publish()
 
     def _wait_s(self) -> float:
         """Return the number of seconds until a model expires or memory must be read again. During a drain, no

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict
 
-from mlx_server.engine.generation.drafting.draft_counts import DraftCounts
-from mlx_server.engine.memory.guard import MemoryGuard
-from mlx_server.engine.prompt_cache.store import BlockStore
+from mlx_server.engine.scheduling.backend import Backend
 from mlx_server.engine.scheduling.loaded_models import LoadedModels
 from mlx_server.engine.scheduling.loads import Loads
 from mlx_server.engine.status import Status
@@ -22,9 +19,8 @@ class StatusUpdates:
     """Writes the engine's current state to `status` at each call of `update`: the step count, the loaded
     models, and the memory that models and caches take.
 
-    `loads` knows which model is being loaded. `guard` knows how much memory weights take and how much is
-    reserved for requests. `active_bytes` returns how many bytes MLX has in use. `draft_counts` counts the
-    drafted tokens, and those of them that were accepted.
+    `loads` knows which model is being loaded. `backend` knows how much memory weights take, how much is
+    reserved for requests, how much MLX and the prompt cache hold, and how many tokens were drafted.
     """
 
     def __init__(
@@ -32,14 +28,9 @@ class StatusUpdates:
         status: Status,
         models: LoadedModels,
         loads: Loads,
-        guard: MemoryGuard,
-        prompt_cache: BlockStore,
-        active_bytes: Callable[[], int],
-        draft_counts: DraftCounts,
+        backend: Backend,
     ) -> None:
-        self._status, self._models, self._loads = status, models, loads
-        self._guard, self._prompt_cache, self._active_bytes = guard, prompt_cache, active_bytes
-        self._draft_counts = draft_counts
+        self._status, self._models, self._loads, self._backend = status, models, loads, backend
         self._figures_at_s = float("-inf")
         self._kv_bytes: dict[str, int] = {}
 
@@ -51,7 +42,8 @@ class StatusUpdates:
         status = self._status
         status.advanced()
         status.working = working
-        status.active_bytes = self._active_bytes()
+        status.active_bytes = self._backend.active_bytes()
+        status.cached_bytes = self._backend.cached_bytes()
         if now - self._figures_at_s >= FIGURES_EVERY_S or not working:
             self._figures_at_s = now
             self._add_up()
@@ -60,7 +52,7 @@ class StatusUpdates:
 
     def _add_up(self) -> None:
         self._kv_bytes = self._models.kv_bytes()
-        self._status.prompt_cache = self._prompt_cache.usage()
-        self._status.drafts = DraftUse(**asdict(self._draft_counts))
+        self._status.prompt_cache = self._backend.prompt_cache.usage()
+        self._status.drafts = DraftUse(**asdict(self._backend.draft_counts))
         kv_bytes = sum(self._kv_bytes.values())
-        self._status.memory = self._guard.use(kv_bytes, self._status.prompt_cache.ram_bytes)
+        self._status.memory = self._backend.guard.use(kv_bytes, self._status.prompt_cache.ram_bytes)

@@ -72,7 +72,7 @@ class Unloader:
 
     def relieve(self, fits: Fits) -> None:
         """Free memory as the memory ledger has decided in `fits`: unload the idle models in `fits.evict`,
-        then, if `fits.drop_caches`, free RAM of the prompt cache.
+        free as much RAM of the prompt cache as it says, and release MLX's free memory.
         """
         for model in [model for name in fits.evict if (model := self._models.get(name))]:
             self.unload(model, "evicted")

@@ -174,6 +174,7 @@ class EngineSupervisor:
         return RecyclePolicy(mlx.recycle_above_bytes, mlx.recycle_after_s, started_at)
 
     def _engine_ready(self) -> None:
+        self.program_changed = False  # the engine was started from the program as it is now
         if self._config.mlx.warm_spare:
             self._standby.engine_ready()
 
@@ -219,6 +220,8 @@ class EngineSupervisor:
             self._report_changed_program()
             if self.hello is not None:  # the engine is no failure: its requests wait for the next gateway
                 return
+        elif event.event == "child_gave_up":
+            self.program_changed = False  # there is another reason
         self._telemetry.relay(event)
         if event.component != NAME:
             return

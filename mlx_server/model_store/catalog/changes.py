@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,10 @@ SETTLED_S = 5.0
 """A folder is being written until nothing in it has changed for so long. `rsync` and `hf download` put one
 whole file after the other in place, and all files are readable meanwhile, but do not belong together.
 """
+
+WHERE_FILES_ARE = ("*", "*/*", ".cache/huggingface/download/**/*")
+FILE_OF_A_MODEL = re.compile(r"\.(safetensors|gguf|json|jinja|model|txt)(\.\w+)?$|\.incomplete$")
+"""A file of a model, or the one from which `rsync` or `hf download` makes it."""
 
 
 class ModelChanges:
@@ -91,18 +96,21 @@ class _Look:
 
 
 def is_settled(changed_s: float, now_s: float) -> bool:
-    """Return whether a folder in which something was changed at `changed_s` counts as complete at `now_s`."""
-    return now_s - changed_s >= SETTLED_S
+    """Return whether a folder in which something was changed at `changed_s` counts as complete at `now_s`. A
+    change in the future, which a clock that was set back leaves behind, does not count.
+    """
+    return not 0 <= now_s - changed_s < SETTLED_S
 
 
 def _changed_s(folder: Path) -> float:
-    """Return when anything in the folder or below it was last written, renamed, added or removed, in seconds
-    since the epoch; 0 if there is no such folder. Hidden files count, because `rsync` and `hf download` write
-    to them first. Copied files may have the mtimes of their originals, so the ctimes count. Raises OSError if
-    the folder cannot be read.
+    """Return when a file of a model in the folder was last written, or a file was renamed, added or removed
+    there, in seconds since the epoch; 0 if there is no such folder. Files count by their names, with those
+    hidden ones to which `rsync` and `hf download` write first; the log of a training does not. Copied files
+    may have the mtimes of their originals, so the ctimes count. Raises OSError if the folder cannot be read.
     """
     newest_s = 0.0
-    for path in (folder, *folder.rglob("*")):
+    below = (path for pattern in WHERE_FILES_ARE for path in folder.glob(pattern))
+    for path in (folder, *(path for path in below if FILE_OF_A_MODEL.search(path.name))):
         try:
             newest_s = max(newest_s, os.stat(path).st_ctime)
         except FileNotFoundError:  # renamed meanwhile, which changes its folder; or a link to nothing

@@ -30,8 +30,11 @@ class ProcessSnapshot:
     def words(self) -> tuple[str, ...]:
         """Return the words of the command line, without the interpreter if the process runs a script."""
         given = self.arguments
-        is_script = len(given) > 1 and PurePath(given[0]).name.rstrip("0123456789.") in INTERPRETERS
-        return given[1:] if is_script and not given[1].startswith("-") else given
+        if len(given) < 2 or given[1].startswith("-"):
+            return given
+        # The interpreter of a framework build on macOS is named `Python`.
+        is_script = PurePath(given[0]).name.lower().rstrip("0123456789.") in INTERPRETERS
+        return given[1:] if is_script else given
 
     @property
     def program(self) -> str:

@@ -9,6 +9,7 @@ import re
 
 import pytest
 
+from host_agent.cli.chat import prompt
 from host_agent.cli.chat.answer import (
     EngineDied,
     EngineStarted,
@@ -189,3 +190,12 @@ def test_chat_word_wrap_cuts_a_word_longer_than_a_line_without_losing_characters
     shown = on_screen(WordWrap().feed("a " + "x" * 30, 10))
     assert "".join(shown).replace(" ", "") == "a" + "x" * 30
     assert all(len(line) < 10 for line in shown)
+
+
+def test_ask_for_line_ends_the_bold_before_a_visible_character(monkeypatch: pytest.MonkeyPatch):
+    """libedit drops characters of no width at the end of a prompt, and all that followed was bold."""
+    shown: list[str] = []
+    monkeypatch.setattr(prompt, "can_show_live", lambda: True)
+    monkeypatch.setattr("builtins.input", shown.append)
+    prompt.ask_for_line(">>> ")
+    assert shown == ["\001\x1b[1m\002>>>\001\x1b[0m\002 "]

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import http.server
 import re
+import ssl
 import subprocess
 import sys
 import threading
+import urllib.error
+import urllib.request
 
 import pytest
 
@@ -99,3 +102,17 @@ def test_preflight_counts_the_hub_as_reachable_whatever_status_it_answers_with()
     with http.server.HTTPServer(("127.0.0.1", 0), Refusing) as server:
         threading.Thread(target=server.handle_request, daemon=True).start()
         assert hub.why_unreachable(f"http://127.0.0.1:{server.server_port}/api/models/a/b") == ""
+
+
+def test_preflight_counts_the_hub_as_reachable_if_only_this_python_does_not_trust_its_certificate(
+    home, monkeypatch
+):
+    """python.org's Python has no certificates of its own on macOS, where the fetch asks the Keychain."""
+
+    def distrusting(*arguments: object, **options: object) -> None:
+        raise urllib.error.URLError(ssl.SSLCertVerificationError(1, "certificate verify failed"))
+
+    monkeypatch.setattr(urllib.request, "urlopen", distrusting)
+    wants_one = {"VESTAL_HOME": str(home), "MLX_PRELOAD_MODELS": "mlx-community/Qwen3-4B-4bit"}
+    (found,) = hub.diagnose(load(env=wants_one, cwd=home))
+    assert found.level == "ok", found.sentence

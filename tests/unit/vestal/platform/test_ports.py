@@ -36,6 +36,11 @@ def test_port_in_use_message_for_a_container_does_not_advise_to_end_the_virtual_
     assert "kill" not in text
 
 
+def test_port_in_use_message_for_an_ssh_tunnel_advises_to_end_it():
+    text = in_use_message(PortHolder(11435, 4242, "ssh"), "VESTAL_MLX_PORT")
+    assert "`kill 4242`" in text and "docker" not in text
+
+
 def test_port_in_use_message_without_a_pid_says_that_another_user_holds_the_port():
     assert "another user" in in_use_message(PortHolder(11435, None), "VESTAL_MLX_PORT")
 

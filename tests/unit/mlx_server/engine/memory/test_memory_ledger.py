@@ -43,6 +43,7 @@ READINGS = st.builds(
     footprint_bytes=AMOUNT,
     active_bytes=AMOUNT,
     cached_bytes=AMOUNT,
+    prompt_cache_bytes=AMOUNT,
 )
 LEDGERS = st.builds(
     Ledger,
@@ -90,6 +91,17 @@ def test_memory_need_over_the_limit_is_refused_for_good():
 def test_memory_need_drops_idle_caches_before_idle_models():
     cached = replace(MAC, footprint_bytes=12 * GIB, cached_bytes=8 * GIB, active_bytes=4 * GIB)
     assert decide(mac(idle("a", 4, 1), reading=cached), Need(12 * GIB, 12 * GIB)) == Fits(drop_caches=True)
+
+
+def test_memory_need_keeps_the_prompt_cache_if_the_free_memory_of_mlx_is_enough():
+    """The prompt cache was once dropped for memory that MLX only held for reuse."""
+    held = replace(MAC, active_bytes=5 * GIB, cached_bytes=9 * GIB, prompt_cache_bytes=2 * GIB)
+    ledger = mac(idle("a", 5, 1), reading=held)
+    fits = decide(ledger, Need(7 * GIB, 7 * GIB, staying="a"))
+    assert fits == Fits(drop_caches=True)
+    assert isinstance(fits, Fits) and fits.lacking_bytes == 0
+    more = decide(ledger, Need(14 * GIB, 14 * GIB, staying="a"))
+    assert isinstance(more, Fits) and more.lacking_bytes == 1 * GIB
 
 
 def test_memory_need_evicts_least_recently_used_models_only_as_needed():
@@ -195,6 +207,31 @@ def test_memory_of_models_that_leave_in_any_case_counts_as_free(ledger: Ledger, 
         assert after <= ledger.limit_bytes or need.bytes == 0
     else:
         assert not isinstance(decide(ledger, need), Fits)
+
+
+@given(LEDGERS, NEEDS)
+def test_memory_need_that_fits_loses_nothing_by_the_part_of_the_prompt_cache_that_is_kept(
+    ledger: Ledger, need: Need
+):
+    ledger = replace(ledger, reading=replace(ledger.reading, footprint_bytes=0))
+    answer = decide(ledger, need)
+    if not isinstance(answer, Fits) or not answer.drop_caches:
+        return
+    staying = [h for h in ledger.holdings if h.name not in answer.evict]
+
+    def free_bytes(dropped: int) -> int:
+        reading = ledger.reading
+        after = replace(
+            reading,
+            available_bytes=reading.available_bytes + reading.cached_bytes + dropped,
+            cached_bytes=0,
+            prompt_cache_bytes=reading.prompt_cache_bytes - dropped,
+        )
+        return replace(ledger, reading=after, holdings=staying).free_bytes
+
+    everything = ledger.reading.prompt_cache_bytes
+    dropped = min(answer.lacking_bytes, everything)
+    assert free_bytes(dropped) >= min(need.bytes, free_bytes(everything))
 
 
 @given(LEDGERS, NEEDS, AMOUNT)

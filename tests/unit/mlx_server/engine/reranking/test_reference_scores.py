@@ -7,14 +7,18 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
 import pytest
 
 from mlx_server.engine.embeddings.encoder import padded
 from mlx_server.engine.models.self_test import run_self_test
 from mlx_server.engine.reranking.heads import HEADS
-from mlx_server.engine.reranking.judge import shared_tokens
+from mlx_server.engine.reranking.judge import _float32_logits, shared_tokens
 from mlx_server.engine.reranking.loading import load_reranker
 from mlx_server.engine.reranking.rerank_job import RerankJob
 from mlx_server.model_store.files.model_folder import read_facts
@@ -119,3 +123,55 @@ def test_quantized_reranker_gives_nearly_the_recorded_reference_scores(tmp_path,
     ]
     scores = [reranker.score(logit, raw=False) for logit in reranker.logits(pairs)]
     assert scores == pytest.approx(RECORDED[family][0], abs=0.1, rel=0.05)
+
+
+def in_bfloat16(folder: Path) -> None:
+    """Convert the weights of the model in `folder` to bfloat16, the type of most models."""
+    path = str(folder / "model.safetensors")
+    loaded: dict[str, mx.array] = mx.load(path)  # type: ignore[assignment]
+    floats = {name: each.astype(mx.bfloat16) for name, each in loaded.items() if each.dtype == mx.float32}
+    mx.save_safetensors(path, {**loaded, **floats})
+
+
+@pytest.mark.parametrize(
+    ("family", "is_quantized"), [*((family, False) for family in FAMILIES), ("qwen3", True)]
+)
+def test_reranker_that_computes_in_bfloat16_does_not_round_its_scores_to_bfloat16(
+    tmp_path, monkeypatch, family, is_quantized
+):
+    """100 documents got 21 different scores on a GPU, because the logits of yes and no were rounded to
+    multiples of 0.125 before they were subtracted.
+    """
+    FAMILIES[family](tmp_path)
+    if is_quantized:
+        quantize(tmp_path)
+    in_bfloat16(tmp_path)
+    monkeypatch.setattr(mx, "default_device", lambda: SimpleNamespace(type=mx.DeviceType.gpu))
+    reranker = load_reranker(tmp_path, read_facts(tmp_path).context_tokens)
+    found = reranker.tokenizer.pairs(QUERIES[0], DOCUMENTS, None)
+    logits = reranker.logits([pair.cut(reranker.context_tokens) for pair in found])
+    rounded = np.array(mx.array(logits).astype(mx.bfloat16).astype(mx.float32))
+    assert not np.any(rounded == np.array(logits, np.float32))
+    scores = [reranker.score(logit, raw=False) for logit in logits]
+    assert scores == pytest.approx(RECORDED[family][0], abs=0.15, rel=0.1)
+
+
+@pytest.mark.parametrize("mode", [None, "affine", "mxfp4", "mxfp8"])
+@pytest.mark.parametrize("make", [lambda: nn.Linear(64, 96, bias=False), lambda: nn.Embedding(96, 64)])
+def test_logits_of_single_tokens_are_computed_in_float32_from_every_kind_of_output_layer(make, mode):
+    mx.random.seed(7)
+    layer: Any = make()
+    layer.set_dtype(mx.bfloat16)
+    if mode is not None:
+        layer = layer.to_quantized(mode=mode)
+    states = (20 * mx.random.normal((5, 64))).astype(mx.bfloat16)
+    weight = layer.weight
+    if mode is not None:
+        scales, biases = layer.scales, None
+        if mode == "affine":
+            scales, biases = scales.astype(mx.float32), layer.biases.astype(mx.float32)
+        weight = mx.dequantize(weight, scales, biases, layer.group_size, layer.bits, mode)
+    exact = np.array(states.astype(mx.float32), np.float64) @ np.array(weight.astype(mx.float32)).T
+    logits = _float32_logits(layer, [50, 7], states)
+    assert logits.dtype == mx.float32
+    np.testing.assert_allclose(np.array(logits), exact[:, [50, 7]], rtol=1e-4, atol=1e-4)

@@ -180,11 +180,12 @@ class FakeEngine:
         self.tokenizations: dict[str, Future] = {}  # of SLOW texts
         self.prompts: dict[str, PreparedPrompt] = {}  # the latest of each request
         self.preloads = 0  # how often cached prompts could be read in advance
+        self.cached_bytes = 0  # free memory that MLX holds for reuse
         self.loaders_broken = self.runners_broken = False
         self.requests: EngineRequests | None = None
         self.inbox: queue.SimpleQueue[Op | None] = queue.SimpleQueue()
         guard: Any = self.guard
-        self.verification = FakeVerification()
+        self.verification, self.engine_status = FakeVerification(), Status()
         self.scheduler = Scheduler(
             EngineSettings(
                 preload=tuple(preload),
@@ -198,15 +199,16 @@ class FakeEngine:
             self._catalog,
             self.inbox,
             self._receive,
-            Status(),
+            self.engine_status,
             lambda: self.now,
             Backend(
                 BlockStore(None, 0, 0),
                 guard,
                 self._load,
                 self._make_runner,
-                lambda: None,
+                lambda: setattr(self, "cached_bytes", 0),
                 lambda: 0,
+                lambda: self.cached_bytes,
                 verification=self.verification,
                 preload_prompts=self._preload_prompts,
             ),

@@ -10,6 +10,7 @@ import pytest
 
 from mlx_server.engine.errors import EngineError, InsufficientMemory, RequestError
 from mlx_server.engine.scheduling.early_checks import EarlyChecks
+from mlx_server.engine.scheduling.loads import LoadedAs
 from mlx_server.model_store import BrokenModel
 from mlx_server.protocol import Accepted, Failed, Generate
 from tests.unit.mlx_server.engine.scheduling.fake_backend import CHAT, EMBED, entry
@@ -49,7 +50,8 @@ def answer(op: Generate, runner: Runner | None = None, read: Any = None) -> Acce
     loaded: Any = SimpleNamespace(entry=entry(CHAT), runner=runner) if runner else None
     guard: Any = Guard()
     catalog = lambda: ([entry(CHAT), entry(EMBED)], [BrokenModel("broken:latest", "cut off")])  # noqa: E731
-    return EarlyChecks(catalog, lambda name: loaded, guard, lambda event: None, read).answer(op)
+    checks = EarlyChecks(catalog, lambda name: loaded, LoadedAs(catalog, lambda: 0.0), guard, print, read)
+    return checks.answer(op)
 
 
 def check(model: str = CHAT, **more: Any) -> Generate:

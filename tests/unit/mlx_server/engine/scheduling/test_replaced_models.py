@@ -192,6 +192,18 @@ def test_early_check_of_a_request_for_a_replaced_model_does_not_unload_it(engine
     assert not unloads(engine)
 
 
+def test_request_for_a_made_model_does_not_start_with_the_new_weights_of_its_parent(engine):
+    """The gateway named the parent, since both shared their weights; the engine has the parent's new ones."""
+    engine.entries.append(replace(entry("made:latest"), weights_id="old"))
+    engine.replace_model("new")
+    engine.send(generate("parent"))
+    turn_and_wait(engine, 5)
+    engine.send(generate("made", requested_model="made"))
+    turn_and_wait(engine, 8)
+    assert engine.answer("parent").reason == engine.answer("made").reason == "length"
+    assert engine.made_from == ["old", "new", "old"]
+
+
 def test_request_for_a_model_whose_parent_was_replaced_is_answered_with_its_own_weights(engine):
     """A model that was made from another one has hard links to its weights, and keeps them."""
     engine.entries.append(replace(entry("made:latest"), weights_id="old", weights_name=CHAT))

@@ -79,6 +79,24 @@ def test_keep_alive_beyond_the_longest_wait_of_the_system_leaves_the_engine_runn
     assert len(engine.scheduler._models.all()) == 3
 
 
+def test_free_memory_of_mlx_is_returned_and_reported_once_the_engine_is_idle(engine, monkeypatch):
+    """Metal once kept the buffers of ended requests for as long as the engine ran."""
+    monkeypatch.setattr(scheduler, "IDLE_S", 0.01)
+    engine.cached_bytes = 3 << 40
+    engine.turn()
+    assert engine.engine_status.alive().footprint_bytes >= 3 << 40
+
+    def wait_s() -> float:  # asked before the idle moment, and again for the long wait after it
+        footprints.append(engine.engine_status.alive().footprint_bytes)
+        return 0.02
+
+    footprints = list[int]()
+    monkeypatch.setattr(engine.scheduler, "_wait_s", wait_s)
+    engine.scheduler.turn()
+    assert engine.cached_bytes == 0
+    assert [footprint < 3 << 40 for footprint in footprints] == [False, True]
+
+
 @pytest.mark.parametrize("kind", ["embed", "count", "generate"])
 def test_tokenized_text_of_finished_requests_is_freed_while_no_answer_runs(engine, kind):
     """Each such request once stayed in memory, and with it the weights of its embedding model."""

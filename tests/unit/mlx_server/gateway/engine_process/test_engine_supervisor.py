@@ -102,3 +102,26 @@ async def test_standby_engine_that_does_not_fit_is_reported_once_and_the_running
         await gateway.seen._health_probe(7)
     assert gateway.engine.program_changed and not gateway.engine.is_left_behind
     assert gateway.events().count("program_changed") == 1
+
+
+async def test_program_counts_as_changed_no_longer_once_an_engine_of_it_is_ready(tmp_path: Path):
+    """Another branch was checked out for a moment; the gateway recycled no engine from then on, and took any
+    later failure for the change.
+    """
+    gateway = Supervised(tmp_path)
+    gateway.greeted()
+    gateway.seen._launcher = SimpleNamespace(standby_exit_code=EXIT_OTHER_PROTOCOL)
+    await gateway.seen._health_probe(7)
+    assert gateway.engine.program_changed
+    gateway.seen._engine_ready()
+    assert not gateway.engine.program_changed
+
+
+async def test_engine_that_cannot_start_for_another_reason_is_a_failure_although_the_program_has_changed(
+    tmp_path: Path,
+):
+    gateway = Supervised(tmp_path)
+    gateway.greeted()
+    gateway.seen._report_changed_program()
+    gateway.exits(78)
+    assert not gateway.engine.is_left_behind and gateway.dispatcher.refusing is not None

@@ -172,6 +172,38 @@ def test_model_folder_is_being_written_while_a_hidden_file_in_it_grows(config_of
     assert changes.has_changed(loaded)
 
 
+def test_model_in_a_folder_with_a_log_that_grows_has_changed_once_its_own_files_are_complete(
+    config_of, tmp_path
+):
+    """A model that was trained in this folder was once answered with its old weights until the training
+    ended.
+    """
+    config = config_of()
+    folder = write_model(tmp_path / "own" / "m")
+    (folder / "runs").mkdir()
+    loaded, changes = entry_of(config, "m:latest"), Changes(config)
+    (folder / "model.safetensors").touch()
+    complete_s = (folder / "model.safetensors").stat().st_ctime + SETTLED_S
+    time.sleep(0.05)
+    for log in ("train.log", "runs/events.out"):
+        (folder / log).write_text("step 1")
+    complete_s = max(complete_s, folder.stat().st_ctime + SETTLED_S)
+    time.sleep(0.05)
+    (folder / "train.log").write_text("step 2")
+    changes._wall_clock = lambda: complete_s
+    assert changes.has_changed(loaded)
+
+
+def test_model_whose_files_were_written_in_the_future_has_changed(config_of, tmp_path):
+    """The clock was set back, or a file server's is ahead."""
+    config = config_of()
+    folder = write_model(tmp_path / "own" / "m")
+    loaded, changes = entry_of(config, "m:latest"), Changes(config)
+    (folder / "model.safetensors").touch()
+    changes._wall_clock = lambda: time.time() - 3600
+    assert changes.has_changed(loaded)
+
+
 def test_model_files_are_looked_at_again_only_after_a_second(config_of, tmp_path):
     """Each look is of several folders, which may be on a network's file system that hangs."""
     config = config_of()
