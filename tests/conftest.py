@@ -22,6 +22,7 @@ from tests.leftovers import end_leftovers, mark_run
 from tests.models.small_models import small_models
 from tests.ports import Ports
 from tests.services.real_postgres import RealPostgres
+from vestal.best_effort.failures import FAILURES
 from vestal.config import paths
 
 
@@ -125,6 +126,13 @@ def no_foreign_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith(FOREIGN) and not name.startswith(KEPT):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def no_failures_of_other_tests() -> Iterator[None]:
+    """Forget the failed writes that a test has recorded for this process, which later tests would report."""
+    yield
+    FAILURES._writes.clear()
 
 
 @pytest.fixture(scope="session")
