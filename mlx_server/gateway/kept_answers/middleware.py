@@ -22,6 +22,7 @@ from mlx_server.gateway.kept_answers.rendering import (
     Receive,
     Send,
 )
+from mlx_server.gateway.kept_answers.running import gateway_stops
 from vestal.supervision.cancelled_task import cancel_and_wait
 from vestal.web.guard import CLOSING
 from vestal.web.http_error import HttpError
@@ -64,15 +65,21 @@ class KeepAnswers:
         if scope["type"] != "http" or scope["method"] != "POST" or scope["path"] not in self._paths:
             await self._app(scope, receive, send)
             return
+        has_started = False
+
+        async def sending(message: Message) -> None:
+            nonlocal has_started
+            has_started = True
+            await send(message)
+
         try:
-            answer = await self._answer(scope, receive)
+            await follow(await self._answer(scope, receive), 0, receive, sending)
         except HttpError as error:
             await self._respond(error, scope["path"])(scope, receive, send)
-            return
-        try:
-            await follow(answer, 0, receive, send)
-        except HttpError as error:
-            await self._respond(error, scope["path"])(scope, receive, send)
+        except asyncio.CancelledError:  # the gateway ends; uvicorn would answer with a 500
+            if not has_started:
+                await self._respond(gateway_stops(), scope["path"])(scope, receive, send)
+            raise
 
     async def _answer(self, scope: Scope, receive: Receive) -> KeptAnswer:
         """Return the stored answer to the earlier request that had the same Idempotency-Key. If this request

@@ -65,21 +65,25 @@ class RunningAnswers:
         if answer.head.key_digest:
             self._by_key[answer.head.key_digest] = answer
         answer.task = asyncio.ensure_future(self._make_response(answer, scope, receive))
+        answer.task.add_done_callback(lambda _: self._ended(answer))
 
     async def _make_response(self, answer: KeptAnswer, scope: Scope, receive: Receive) -> None:
         try:
             assert self.app is not None
             await self.app(scope, receive, answer.rendering.take)
             answer.rendering.end()
-        except asyncio.CancelledError:
-            answer.rendering.cut_off(gateway_stops())
-            raise
         except Exception as error:
             answer.rendering.end(error)
-        finally:
-            answer.body.is_whole.set()
-            answer.is_prepared.set()
-            asyncio.get_running_loop().call_soon(self.release, answer)
+
+    def _ended(self, answer: KeptAnswer) -> None:
+        """Handle the end of the answer's task. This is a callback, because a task that is cancelled before
+        its first step runs none of its own code, so that its clients would wait without end.
+        """
+        if answer.task is not None and answer.task.cancelled():
+            answer.rendering.cut_off(gateway_stops())
+        answer.body.is_whole.set()
+        answer.is_prepared.set()
+        self.release(answer)
 
     def release(self, answer: KeptAnswer) -> None:
         """Remove an answer from memory, unless its response is still being written, the engine still works on

@@ -51,6 +51,45 @@ async def test_client_of_a_cancelled_run_gets_503_before_the_start_and_no_end_af
     assert (complete.status, complete.text, complete.is_complete) == (200, "Hel", True)
 
 
+async def waits(scope: Any, receive: Any, send: Any) -> None:
+    """Answer no request."""
+    await asyncio.Event().wait()
+
+
+async def test_client_whose_request_is_cancelled_before_its_first_step_gets_503():
+    """A request that came in the moment of the gateway's end waited for its answer until the process ended,
+    and then got a 500 of the server.
+    """
+    gateway = Gateway(NoLog(), waits)
+    client = gateway.client()
+    while not gateway.keeper.running:  # noqa: ASYNC110 - the run's task has not begun by then
+        await asyncio.sleep(0)
+    await gateway.keeper.close()
+    await asyncio.wait_for(client.task, 5)
+    assert (client.status, "stopping" in client.text, client.is_complete) == (503, True, True)
+
+
+@pytest.mark.parametrize("has_started", [False, True])
+async def test_client_served_when_the_process_ends_gets_503_unless_its_response_has_begun(
+    has_started,
+):
+    """At its end, asyncio cancels all tasks. For one without a response, the server sends a 500."""
+
+    async def route(scope: Any, receive: Any, send: Any) -> None:
+        if has_started:
+            await send(START)
+        await waits(scope, receive, send)
+
+    gateway = Gateway(NoLog(), route)
+    client = gateway.client()
+    await turns()
+    client.task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await client.task
+    assert (client.status, client.is_complete) == ((200, False) if has_started else (503, True))
+    await gateway.keeper.close()
+
+
 async def test_answer_whose_records_are_read_while_the_gateway_hands_over_is_refused_with_503(
     tmp_path, monkeypatch
 ):
