@@ -9,15 +9,14 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from mlx_server.model_store import layout
 from tests.services.fake_hub import FakeHub, FakeRepository, fake_hub, model_files
-from tests.services.http_servers import serving
+from tests.services.http_servers import JsonAnswers, serving
 from tests.services.in_process import vestal as vestal_in_process
 from tests.waiting import looks
 from vestal.supervision import write_pid_file
@@ -187,29 +186,19 @@ class Gateway(ThreadingHTTPServer):
         self.deleted: list[str] = []
 
 
-class GatewayAnswers(BaseHTTPRequestHandler):
+class GatewayAnswers(JsonAnswers):
     server: Gateway
 
     def do_GET(self) -> None:
         if self.path == "/health":
-            self._send(200, {"status": "ok", "pid": os.getpid()})
+            self.answer({"status": "ok", "pid": os.getpid()})
             return
-        self._send(200, {"requests": [{"id": "1", "model": name} for name in self.server.in_use]})
+        self.answer({"requests": [{"id": "1", "model": name} for name in self.server.in_use]})
 
     def do_DELETE(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.deleted.append(body["model"])
-        self._send(200, {})
-
-    def _send(self, status: int, body: dict[str, Any]) -> None:
-        data = json.dumps(body).encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *_: Any) -> None:
-        pass
+        self.answer({})
 
 
 def test_models_rm_is_refused_while_requests_use_the_model_and_else_deletes_through_the_server(

@@ -5,7 +5,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import HTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +17,7 @@ from host_agent.cli.inspect import cache
 from mlx_server.engine.prompt_cache.folder import BlockFolder
 from mlx_server.engine.prompt_cache.store import BlockStore
 from tests.prompt_cache_model import Model
-from tests.services.http_servers import serving
+from tests.services.http_servers import JsonAnswers, serving
 
 UNUSED_PORT = 1
 """A port on which nothing listens."""
@@ -44,16 +44,9 @@ def folder(tmp_path) -> Path:
 def gateway() -> Iterator[HTTPServer]:
     """Answers every GET as the gateway answers /health, with the fields of the prompt cache."""
 
-    class Health(BaseHTTPRequestHandler):
+    class Health(JsonAnswers):
         def do_GET(self) -> None:
-            body = json.dumps({"status": "ok", "prompt_cache": {**USE, "ram_bytes": 3 << 20}}).encode()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            pass
+            self.answer({"status": "ok", "prompt_cache": {**USE, "ram_bytes": 3 << 20}})
 
     with serving(HTTPServer(("127.0.0.1", 0), Health)) as server:
         yield server

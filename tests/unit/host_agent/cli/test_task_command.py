@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import HTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,25 +14,18 @@ import pytest
 from host_agent.cli.orchestrator import task
 from host_agent.cli.orchestrator.client import OrchestratorClient, OrchestratorUnavailable
 from host_agent.errors import HostAgentError, OrchestratorRefused, OrchestratorUnreachable
-from tests.services.http_servers import serving
+from tests.services.http_servers import JsonAnswers, serving
 from tests.services.in_process import vestal
 
 AWAY = "Postgres at db:5432 cannot be used: see whether its server runs."
 TASK: dict[str, Any] = {"id": "t", "state": "running", "steps": []}
 
 
-class Unavailable(BaseHTTPRequestHandler):
+class Unavailable(JsonAnswers):
     """Answers every request with 503. The last part of the path is the error's code."""
 
     def do_GET(self) -> None:
-        body = json.dumps({"error": {"code": self.path.rpartition("/")[2], "message": AWAY}}).encode()
-        self.send_response(503)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *arguments: object) -> None:
-        pass
+        self.answer({"error": {"code": self.path.rpartition("/")[2], "message": AWAY}}, 503)
 
 
 @pytest.mark.parametrize(
@@ -84,18 +77,11 @@ def test_task_command_waits_while_the_orchestrator_cannot_use_its_database(
     assert f"{said[:-1]}; the task goes on when it is back" in shown
 
 
-class Cancels(BaseHTTPRequestHandler):
+class Cancels(JsonAnswers):
     """Answers every DELETE as the orchestrator answers the cancellation of a task."""
 
     def do_DELETE(self) -> None:
-        body = json.dumps({"id": self.path.rpartition("/")[2], "state": "cancelled"}).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *arguments: object) -> None:
-        pass
+        self.answer({"id": self.path.rpartition("/")[2], "state": "cancelled"})
 
 
 def test_task_cancel_command_prints_the_answer_as_json_if_asked(tmp_path: Path):

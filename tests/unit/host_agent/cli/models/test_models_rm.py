@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from mlx_server.model_store import layout
-from tests.services.http_servers import serving
+from tests.services.http_servers import JsonAnswers, serving
 from tests.services.in_process import vestal
 from vestal.supervision import write_pid_file
 from vestal.supervision.processes.identity import identify
@@ -19,28 +19,18 @@ from vestal.supervision.processes.identity import identify
 NAME = "damaged:latest"
 
 
-class Server(BaseHTTPRequestHandler):
+class Server(JsonAnswers):
     """Answers as a gateway in this process that has the model too, and keeps it. A request uses the model."""
 
     deleted: list[str]
 
     def do_GET(self) -> None:
-        self._answer({"pid": os.getpid(), "requests": [{"model": NAME}] if self.server_is_busy else []})
+        self.answer({"pid": os.getpid(), "requests": [{"model": NAME}] if self.server_is_busy else []})
 
     def do_DELETE(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.deleted.append(json.loads(body)["model"])
-        self._answer({})
-
-    def _answer(self, fields: dict[str, object]) -> None:
-        body = json.dumps(fields).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *arguments: object) -> None:
-        pass
+        self.answer({})
 
     server_is_busy = False
 
