@@ -22,6 +22,8 @@ from typing import Any
 
 from vestal.supervision.handover.successor import Succession
 from vestal.web import acceptor
+from vestal.web.acceptor import Acceptor
+from vestal.web.connections import ConnectionTable
 from vestal.web.listening_sockets import InheritedSockets
 
 HOME = Path(os.environ["VESTAL_HOME"])
@@ -77,6 +79,9 @@ class Gateway:
             self.streams.discard(task)
             writer.close()
 
+    def make_protocol(self) -> asyncio.Protocol:
+        return asyncio.StreamReaderProtocol(asyncio.StreamReader(), self.serve)
+
     async def run(self, succession: Succession, inherited: InheritedSockets) -> int:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -102,11 +107,14 @@ class Gateway:
         if self.stop.is_set():
             return 0
         listening = inherited.take("127.0.0.1", PORT) or acceptor.bind("127.0.0.1", PORT)
-        server = await asyncio.start_server(self.serve, sock=listening)
+        # An asyncio server that is closed in the turn in which it accepts a connection resets the connection.
+        server = Acceptor(listening, self.make_protocol, ConnectionTable(max_open=1000))
+        server.start()
         succession.report_serving()
         handing = asyncio.ensure_future(self.hand_over.wait())
         await asyncio.wait({handing, stopping}, return_when=asyncio.FIRST_COMPLETED)
         server.close()
+        await server.wait_closed()
         await asyncio.sleep(LINE_S)  # the connections that were just accepted have their tasks
         fcntl.flock(self.lock, fcntl.LOCK_UN)
         while self.streams and not self.stop.is_set():

@@ -14,14 +14,14 @@ const RELOAD_AFTER_S = { hour: 600, day: 300, week: 900 }; // points of a day or
 const dark = matchMedia("(prefers-color-scheme: dark)");
 
 export function Plots() {
-  const [range, setRange] = useState("hour");
-  const { history, marks, version, error } = useHistory(range);
+  const [wanted, setWanted] = useState("hour");
+  const { history, marks, range, version, error } = useHistory(wanted);
   const theme = useTheme();
   const now = Date.now() / 1000;
   const found = marksOf(marks, useIncidents(), now - SPANS_S[range]);
   const words = RANGES.find(([name]) => name === range)[2];
   const actions = html`<div class="segments" role="group" aria-label="Time that the plots show">
-    ${RANGES.map(([name, text]) => html`<button type="button" key=${name} aria-pressed=${String(range === name)} onClick=${() => setRange(name)}>${text}</button>`)}
+    ${RANGES.map(([name, text]) => html`<button type="button" key=${name} aria-pressed=${String(wanted === name)} onClick=${() => setWanted(name)}>${text}</button>`)}
   </div>`;
   return html`<${Panel} title="Figures" id="plots" actions=${actions}>
     ${error && html`<p class="error">The figures could not be loaded: ${error}</p>`}
@@ -40,34 +40,36 @@ function Marks({ marks, words }) {
   </details>`;
 }
 
-// Returns the figures of a range. Each sample of the stream is added to them, and `version` changes.
-function useHistory(range) {
-  const [shown, setShown] = useState({ history: null, marks: [], version: 0, error: "" });
-  const held = useRef(null);
+// Returns the figures of the `wanted` range. Until they are loaded, these are the last ones, and `range` says of which
+// range. Each sample of the stream is added to the figures of an hour, and `version` changes.
+function useHistory(wanted) {
+  const [shown, setShown] = useState({ history: null, marks: [], range: wanted, version: 0, error: "" });
+  const held = useRef({ history: null, range: wanted });
   const { state } = useConnection();
   useEffect(() => {
     if (state !== "live") return undefined;
-    let wanted = true;
+    let isWanted = true;
     const load = async () => {
       try {
-        const [body] = await Promise.all([get(`/history?range=${range}`), loadLibrary()]);
-        if (!wanted) return;
-        held.current = withGaps(body);
-        setShown((was) => ({ history: held.current, marks: body.marks, version: was.version + 1, error: "" }));
+        const [body] = await Promise.all([get(`/history?range=${wanted}`), loadLibrary()]);
+        if (!isWanted) return;
+        held.current = { history: withGaps(body), range: wanted };
+        setShown((was) => ({ ...held.current, marks: body.marks, version: was.version + 1, error: "" }));
       } catch (error) {
-        if (wanted) setShown((was) => ({ ...was, error: error.message || "the browser could not load the plots." }));
+        if (isWanted) setShown((was) => ({ ...was, error: error.message || "the browser could not load the plots." }));
       }
     };
     load();
-    const timer = setInterval(load, RELOAD_AFTER_S[range] * 1000);
+    const timer = setInterval(load, RELOAD_AFTER_S[wanted] * 1000);
     const unfollow = onLive("sample", ({ time, values }) => {
-      if (range !== "hour" || !held.current) return;
-      append(held.current, time, values);
-      trim(held.current, time - SPANS_S.hour);
+      const { history, range } = held.current;
+      if (range !== "hour" || !history) return;
+      append(history, time, values);
+      trim(history, time - SPANS_S.hour);
       setShown((was) => ({ ...was, version: was.version + 1 }));
     });
-    return () => { wanted = false; clearInterval(timer); unfollow(); };
-  }, [range, state]);
+    return () => { isWanted = false; clearInterval(timer); unfollow(); };
+  }, [wanted, state]);
   return shown;
 }
 

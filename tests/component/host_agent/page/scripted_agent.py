@@ -77,6 +77,10 @@ class ScriptedAgent:
         for queue in list(self._streams):
             self._loop.call_soon_threadsafe(queue.put_nowait, frame)
 
+    def call_soon(self, function: Callable[[], object]) -> None:
+        """Call a function in the agent's event loop."""
+        self._loop.call_soon_threadsafe(function)
+
     def send_status(self, **changes: Any) -> None:
         """Change the status, and send it."""
         self.status |= changes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 
@@ -34,6 +35,26 @@ def test_plots_range_button_loads_the_history_of_that_range(page, scripted):
     expect(page.get_by_role("button", name="Week")).to_have_attribute("aria-pressed", "true")
     asked = [path for _, path, _ in scripted.asked if path.startswith("/history")]
     assert asked == ["/history?range=hour", "/history?range=week"]
+
+
+def test_plots_name_the_range_that_they_show_until_the_wanted_one_is_loaded(page, scripted):
+    """Earlier, they named the week at once, and showed the hour until the agent answered."""
+    picture = page.locator("#plots").get_by_role("img").first
+    expect(picture).to_have_accessible_name(re.compile("the last hour"))
+    answered = asyncio.Event()
+
+    async def late(request):
+        await answered.wait()
+        return stories.history("week")
+
+    scripted.answers["GET", "/history"] = late
+    page.get_by_role("button", name="Week").click()
+    expect(page.get_by_role("button", name="Week")).to_have_attribute("aria-pressed", "true")
+    expect(picture).to_have_accessible_name(re.compile("the last hour"))
+    scripted.send("sample", stories.sample(tokens_out_per_s=777.0))
+    expect(plot(page, "Tokens a second")).to_contain_text("Out 777/s now")
+    scripted.call_soon(answered.set)
+    expect(picture).to_have_accessible_name(re.compile("the last week"))
 
 
 def test_plots_add_a_live_sample_without_loading_the_history_again(page, scripted):
