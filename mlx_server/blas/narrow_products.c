@@ -23,8 +23,14 @@ void vestal_pass_on_to(sgemm *function, int (*threads)(void)) {
     count_threads = threads;
 }
 
-/* Up to MOST_ROWS rows of x, this is faster than OpenBLAS. Below LEAST_WIDTH there is little to save. */
-enum { MOST_ROWS = 32, LEAST_WIDTH = 32 };
+/* Up to MOST_ROWS rows of x, this is faster than OpenBLAS, whose kernels for AVX-512 do more at a time than these
+   loops. Below LEAST_WIDTH there is little to save. */
+#if defined(__AVX512F__)
+enum { MOST_ROWS = 20 };
+#else
+enum { MOST_ROWS = 32 };
+#endif
+enum { LEAST_WIDTH = 32 };
 int vestal_most_rows(void) { return MOST_ROWS; }
 
 /* With W as it is, up to MOST_ROWS_UNTRANSPOSED, if W is no wider than the values of a head are. */

@@ -1,4 +1,4 @@
-"""Build, for the processor of this machine, the C library that multiplies up to 32 rows by a large matrix
+"""Build, for the processor of this machine, the C library that multiplies a few rows by a large matrix
 (`narrow_products.c`, and its threads in `helper_threads.c`).
 
 A machine that runs MLX's CPU build has a C compiler, because MLX compiles its own kernels with it.

@@ -16,6 +16,8 @@ POLL_S = 0.2
 UNREACHABLE_FOR_S = 30.0
 UPGRADE_TIMEOUT_S = 300.0
 MOST_UPGRADES = 3
+ANSWERS_WITHIN_S = 15.0
+"""How long an agent may be too busy to answer before it is stopped instead of asked to replace itself."""
 
 
 def replace_outdated(config: Config, progress: Progress) -> None:
@@ -29,7 +31,7 @@ def replace_outdated(config: Config, progress: Progress) -> None:
     if not why or single_instance.running(config.home) is None:
         return
     client = AgentClient(config, _port_of_running_agent(config))
-    if why.get(AGENT) in (OLDER, outdated.MOVED) or not client.answers():
+    if why.get(AGENT) in (OLDER, outdated.MOVED) or not _answers(client):
         if AGENT in why:
             progress.show(AGENT, f"{why[AGENT]}; stopping it and its services")
             stop_agent(config)
@@ -43,6 +45,10 @@ def replace_outdated(config: Config, progress: Progress) -> None:
             break
         client = AgentClient(config, _port_of_running_agent(config))
     request_file.remove(config.home)
+
+
+def _answers(client: AgentClient) -> bool:
+    return client.wait_until(client.answers, ANSWERS_WITHIN_S)
 
 
 def _port_of_running_agent(config: Config) -> int:

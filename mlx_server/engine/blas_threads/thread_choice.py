@@ -91,11 +91,11 @@ class StepThreadChoice:
 
     The gain from additional threads depends on how many rows (tokens) a step computes. So speeds are
     measured, and a choice is made, separately for steps of 1, of 2 to 3, of 4 to 7, of 8 to 15 rows, and so
-    on. Steps of fewer than `fewest_rows` rows always have `few` threads.
+    on.
     """
 
-    def __init__(self, few: int, most: int, *, fewest_rows: int = 1) -> None:
-        self.few, self.most, self._fewest_rows = few, most, fewest_rows
+    def __init__(self, few: int, most: int) -> None:
+        self.few, self.most = few, most
         self._choices: dict[int, ThreadChoice] = {}
         self._counted: dict[int, tuple[int, int, float]] = {}  # by size: threads, rows, and seconds so far
 
@@ -105,16 +105,12 @@ class StepThreadChoice:
         `others_cores` is how many cores other processes keep busy; None if that is unknown. `now` is in
         seconds on the caller's clock.
         """
-        if rows < self._fewest_rows:
-            return self.few
         return self._choice(rows).choose(others_cores, now)
 
     def record(self, rows: int, threads: int, seconds: float, now: float) -> None:
         """Record that a step that computed `rows` tokens with `threads` threads took `seconds`, and ended at
         `now` (seconds on the caller's clock).
         """
-        if rows < self._fewest_rows:
-            return
         size = rows.bit_length()
         before = self._counted.get(size)
         if before is None or before[0] != threads:

@@ -11,9 +11,6 @@ from mlx_server.engine.blas_threads.other_processes import OtherProcesses
 from mlx_server.engine.blas_threads.thread_choice import StepThreadChoice, ThreadChoice
 from mlx_server.engine_environment import THREADS_CHOSEN
 
-_FEWEST_ROWS_OF_SMALL_KERNELS = 4
-"""OpenBLAS's kernels for small matrices, which compute steps of fewer rows, use one thread."""
-
 
 @dataclass(frozen=True)
 class _Step:
@@ -35,9 +32,8 @@ class ThreadsForProducts:
         chosen = os.environ.get(THREADS_CHOSEN) == "1"
         self._works = chosen and 0 < few < most
         self._most, self._most_narrow_rows = most, blas.most_narrow_rows()
-        fewest_rows = _FEWEST_ROWS_OF_SMALL_KERNELS if blas.has_small_kernels() else 1
         self._slices = ThreadChoice(few, most)
-        self._steps = StepThreadChoice(few, most, fewest_rows=fewest_rows)
+        self._steps = StepThreadChoice(few, most)
         self._others = OtherProcesses()
         self._few = self._set = few
         self._slice_began_s: float | None = None

@@ -23,7 +23,6 @@ from mlx_server.engine.log import log_event
 from mlx_server.engine.models.attention_in_blocks import attend_in_blocks
 from mlx_server.engine.models.language_model import LanguageModel, SharedWeights, arrays_of
 from mlx_server.engine.models.plausibility import logits_fault
-from mlx_server.engine.models.products_in_parts import multiply_in_parts
 from mlx_server.engine.models.shared_rotations import share_rotations
 from mlx_server.engine.models.tokenizers import (
     decoder_of,
@@ -138,7 +137,6 @@ def _read_model(entry: ModelEntry) -> tuple[Any, dict[str, Any]]:
             if config.get("quantization"):
                 model = dequantize_model(model)
             reading.convert_to_float32(model)
-    multiply_in_parts(model)
     share_rotations(model)
     attend_in_blocks(model)
     return model, config

@@ -80,7 +80,8 @@ ALPHAS, BETAS = st.sampled_from([1.0, -0.5]), st.sampled_from([0.0, 1.0, 0.25])
 )
 def test_product_with_few_rows_and_a_transposed_matrix_equals_numpys(library, arrays, alpha, beta, threads):
     x, weight, y = arrays
-    _check(library, x, weight, weight.T, y, alpha, beta, TRANSPOSED, threads)
+    most = library.vestal_most_rows()  # fewer on processors with AVX-512
+    _check(library, x[:most], weight, weight.T, y[:most], alpha, beta, TRANSPOSED, threads)
 
 
 @given(
@@ -117,12 +118,13 @@ def test_matrix_products_computed_by_several_threads_at_once_are_all_correct(lib
     weights = [random.standard_normal((3000, 64), np.float32) for _ in range(4)]
 
     def multiply_often(weight: np.ndarray) -> None:
-        for rows in range(1, 33):
+        for rows in range(1, most + 1):
             x, y = random_rows[rows - 1], np.zeros((rows, 3000), np.float32)
             products(x, weight, y)
             np.testing.assert_allclose(y, x.astype(np.float64) @ weight.T, rtol=1e-4, atol=1e-4)
 
-    random_rows = [random.standard_normal((rows, 64), np.float32) for rows in range(1, 33)]
+    most = library.vestal_most_rows()
+    random_rows = [random.standard_normal((rows, 64), np.float32) for rows in range(1, most + 1)]
     with ThreadPoolExecutor(len(weights)) as pool:
         for done in [pool.submit(multiply_often, weight) for weight in weights]:
             done.result(timeout=60)
@@ -135,9 +137,14 @@ def test_helper_threads_use_almost_no_cpu_while_no_matrix_product_is_computed(li
     for _ in range(20):
         products(x, weight, y)
         time.sleep(0.001)
-    before_s = time.process_time()
-    time.sleep(0.3)
-    assert time.process_time() - before_s < 0.1
+    used_s = []
+    for _ in range(3):
+        before_s = time.process_time()
+        time.sleep(0.3)
+        used_s.append(time.process_time() - before_s)
+        if used_s[-1] < 0.1:
+            break  # else another thread of this process may have computed something
+    assert min(used_s) < 0.1
     products(x, weight, y)
     assert (y == 64).all()
 

@@ -82,7 +82,6 @@ class Machine:
         monkeypatch.setenv(THREADS_CHOSEN, "1")
         monkeypatch.setattr(other_processes, "_PROC_STAT", self._stat)
         monkeypatch.setattr(threads_for_products.blas, "threads", lambda: 1)
-        monkeypatch.setattr(threads_for_products.blas, "has_small_kernels", lambda: False)
         monkeypatch.setattr(threads_for_products.blas, "most_narrow_rows", lambda: 32)
         monkeypatch.setattr(threads_for_products.blas, "set_threads", self.set.append)
         monkeypatch.setattr(threads_for_products.os, "sched_getaffinity", lambda _: {0, 1})
@@ -154,13 +153,6 @@ def test_blas_threads_stay_unchanged_if_the_user_set_them_or_openblas_or_proc_st
             machine.run(1.0, others=0.0, own=1.0)
         threads.end(512)
     assert machine.set == []
-
-
-def test_decode_step_of_fewer_rows_than_the_minimum_for_threads_always_gets_one_blas_thread():
-    choice = StepThreadChoice(1, 2, fewest_rows=4)
-    for rows in (3, 4) * 100:
-        choice.record(rows, 1, 0.01, 0.0)
-    assert [choice.choose(rows, 0.0, 0.0) for rows in (0, 3, 4)] == [1, 1, 2]
 
 
 def test_decode_steps_of_a_single_answer_get_more_blas_threads_after_a_third_of_a_second():

@@ -32,6 +32,11 @@ def small_blocks(monkeypatch):
     monkeypatch.setattr(attention_in_blocks, "SCORES_IN_BLOCK", 100)
 
 
+@pytest.fixture(autouse=True)
+def same_numbers_in_each_run() -> None:
+    mx.random.seed(1)  # MLX begins with a seed of the time
+
+
 def masks(rows: int, queries: int, keys: int) -> st.SearchStrategy:
     """Draw masks as mlx-lm makes them: none, causal, with a window, with padding on the left, and any."""
     own = keys - queries

@@ -26,6 +26,11 @@ def on_a_cpu(monkeypatch):
     monkeypatch.setattr(shared_rotations, "computes_on_gpu", lambda: False)
 
 
+@pytest.fixture(autouse=True)
+def same_numbers_in_each_run() -> None:
+    mx.random.seed(1)  # MLX begins with a seed of the time
+
+
 def shared(dims: int, base: float = 10_000.0, scale: float = 1.0) -> nn.RoPE:
     model = Layers(nn.RoPE(dims, base=base, scale=scale))
     share_rotations(model)
