@@ -34,7 +34,6 @@ class CycleRunner:
         self._trigger = "start"
         self.cycles = 0
         self.last: dict[str, Any] | None = None
-        self.webhook_sentence = ""
         self.database_failure = ""  # why the last cycle could not use the database, in a sentence
         container.board.on_change = self._note_change
 
@@ -68,7 +67,7 @@ class CycleRunner:
             await self._container.board.wait_for_change(self._monitor_pause_s())
             try:
                 backends = await self._container.board.check_llm_services_health()
-                _, self.webhook_sentence = await self._container.report_to_host(backends)
+                await self._container.report_to_host(backends)
             except Exception as error:
                 emit("monitor_failed", repr(error))
 
@@ -96,9 +95,9 @@ class CycleRunner:
         backends = await container.board.check_llm_services_health()
         self._wake.clear()  # the cycle works with the result of this check
         self._trigger = "interval"
-        backends, self.webhook_sentence = await container.report_to_host(backends)
+        backends, webhook = await container.report_to_host(backends)
         facts = await self._facts(backends)
-        outcomes = [await self._do(planned, facts) for planned in plan(facts)]
+        outcomes = [await self._do(planned, facts, webhook) for planned in plan(facts)]
         record = {
             "backends": {b.name: _backend_json(b, container.board) for b in facts.backends},
             "phases": [outcome.as_json() for outcome in outcomes],
@@ -139,18 +138,21 @@ class CycleRunner:
             memory_fraction=reading.fraction if reading else 0.0,
         )
 
-    async def _do(self, planned: Planned, facts: CycleFacts) -> Outcome:
+    async def _do(self, planned: Planned, facts: CycleFacts, webhook: str) -> Outcome:
+        """Run a phase, if it is planned to run, and return its outcome. `webhook` is the sentence about this
+        cycle's report to the host agent; the monitor may report meanwhile.
+        """
         if not planned.run:
             return Outcome(planned.phase, "skipped", planned.why)
         try:
-            return await self._act(planned, facts)
+            return await self._act(planned, facts, webhook)
         except Exception as error:
             emit("phase_failed", repr(error), phase=str(planned.phase))
             return Outcome(planned.phase, "failed", f"{type(error).__name__}: {error}")
 
-    async def _act(self, planned: Planned, facts: CycleFacts) -> Outcome:
+    async def _act(self, planned: Planned, facts: CycleFacts, webhook: str) -> Outcome:
         if planned.phase is CyclePhase.HEALTH:
-            figures: dict[str, object] = {"webhook": self.webhook_sentence}
+            figures: dict[str, object] = {"webhook": webhook}
             return Outcome(planned.phase, "done", health_sentence(facts), figures)
         if planned.phase is CyclePhase.KNOWLEDGE:
             folders = await asyncio.to_thread(self._container.folders)

@@ -1,8 +1,9 @@
 """Run the real agent with `fake_gateway.py` in place of the gateway.
 
-With the argument `--hands-over` the gateway is `stand_in_gateway.py`. SIGUSR1 has the agent wait without end
-for a lock. With the argument `--with-watchdog` it has a watchdog, whose `vestal recover` starts the agent as
-a user would, with the real gateway.
+It requests no recovery pass by itself; a real agent's first pass might come in the middle of a test. With the
+argument `--hands-over` the gateway is `stand_in_gateway.py`. SIGUSR1 has the agent wait without end for a
+lock. With the argument `--with-watchdog` it has a watchdog, whose `vestal recover` starts the agent as a user
+would, with the real gateway.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ import sys
 import threading
 from pathlib import Path
 
-from host_agent.agent import daemon
+from host_agent.agent import background_loops, daemon
 from host_agent.errors import HostAgentError
 from host_agent.watchdog.child import AgentRestarter
 from vestal.config import load
 
 LOCK = threading.Lock()
+FIRST_PASS_AFTER_S = 900.0
 STAND_IN = "stand_in_gateway.py"
 GATEWAY = (
     sys.executable,
@@ -32,6 +34,7 @@ def deadlock(number: int, frame: object) -> None:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGUSR1, deadlock)
+    background_loops.FIRST_PASS_AFTER_S = FIRST_PASS_AFTER_S
     restarter = AgentRestarter.WATCHDOG if "--with-watchdog" in sys.argv else AgentRestarter.NOBODY
     try:
         sys.exit(daemon.serve(load(), GATEWAY, restarter))

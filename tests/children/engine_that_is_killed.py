@@ -39,6 +39,8 @@ class Relay:
         theirs.close()
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self.engine.terminate)
         from_gateway, to_gateway = await asyncio.open_connection(sock=self.gateway)
+        # `drain` then waits until all is sent, which a relay that kills itself could not do any more.
+        to_gateway.transport.set_write_buffer_limits(high=0)
         from_engine, to_engine = await asyncio.open_connection(sock=ours)
         down = asyncio.ensure_future(self.down(from_gateway, to_engine))
         frames = protocol.FrameBuffer()
@@ -57,9 +59,8 @@ class Relay:
 
     def is_kill_point(self, frame: bytes) -> bool:
         event = protocol.decode_event(frame)
-        if not isinstance(event, protocol.Token) or not ORDERS.exists():
+        if not isinstance(event, protocol.Token) or (orders := orders_now()) is None:
             return False
-        orders = json.loads(ORDERS.read_text())
         self.tokens += 1
         self.held = 0 if event.text or event.thinking or event.tool_calls else self.held + 1
         return self.tokens == orders.get("tokens") or self.held == orders.get("held")
@@ -69,6 +70,15 @@ class Relay:
         self.engine.kill()
         await to_gateway.drain()
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def orders_now() -> dict[str, int] | None:
+    """Return the orders; None if there are none, or if the test is just writing or deleting them."""
+    try:
+        orders: dict[str, int] = json.loads(ORDERS.read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+    return orders
 
 
 if __name__ == "__main__":

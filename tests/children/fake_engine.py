@@ -7,16 +7,21 @@ another stopped. A prompt may contain these directives, among its first 2,000 ch
     die_at=N     SIGKILL itself before token N      once=1       only the first engine of this home does it
     abort_at=N   SIGABRT itself before token N     replay_ms=N  milliseconds before it goes on with an answer
     hang_at=N    SIGSTOP itself before token N      stall_at=N   report to be alive, but make no progress
-    fail=CODE    refuse the request with this code  fail_ms=N    ... so late, and not at its check
+    hold_at=N    wait before token N until the test lets it go on, and report progress meanwhile
+    fail=CODE    refuse the request with this code  late=1       ... not at its check, but when it may go on
 
 The query of a request that ranks documents may contain the first column too: there the N at which an engine
 dies is the text of a document, "0" or "1", and step_ms is the time for each document.
 
+A test lets an engine go on by the file `go_on` in VESTAL_HOME. What waits for it lasts as long as the test
+needs, on however busy a machine.
+
 The file `fake_engine.json` in VESTAL_HOME, which is read at the start, may contain:
 
     {"exit_code": N}             exit at once           {"ignore_term": true}     ignore SIGTERM
-    {"slow_start_s": S}          seconds until the first model is loaded
-    {"slow_ready_s": S}          seconds from the first model until the engine is ready
+    {"standby_exit_code": N}     exit at once if it is a standby engine
+    {"starts_held": true}        load the first model once the test lets it go on
+    {"ready_by_token": true}     all engines but the first are ready only after their first token
     {"refuses": CODE}               refuse every request with this code, at its check and when it runs
     {"senseless": true}          the first probe fails  {"mute_when_probed": true}  no probe is answered
     {"calls_tools": true}        a user's message is answered by a call of the first tool that is offered
@@ -42,6 +47,8 @@ from typing import Any
 from mlx_server import protocol
 
 HOME = Path(os.environ.get("VESTAL_HOME", "."))
+GO_ON = HOME / "go_on"
+LOOK_S = 0.01
 DIM = 3
 READ_BYTES = 256 * 1024
 SIGNALS = {"die_at": signal.SIGKILL, "abort_at": signal.SIGABRT, "hang_at": signal.SIGSTOP}
@@ -74,10 +81,13 @@ class FakeEngine:
         self.steps = 0
         self.loaded: dict[str, float | None] = {}
         self.ended = asyncio.Event()
+        self.first_token = asyncio.Event()
         self.stalled = False
 
     async def run(self) -> None:
         reader, self.writer = await asyncio.open_connection(sock=self.sock)
+        # `drain` then waits until all is sent, which an engine that kills itself could not do any more.
+        self.writer.transport.set_write_buffer_limits(high=0)
         for number in (signal.SIGTERM, signal.SIGINT):
             if not self.settings.get("ignore_term"):
                 asyncio.get_running_loop().add_signal_handler(number, self.ended.set)
@@ -89,11 +99,14 @@ class FakeEngine:
             assert protocol.decode_op(first_operation) == protocol.Begin()
             assert not rest
         self.say(protocol.Hello(os.getpid(), "fake", "0", "none"))
-        await asyncio.sleep(self.settings.get("slow_start_s", 0))
+        while self.settings.get("starts_held") and not GO_ON.exists():  # noqa: ASYNC110 - the test makes it
+            await asyncio.sleep(LOOK_S)
         self.loaded["chat:latest"] = None
         self.say(protocol.Loaded("chat:latest", 1000, 0.0, "preload/chat:latest"))
         jobs = {asyncio.ensure_future(job) for job in (self.read(reader), self.live(), self.ended.wait())}
-        await asyncio.sleep(self.settings.get("slow_ready_s", 0))
+        await asyncio.sleep(0)  # the first heartbeat comes before the engine is ready
+        if self.settings.get("ready_by_token") and not first("ready"):
+            await self.first_token.wait()
         self.say(protocol.Ready(("chat:latest",), 0.0))
         await asyncio.wait(jobs, return_when=asyncio.FIRST_COMPLETED)
         os._exit(0)
@@ -153,7 +166,7 @@ class FakeEngine:
 
     def check(self, op: protocol.Generate) -> None:
         orders = directives(prompt_of(op))
-        code = self.settings.get("refuses") or ("fail_ms" not in orders and orders.get("fail"))
+        code = self.settings.get("refuses") or ("late" not in orders and orders.get("fail"))
         if code:
             self.say(protocol.Failed(op.id, code, f"the prompt orders this failure: {code}"))  # type: ignore[arg-type]
         else:
@@ -172,7 +185,8 @@ class FakeEngine:
         for index, token in enumerate(op.emitted):
             assert token == token_at(prompt, index)[0], "the tokens given back are not those sent"
         if code := self.settings.get("refuses") or orders.get("fail"):
-            await asyncio.sleep(int(orders.get("fail_ms", 0)) / 1000)
+            if orders.get("late"):
+                await self.hold()
             self.work.pop(op.id)
             self.say(protocol.Failed(op.id, code, f"the prompt orders this failure: {code}"))  # type: ignore[arg-type]
             return
@@ -184,10 +198,13 @@ class FakeEngine:
             return
         for index in range(len(op.emitted), length):
             await self.misbehave(orders, index)
+            if orders.get("hold_at") == str(index):
+                await self.hold()
             await asyncio.sleep(int(orders.get("step_ms", 2)) / 1000)
             token, text = token_at(prompt, index)
             self.steps += 1
             self.say(protocol.Token(op.id, token, text, index, prompt_tokens=None if index else 7))
+            self.first_token.set()
         self.work.pop(op.id)
         usage = protocol.Usage(7, length, 0.0, 0.001, 0.002)
         self.say(protocol.Done(op.id, "length" if op.max_tokens == length else "stop", usage))
@@ -222,6 +239,12 @@ class FakeEngine:
         self.say(protocol.Token(op.id, 1, "", 0, tool_calls=(call,), prompt_tokens=7))
         self.work.pop(op.id)
         self.say(protocol.Done(op.id, "tool_calls", protocol.Usage(7, 1)))
+
+    async def hold(self) -> None:
+        """Wait until the test lets this engine go on. It makes progress meanwhile, as far as it reports."""
+        while not GO_ON.exists():
+            self.steps += 1
+            await asyncio.sleep(LOOK_S)
 
     async def misbehave(self, orders: dict[str, str], index: int) -> None:
         deed = next((d for d in (*SIGNALS, "stall_at") if orders.get(d) == str(index)), None)
@@ -285,9 +308,10 @@ def main() -> None:
     fd = options.fd
     file = HOME / "fake_engine.json"
     settings = json.loads(file.read_text()) if file.exists() else {}
-    if "exit_code" in settings:
+    exit_code = settings.get("exit_code", settings.get("standby_exit_code") if options.standby else None)
+    if exit_code is not None:
         print("the fake engine exits as its file orders", file=sys.stderr)
-        sys.exit(settings["exit_code"])
+        sys.exit(exit_code)
     asyncio.run(FakeEngine(socket.socket(fileno=fd), settings, options.standby).run())
 
 

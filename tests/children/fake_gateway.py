@@ -2,9 +2,9 @@
 
 The file is `fake_gateway.json` in VESTAL_HOME: {"status": "ok", "engine": {...}}; without it, the answer is
 that of a healthy gateway. With `exit_code` in the file, the process exits at once with that code. With
-`start_s`, it serves after that many seconds; with `stop_s`, it ends that many seconds after SIGTERM. While it
-has `computes`, requests are not answered, and the process computes. Like the real gateway it serves the
-socket that it inherits from the agent.
+`start_s`, it serves after that many seconds; with `stop_s`, it ends that many seconds after SIGTERM, or once
+the file is deleted. While it has `computes`, requests are not answered, and the process computes. Like the
+real gateway it serves the socket that it inherits from the agent.
 """
 
 from __future__ import annotations
@@ -26,14 +26,19 @@ HEALTHY = {"status": "ok", "engine": {"pid": None, "state": "ready", "restarts":
 
 
 def health() -> dict[str, Any]:
-    try:
-        return HEALTHY | json.loads((HOME / "fake_gateway.json").read_text())
-    except FileNotFoundError:
-        return HEALTHY
+    while True:
+        try:
+            return HEALTHY | json.loads((HOME / "fake_gateway.json").read_text())
+        except FileNotFoundError:
+            return HEALTHY
+        except json.JSONDecodeError:
+            time.sleep(0.01)  # the test is just writing it
 
 
 def end(number: int, frame: object) -> None:
-    time.sleep(health().get("stop_s", 0))
+    asked_at = time.monotonic()
+    while time.monotonic() < asked_at + health().get("stop_s", 0):
+        time.sleep(0.02)
     os._exit(0)
 
 

@@ -1,8 +1,9 @@
 """A small program that follows the gateway's part of docs/decisions/0023-upgrade-in-place.md.
 
 It serves the sockets that it inherits, or binds the port itself: GET /health, and GET /stream?lines=N, which
-writes a line each 50 ms. The lock on `answers.lock` in VESTAL_HOME stands for the log of answers: the process
-that holds it accepts connections.
+writes a line each 50 ms. GET /held?lines=N writes the last line only once VESTAL_HOME has a file `go_on`. The
+lock on `answers.lock` in VESTAL_HOME stands for the log of answers: the process that holds it accepts
+connections.
 
 `stand_in.json` in VESTAL_HOME has it misbehave: {"successor": "exits"} (with the sentence "there is no such
 model"), "is silent" or "dies when it is ready"; {"hands_over": false} has it ignore SIGUSR1.
@@ -27,6 +28,7 @@ from vestal.web.connections import ConnectionTable
 from vestal.web.listening_sockets import InheritedSockets
 
 HOME = Path(os.environ["VESTAL_HOME"])
+GO_ON = HOME / "go_on"
 PORT = int(os.environ["VESTAL_MLX_PORT"])
 LINE_S = 0.05
 HEALTHY = {
@@ -65,8 +67,12 @@ class Gateway:
             while (await reader.readline()).strip():
                 pass
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n")
-            if target.startswith("/stream"):
-                for number in range(int(target.rpartition("=")[2])):
+            if target.startswith(("/stream", "/held")):
+                lines = int(target.rpartition("=")[2])
+                for number in range(lines):
+                    if target.startswith("/held") and number == lines - 1:
+                        while not GO_ON.exists():  # noqa: ASYNC110 - another process creates it
+                            await asyncio.sleep(LINE_S)
                     writer.write(f"{number} {os.getpid()}\n".encode())
                     await writer.drain()
                     await asyncio.sleep(LINE_S)

@@ -31,7 +31,9 @@ class Server:
 
     def kill_engine_after(self, tokens: int) -> None:
         """Have the engine killed once it has sent this many more tokens: see `engine_that_is_killed.py`."""
-        self._orders.write_text(json.dumps({"tokens": tokens}))
+        whole = self._orders.with_suffix(".new")  # an engine that answers must not read half of the orders
+        whole.write_text(json.dumps({"tokens": tokens}))
+        whole.replace(self._orders)
 
     @property
     def engine_was_killed(self) -> bool:
@@ -81,7 +83,7 @@ def _running(home: Path, port: int, models_dir: Path, repo: Path, *program: str)
 
 
 def _until_ok(server: Server, home: Path) -> None:
-    with httpx.Client(timeout=2, verify=False) as client:  # a TLS context costs 30 ms
+    with httpx.Client(timeout=10, verify=False) as client:  # a TLS context costs 30 ms
         for _ in looks(START_S):
             with suppress(httpx.HTTPError):
                 if client.get(f"{server.url}/health").json()["status"] == "ok":

@@ -102,7 +102,7 @@ def test_openai_response_contains_logprobs_if_the_include_parameter_requests_the
 
 
 def test_openai_background_response_can_be_cancelled_and_its_events_read(client):
-    started = _ask(client, "Count to one thousand.", background=True, max_output_tokens=800)
+    started = _ask(client, "Count to one thousand.", background=True, max_output_tokens=4000)
     assert started.status == "in_progress"
     assert client.responses.cancel(started.id).status == "cancelled"
     followed = list(client.responses.retrieve(started.id, stream=True, starting_after=0))

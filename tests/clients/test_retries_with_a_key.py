@@ -18,7 +18,7 @@ else:
     anthropic = LazyPackage("anthropic")
     openai = LazyPackage("openai")
 
-TEXT = "retried tokens=40 step_ms=30"
+TEXT = "retried tokens=40 step_ms=80"  # so slow that a busy machine lets the gateway be killed within it
 KEY = {"Idempotency-Key": "7d0a3f"}
 MESSAGES: Any = [{"role": "user", "content": TEXT}]
 

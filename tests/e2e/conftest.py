@@ -54,12 +54,21 @@ class Stack:
         )
 
     def request(
-        self, port: int, path: str, body: Any = None, *, method: str | None = None, timeout_s: float = 60
+        self,
+        port: int,
+        path: str,
+        body: Any = None,
+        *,
+        method: str | None = None,
+        token: str = "",
+        timeout_s: float = 120,
     ) -> Answer:
-        """One HTTP exchange on loopback with the token; an error status is an answer, not an exception."""
+        """One HTTP exchange on loopback, with the stack's token if `token` is empty; an error status is an
+        answer, not an exception.
+        """
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", data=data, method=method)
-        request.add_header("Authorization", f"Bearer {self.token}")
+        request.add_header("Authorization", f"Bearer {token or self.token}")
         if data is not None:
             request.add_header("Content-Type", "application/json")
         try:
@@ -91,7 +100,7 @@ class Stack:
         """The PID of a service, waited for: right after a restart there may be none for a moment."""
         return self.until(lambda: self.service(name)["process_pid"], f"{name} has a PID")
 
-    def until(self, condition: Callable[[], Any], what: str, timeout_s: float = 60) -> Any:
+    def until(self, condition: Callable[[], Any], what: str, timeout_s: float = 120) -> Any:
         """The first true value of `condition`; a refused connection or a missing key counts as not yet."""
         last: object = None
         for _ in looks(timeout_s, longest_pause_s=0.2):
@@ -103,7 +112,7 @@ class Stack:
                 last = error
         raise AssertionError(f"not within {timeout_s:.0f} s: {what}; last: {last!r}\n{self.tails()}")
 
-    def until_healthy(self, timeout_s: float = 120) -> None:
+    def until_healthy(self, timeout_s: float = 240) -> None:
         self.until(lambda: self.agent("/status").body["healthy"], "the stack is healthy", timeout_s)
 
     def journal(self, event: str) -> list[dict[str, Any]]:
@@ -147,7 +156,7 @@ def _environment(
 def _remove_from_docker(project: str) -> None:
     """`down` keeps the volume, a user's tasks; a test's go, and its image."""
     for command in (["volume", "rm", f"{project}_data"], ["image", "rm", f"{project}-orchestrator:local"]):
-        subprocess.run(["docker", *command], capture_output=True, timeout=60)
+        subprocess.run(["docker", *command], capture_output=True, timeout=300)
 
 
 @dataclass(frozen=True)
@@ -176,7 +185,7 @@ class Models:
     def _ask(self, path: str, body: Any = None) -> Any:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"http://{self.address}:{self.port}{path}", data=data)
-        with urllib.request.urlopen(request, timeout=30) as reply:
+        with urllib.request.urlopen(request, timeout=120) as reply:
             return json.loads(reply.read())
 
 

@@ -31,7 +31,7 @@ while True:
 """
 
 
-def docker(*arguments: str, timeout_s: float = 120) -> str:
+def docker(*arguments: str, timeout_s: float = 300) -> str:
     done = subprocess.run(["docker", *arguments], capture_output=True, text=True, timeout=timeout_s)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
@@ -56,7 +56,7 @@ def _base_image(repo: Path) -> str:
     return str(config["services"]["orchestrator"]["build"]["args"]["PYTHON_IMAGE"])
 
 
-def _succeeds(*arguments: str, timeout_s: float = 30) -> bool:
+def _succeeds(*arguments: str, timeout_s: float = 120) -> bool:
     try:
         done = subprocess.run(["docker", *arguments], capture_output=True, timeout=timeout_s)
     except (OSError, subprocess.TimeoutExpired):
@@ -88,4 +88,4 @@ def overrun(name: str) -> None:
 
 def _python(name: str, program: str) -> None:
     command = ["docker", "exec", "-i", name, "python", "-"]
-    subprocess.run(command, input=program, text=True, capture_output=True, timeout=120)
+    subprocess.run(command, input=program, text=True, capture_output=True, timeout=300)

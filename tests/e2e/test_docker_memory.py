@@ -58,14 +58,14 @@ def until_said(container: Container, *words: str) -> None:
         why = next(phase["why"] for phase in phases if phase["phase"] == "knowledge")
         return all(word in why for word in words)
 
-    container.until(said, f"a cycle that says {words}", 30)
+    container.until(said, f"a cycle that says {words}", 120)
 
 
 def test_embedding_batches_are_full_below_80_percent_of_the_memory_limit(
     container: Container, models: Models
 ):
     _write(container, "free")
-    container.until(lambda: sum(_batches(models, "free")) == TEXTS, "the texts are embedded", 30)
+    container.until(lambda: sum(_batches(models, "free")) == TEXTS, "the texts are embedded", 120)
     assert max(_batches(models, "free")) == BATCH
 
 
@@ -74,7 +74,7 @@ def test_embedding_batches_are_smaller_while_memory_use_is_over_80_percent_of_th
 ):
     with filled(container, (SHRINK_AT + PAUSE_AT) / 2):
         _write(container, "tight")
-        container.until(lambda: sum(_batches(models, "tight")) == TEXTS, "the texts are embedded", 30)
+        container.until(lambda: sum(_batches(models, "tight")) == TEXTS, "the texts are embedded", 120)
     assert max(_batches(models, "tight")) <= BATCH // 2
 
 
@@ -85,7 +85,7 @@ def test_embedding_pauses_at_90_percent_of_the_memory_limit_and_continues_below(
         _write(container, "full")
         until_said(container, "memory is at 9", "of the limit")
         assert not _batches(models, "full")
-    container.until(lambda: sum(_batches(models, "full")) == TEXTS, "the texts are embedded", 30)
+    container.until(lambda: sum(_batches(models, "full")) == TEXTS, "the texts are embedded", 120)
     assert container.probe()["oom_kills"] == 0
 
 

@@ -53,7 +53,7 @@ def test_container_runs_with_its_memory_limit_and_not_as_root(stack, service: st
     assert found["HostConfig"]["MemorySwap"] == LIMIT_BYTES, "else it may take as much again in swap"
     assert found["Config"]["User"] not in ("", "root", "0", "0:0")
     healthy = lambda: container(stack, service)["State"]["Health"]["Status"] == "healthy"  # noqa: E731
-    stack.until(healthy, f"{service} is healthy", 90)
+    stack.until(healthy, f"{service} is healthy", 240)
 
 
 def test_orchestrator_container_publishes_its_port_on_loopback_only(stack):
@@ -79,9 +79,9 @@ def test_orchestrator_container_embeds_the_docs_and_later_cycles_embed_nothing(s
             "results"
         ],
         "the docs are embedded",
-        180,
+        240,
     )
-    chunks = stack.until(lambda: _knowledge_idle(stack), "a cycle with nothing to embed", 60)
+    chunks = stack.until(lambda: _knowledge_idle(stack), "a cycle with nothing to embed", 240)
     assert chunks
 
 
@@ -91,7 +91,7 @@ def test_knowledge_folder_of_an_agent_is_mounted_read_only_and_searched_separate
         assert mounts["/knowledge/docs"] is mounts["/knowledge/notes"] is False
     query = {"query": "what does the heron eat", "agent": "notes", "k": 3}
     hits = stack.until(
-        lambda: stack.orchestrator("/knowledge/search", query).body["results"], "the notes are known", 180
+        lambda: stack.orchestrator("/knowledge/search", query).body["results"], "the notes are known", 240
     )
     assert [(hit["agent"], hit["file"]) for hit in hits] == [("notes", "birds.md")]
 
@@ -106,7 +106,7 @@ def test_killed_engine_and_hung_gateway_are_recovered_at_the_request_of_the_orch
     before = len(stack.journal("recovery_requested"))
     os.kill(gateway, signal.SIGSTOP)  # hung: it holds the port and answers nobody
     os.kill(engine, signal.SIGKILL)
-    stack.until(lambda: stack.pid("mlx_server") != gateway, "the hung gateway was replaced", 120)
+    stack.until(lambda: stack.pid("mlx_server") != gateway, "the hung gateway was replaced", 240)
     stack.until(
         lambda: stack.mlx("/health").body["engine"]["pid"] not in (None, engine), "with an engine of its own"
     )
@@ -126,7 +126,7 @@ def test_oom_killed_container_is_restarted_and_the_journal_names_its_memory_limi
     # Its main process is put under a limit it already exceeds: the kernel's own OOM kill, exit code 137.
     overrun(found["Id"])
     back = lambda: container(stack, "orchestrator")["RestartCount"] > restarts  # noqa: E731
-    stack.until(back, "Docker or the agent restarted it", 60)
+    stack.until(back, "Docker or the agent restarted it", 240)
     died = stack.until(lambda: stack.journal("container_died"), "the death is in the journal")[-1]
     assert died["fields"]["exit_code"] == 137
     assert "512" in died["cause"] and "limit" in died["cause"], died
@@ -137,7 +137,7 @@ def test_container_killed_by_hand_is_restarted_by_the_agent(stack):
     """Docker's restart policy takes `docker kill` for a person's wish, and does not restart the container."""
     killed = container_id(stack, "nightly")
     docker("kill", killed)
-    stack.until(lambda: container(stack, "nightly")["State"]["Running"], "the agent brought it up", 60)
+    stack.until(lambda: container(stack, "nightly")["State"]["Running"], "the agent brought it up", 240)
     died = stack.until(
         lambda: [e for e in stack.journal("container_died") if e["component"] == "nightly"],
         "the death is reported",
@@ -150,7 +150,7 @@ def test_container_that_was_removed_is_brought_up_by_a_recovery_pass(stack):
     missing = container_id(stack, "nightly")
     docker("rm", "-f", missing)
     assert stack.agent("/recover", {"mlx": True, "ollama": True}).status == 202
-    stack.until(lambda: container_id(stack, "nightly") not in ("", missing), "there is another one", 90)
+    stack.until(lambda: container_id(stack, "nightly") not in ("", missing), "there is another one", 240)
     stack.until_healthy()
     assert any(entry["component"] == "nightly" for entry in stack.journal("remedy_applied"))
 

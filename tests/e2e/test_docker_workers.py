@@ -15,7 +15,7 @@ from tests.services.real_postgres import RealPostgres
 from vestal.platform.network import bridge_address
 
 TASKS = 12
-GO_ON_WITHIN_S = 30.0
+DONE_WITHIN_S = 180.0  # the orchestrator's component tests measure how soon others take the tasks over
 
 pytestmark = [pytest.mark.model, pytest.mark.docker, pytest.mark.timeout(400)]
 
@@ -85,7 +85,7 @@ def test_worker_containers_are_healthy_and_a_killed_one_is_restarted_and_its_tas
     docker("kill", one)  # after which Docker itself does not restart it
 
     states = lambda: [stack.orchestrator(f"/tasks/{task}").body["state"] for task in tasks]  # noqa: E731
-    stack.until(lambda: set(states()) == {"done"}, "all done", GO_ON_WITHIN_S + TASKS)
+    stack.until(lambda: set(states()) == {"done"}, "all done", DONE_WITHIN_S)
 
     sources = stack.orchestrator(f"/tasks/{tasks[0]}").body["sources"]
     assert [source["file"] for source in sources] == ["birds.md"]
@@ -99,5 +99,5 @@ def test_up_command_with_fewer_workers_removes_the_others_and_the_down_command_r
     stack.env["VESTAL_ORCHESTRATOR__WORKERS"] = "1"
     assert stack.vestal("up", timeout_s=300).returncode == 0
     stack.until(lambda: len(workers(stack)) == 1, "one worker")
-    assert stack.vestal("down", timeout_s=120).returncode == 0
+    assert stack.vestal("down", timeout_s=300).returncode == 0
     assert workers(stack) == []

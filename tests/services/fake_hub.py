@@ -80,8 +80,8 @@ class FakeRepository:
 
 
 class FakeHub(ThreadingHTTPServer):
-    """`sent` counts the bytes of each file that were sent, `requests` the paths that were asked for,
-    `sending` the answers that are being sent now.
+    """`sent` counts the bytes of each file that were sent, with the part that is being sent, `requests` the
+    paths that were asked for, `sending` the answers that are being sent now.
 
     Files larger than `PART_BYTES` take `lasts_s` each.
     """
@@ -218,9 +218,9 @@ class _Answers(BaseHTTPRequestHandler):
         self.server.sending += 1
         try:
             for part in parts:
-                self.wfile.write(part)
-                if counted:
+                if counted:  # before the client has the last part, and ends
                     self.server.sent[counted] += len(part)
+                self.wfile.write(part)
                 if slowly:
                     time.sleep(self.server.lasts_s / len(parts))
         except OSError:

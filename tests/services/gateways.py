@@ -63,7 +63,7 @@ class Gateways:
             if process.poll() is None:
                 process.terminate()
         for process in self.all:
-            process.wait(20)
+            process.wait(60)
         self.listening.close()
 
 

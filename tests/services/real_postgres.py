@@ -63,7 +63,7 @@ class RealPostgres:
                 [self._install / "bin" / "postgres", "-D", self.folder / "data", *options],
                 stdout=log, stderr=log, user=self._user, cwd=self.folder,
             )  # fmt: skip
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while True:
             try:
                 psycopg.connect(self.url("postgres")).close()
@@ -76,7 +76,7 @@ class RealPostgres:
         """Stop the server at once and break its open connections, as a crash of its machine does."""
         if self._process is not None:
             self._process.send_signal(signal.SIGQUIT)
-            self._process.wait(20)
+            self._process.wait(60)
             self._process = None
 
     def url(self, database: str, host: str = "127.0.0.1") -> str:

@@ -87,12 +87,13 @@ class Stream:
     @property
     def frames(self) -> list[bytes]:
         """Return the frames that have arrived whole."""
-        frames = frames_of(self.content)
-        return frames if self.content.endswith(frames[-1][-2:]) else frames[:-1]
+        content = self.content  # the thread adds to it meanwhile
+        frames = frames_of(content)
+        return frames if frames and content.endswith(frames[-1][-2:]) else frames[:-1]
 
     def until(self, count: int) -> Stream:
-        deadline = time.monotonic() + 15
-        while not self.content or len(self.frames) < count:
+        deadline = time.monotonic() + 60
+        while len(self.frames) < count:
             assert time.monotonic() < deadline, self.content
             time.sleep(0.005)
         return self
@@ -102,7 +103,7 @@ class Stream:
         self.join()
 
     def join(self) -> None:
-        self._thread.join(30)
+        self._thread.join(60)
         assert not self._thread.is_alive()
 
 

@@ -93,26 +93,26 @@ class AnyUse(RuleBasedStateMachine):
 
     @rule(engine=ENGINE)
     def an_engine_is_killed_and_started(self, engine: int) -> None:
-        self.stores[engine]._disk.flush(10.0)  # threads of the dead do not write on
+        self.stores[engine]._disk.flush(60.0)  # threads of the dead do not write on
         self.stores[engine].close()
         self.stores[engine] = self.opened(engine)
 
     @rule(tokens=TOKENS)
     def an_engine_persists_and_the_next_is_warm(self, tokens: list[int]) -> None:
         for store in self.stores:
-            store.persist(10.0)
+            store.persist(60.0)
         model = self.model(0, "other")
         model.get(tokens)
         model.keep(tokens)
         self.known["other"] |= {tuple(tokens[:end]) for end in range(len(tokens) + 1)}
-        model.store.persist(10.0)
+        model.store.persist(60.0)
         keys = model.keys.of_blocks(tokens)
         well = list(takewhile(lambda key: key not in self.spoiled, keys))
         self.an_engine_is_killed_and_started(0)
         model = self.model(0, "other")
         assert model.get(tokens) >= min(len(well), DISK_BYTES // 1000) * SIZE
         model.keep(tokens)
-        model.store.persist(10.0)
+        model.store.persist(60.0)
         assert not self.spoiled.keys() & set(keys[: len(well) + 1]), (
             "a spoiled block is missed once, then written again"
         )
@@ -120,7 +120,7 @@ class AnyUse(RuleBasedStateMachine):
     @rule(pick=ANY, at=ANY, fault=st.sampled_from(["flip", "cut", "remove", "swap"]))
     def a_file_is_harmed(self, pick: int, at: int, fault: str) -> None:
         for store in self.stores:
-            store.persist(10.0)
+            store.persist(60.0)
         if not (files := [path for path in self.files() if path.stat().st_size]):
             return
         path = files[pick % len(files)]
@@ -144,7 +144,7 @@ class AnyUse(RuleBasedStateMachine):
     @rule()
     def the_folder_is_cleared(self) -> None:
         for store in self.stores:
-            store.persist(10.0)
+            store.persist(60.0)
         shutil.rmtree(self.path, ignore_errors=True)
 
     @rule(engine=ENGINE, limit=st.integers(0, RAM_BYTES))
@@ -166,7 +166,7 @@ class AnyUse(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         for store in self.stores:
-            store.persist(10.0)
+            store.persist(60.0)
             store.close()
         shutil.rmtree(self.home, ignore_errors=True)
 

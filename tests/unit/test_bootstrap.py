@@ -66,12 +66,12 @@ def test_vestal_command_starts_in_a_checkout_whose_path_has_blanks_or_quotes_or_
     env = {**os.environ, "PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
     env.pop("PYTHONPATH", None)  # the command must find the checkout by itself
     made = subprocess.run(
-        ["deploy/bootstrap.sh", "host"], cwd=folder, env=env, capture_output=True, text=True, timeout=60
+        ["deploy/bootstrap.sh", "host"], cwd=folder, env=env, capture_output=True, text=True, timeout=110
     )
     assert made.returncode == 0, made.stderr
     for command in (".venv/bin/vestal", str(folder / ".venv" / "bin" / "vestal")):
         done = subprocess.run(
-            [command, "a b", "$c"], cwd=folder, env=env, capture_output=True, text=True, timeout=60
+            [command, "a b", "$c"], cwd=folder, env=env, capture_output=True, text=True, timeout=110
         )
         assert (done.returncode, done.stdout, done.stderr) == (3, "a b|$c\n", "")
 
@@ -107,7 +107,7 @@ def test_bootstrap_on_an_apple_chip_replaces_the_intel_python_that_uv_chooses(
     path = f"{folder / 'bin'}:{os.environ['PATH']}"
     env = {**os.environ, "PATH": path, "VESTAL_PYTHON": str(folder / "bin" / "arm64")}
     made = subprocess.run(
-        ["deploy/bootstrap.sh", "host"], cwd=folder, env=env, capture_output=True, text=True, timeout=60
+        ["deploy/bootstrap.sh", "host"], cwd=folder, env=env, capture_output=True, text=True, timeout=110
     )
     assert made.returncode == 0, made.stderr
     assert python.read_text() == (folder / "bin" / "arm64").read_text()

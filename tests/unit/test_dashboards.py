@@ -73,5 +73,5 @@ def test_example_prometheus_configuration_passes_promtool(tmp_path: Path):
 
 
 def _promtool(folder: Path, *arguments: str) -> None:
-    done = subprocess.run([str(PROMTOOL), *arguments], cwd=folder, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([str(PROMTOOL), *arguments], cwd=folder, capture_output=True, text=True, timeout=90)
     assert done.returncode == 0, done.stdout + done.stderr

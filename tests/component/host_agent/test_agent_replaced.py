@@ -19,7 +19,10 @@ from host_agent.cli.run.background_agent import AgentStart
 from host_agent.cli.run.progress import Progress
 from host_agent.cli.run.replace_outdated import replace_outdated
 from host_agent.errors import AgentUnreachable
+from tests.component.host_agent.conftest import suspend
 from vestal.config import Config, load
+
+pytestmark = pytest.mark.timeout(300)  # commands and agents start one after the other
 
 REPO = Path(__file__).resolve().parents[3]
 
@@ -30,7 +33,7 @@ def _config(agent, **more: str) -> Config:
 
 def _vestal(agent, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "host_agent.cli.main", *arguments]
-    return subprocess.run(command, env=agent.env, cwd=REPO, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, env=agent.env, cwd=REPO, capture_output=True, text=True, timeout=100)
 
 
 def test_hung_agent_is_replaced_and_its_gateway_adopted(agent, monkeypatch, capsys):
@@ -42,7 +45,7 @@ def test_hung_agent_is_replaced_and_its_gateway_adopted(agent, monkeypatch, caps
     os.kill(agent.process.pid, signal.SIGUSR1)
     done = background_agent.ensure_running(_config(agent), hung_after_s=1.0)
     assert done is AgentStart.REPLACED
-    agent.process.wait(10)
+    agent.process.wait(60)
     assert agent.process.returncode == -signal.SIGKILL
     assert "it does not work" in capsys.readouterr().err
     assert psutil.pid_exists(gateway)
@@ -53,7 +56,7 @@ def test_status_and_doctor_report_an_agent_suspended_by_sigstop_and_the_recover_
     """Earlier, `status`, the doctor and `vestal up` all said that no agent ran."""
     gateway = agent.start().gateway()
     pid = agent.process.pid
-    os.kill(pid, signal.SIGSTOP)
+    suspend(pid)
     stopped = f"The agent (PID {pid}) is stopped (SIGSTOP)"
     commands = ["status"], ["status", "--json"], ["doctor"], ["recover", "--dry-run"]
     with ThreadPoolExecutor() as pool:  # each waits some seconds for the agent's answer
@@ -76,11 +79,11 @@ def test_status_and_doctor_report_an_agent_suspended_by_sigstop_and_the_recover_
 
 def test_down_command_gracefully_stops_an_agent_suspended_by_sigstop(agent):
     agent.start()
-    os.kill(agent.process.pid, signal.SIGSTOP)
+    suspend(agent.process.pid)
     down = _vestal(agent, "down")
     assert down.returncode == 0, down.stderr
     assert "SIGSTOP had stopped it" in down.stdout
-    assert agent.process.wait(10) == 0
+    assert agent.process.wait(60) == 0
     assert agent.processes() == []
 
 
@@ -129,7 +132,7 @@ def test_agent_whose_home_was_moved_is_stopped_so_that_one_starts_in_the_new_pla
     assert outdated.parts(config) == dict.fromkeys(["agent", "mlx_server"], outdated.MOVED)
     replace_outdated(config, Progress())
     assert outdated.MOVED in capsys.readouterr().out
-    assert agent.process.wait(10) == 0
+    assert agent.process.wait(60) == 0
     assert outdated.parts(config) == {}
 
 

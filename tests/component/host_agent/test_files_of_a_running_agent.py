@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -11,11 +12,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.component.host_agent.conftest import PROGRAM, REPO, AgentUnderTest
 from tests.disks.full_disk import FullDisk, SmallDisk, small_disk
 from tests.processes import has_ended
+
+pytestmark = pytest.mark.timeout(300)  # agents and commands start one after the other
 
 # Under this name, the process table shows the test's agent as it shows a real one: `vestal agent`.
 AS_VESTAL = (
@@ -41,27 +45,35 @@ class VisibleAgent(AgentUnderTest):
 def agent(home: Path, free_port: Callable[[], int]) -> Iterator[AgentUnderTest]:
     under_test = VisibleAgent(home, free_port(), free_port())
     yield under_test
-    for process in under_test.processes():
-        process.kill()
-    if under_test.process:
-        under_test.process.communicate()
+    under_test.end_all()
 
 
 def _vestal(agent: AgentUnderTest, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "host_agent.cli.main", *arguments]
-    return subprocess.run(command, env=agent.env, cwd=REPO, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, env=agent.env, cwd=REPO, capture_output=True, text=True, timeout=100)
 
 
 def _gateways(agent: AgentUnderTest) -> list[int]:
-    return [process.pid for process in agent.processes() if "fake_gateway.py" in str(process.cmdline())]
+    found = []
+    for process in agent.processes():
+        with contextlib.suppress(psutil.Error):
+            if "fake_gateway.py" in str(process.cmdline()):
+                found.append(process.pid)
+    return found
+
+
+def _delete_run_folder(agent: AgentUnderTest) -> None:
+    """Delete the folder at once: the agent, which writes its files again, must not write between them."""
+    deleted = (agent.home / "run").rename(agent.home / "deleted")
+    shutil.rmtree(deleted)
 
 
 def test_run_folder_deleted_under_a_running_agent_is_written_again(agent: AgentUnderTest):
     gateway = agent.start().gateway()
     run = agent.home / "run"
-    shutil.rmtree(run)
+    _delete_run_folder(agent)
     files = [run / name for name in ("agent.json", "agent.settings", "mlx_server.json")]
-    agent.until(lambda: all(file.exists() for file in files), "they are there again", timeout_s=5)
+    agent.until(lambda: all(file.exists() for file in files), "they are there again", 15)
     assert agent.process is not None
     pids = [json.loads((run / name).read_text())["pid"] for name in ("agent.json", "mlx_server.json")]
     assert pids == [agent.process.pid, gateway]
@@ -70,7 +82,7 @@ def test_run_folder_deleted_under_a_running_agent_is_written_again(agent: AgentU
 def test_recover_recognizes_a_running_agent_whose_run_folder_was_just_deleted(agent: AgentUnderTest):
     """Earlier, `vestal recover` said that the agent was not running, and started another one."""
     agent.start()
-    shutil.rmtree(agent.home / "run")
+    _delete_run_folder(agent)
     done = _vestal(agent, "recover", "--once")
     assert (done.returncode, done.stdout.strip()) == (0, "All services are healthy."), done.stderr
     assert agent.process is not None
@@ -80,9 +92,9 @@ def test_recover_recognizes_a_running_agent_whose_run_folder_was_just_deleted(ag
 def test_second_agent_is_refused_although_the_run_folder_was_deleted(agent: AgentUnderTest):
     agent.start()
     assert agent.process is not None
-    shutil.rmtree(agent.home / "run")
+    _delete_run_folder(agent)
     second = agent.launch()
-    _, output = second.communicate(timeout=15)
+    _, output = second.communicate(timeout=60)
     assert second.returncode == 75
     assert f"PID {agent.process.pid}" in output.splitlines()[-1]
 
@@ -90,9 +102,8 @@ def test_second_agent_is_refused_although_the_run_folder_was_deleted(agent: Agen
 def test_killed_agents_gateway_without_a_pid_file_is_adopted_by_the_next_agent(agent: AgentUnderTest):
     """Earlier, a second gateway was started, and exited with 75."""
     gateway = agent.start().gateway()
+    agent.kill()  # first, because it would write the folder again
     shutil.rmtree(agent.home / "run")
-    agent.kill()
-    assert not (agent.home / "run").exists()
     assert agent.start().gateway() == gateway
     assert _gateways(agent) == [gateway]
     assert agent.status()["services"]["mlx_server"]["restart_count"] == 0
@@ -100,13 +111,19 @@ def test_killed_agents_gateway_without_a_pid_file_is_adopted_by_the_next_agent(a
 
 def _flip_a_bit_in_every_file(home: Path) -> None:
     """Flip one bit in the middle of each file except the logs."""
-    for path in home.rglob("*"):
-        if path.is_file() and path.stat().st_size and path.suffix != ".log":
-            with path.open("r+b") as file:
-                file.seek(path.stat().st_size // 2)
-                byte = file.read(1)[0]
-                file.seek(-1, os.SEEK_CUR)
-                file.write(bytes([byte ^ 4]))
+    for path in list(home.rglob("*")):
+        # A running agent may replace or delete a file meanwhile.
+        with contextlib.suppress(FileNotFoundError):
+            if path.is_file() and path.suffix != ".log":
+                _flip_a_bit(path)
+
+
+def _flip_a_bit(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.seek(path.stat().st_size // 2)
+        if byte := file.read(1):
+            file.seek(-1, os.SEEK_CUR)
+            file.write(bytes([byte[0] ^ 4]))
 
 
 def test_agent_with_flipped_bits_in_every_file_keeps_running_and_starts_nothing_twice(agent: AgentUnderTest):
@@ -140,10 +157,7 @@ def agent_on_disk(disk: FullDisk, free_port: Callable[[], int]) -> Iterator[Agen
     home.mkdir()
     under_test = AgentUnderTest(home, free_port(), free_port())
     yield under_test
-    for process in under_test.processes():
-        process.kill()
-    if under_test.process:
-        under_test.process.communicate()
+    under_test.end_all()
 
 
 def _disk(agent: AgentUnderTest) -> dict[str, Any]:
@@ -167,7 +181,7 @@ def test_agent_killed_on_a_full_disk_restarts_and_writes_its_files_once_there_is
     assert agent.recover()["healthy"]
     assert _disk(agent)["message"]
     disk.free()
-    agent.until(lambda: not _disk(agent)["message"], "all is written", timeout_s=5)
+    agent.until(lambda: not _disk(agent)["message"], "all is written", 15)
     assert agent.gateway() == next_gateway
     for name, pid in (("agent", agent.process.pid), ("mlx_server", next_gateway)):
         assert json.loads((agent.home / "run" / f"{name}.json").read_text())["pid"] == pid

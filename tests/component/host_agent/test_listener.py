@@ -33,6 +33,8 @@ from vestal.config import ensure_token, load
 from vestal.supervision import State, Supervisor
 from vestal.web.listening_sockets import InheritedSockets
 
+WITHIN_S = 15.0  # less than the limits of connections, and than the time after which advice is out of date
+
 
 class BlockedEffects:
     """Recovery passes that end once `may_end` is set."""
@@ -260,7 +262,7 @@ async def test_recover_for_a_service_stopped_by_hand_returns_advice_and_a_long_r
     healthy = await (await ask({"mlx": False})).json()
     assert (healthy["state"], healthy["retry_after_s"], healthy["services"]) == ("started", 5, {})
     served.report.advice = {"mlx": RetryAdvice.MANUAL_STOP, "ollama": RetryAdvice.RECOVERING}
-    deadline = asyncio.get_running_loop().time() + 10
+    deadline = asyncio.get_running_loop().time() + WITHIN_S
     while not (advised := await (await ask({"mlx": False})).json())["services"]:
         assert asyncio.get_running_loop().time() < deadline
     assert advised == {
@@ -366,7 +368,7 @@ async def test_head_of_a_stream_is_refused_and_the_next_request_gets_its_own_ans
 
 
 async def _next_event(stream: aiohttp.ClientResponse) -> dict[str, Any]:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(WITHIN_S):
         async for line in stream.content:
             if line.startswith(b"data: "):
                 event = json.loads(line.removeprefix(b"data: "))
@@ -399,7 +401,7 @@ async def test_recover_request_whose_body_never_ends_is_408_and_closes_the_conne
         "Content-Type: application/json\r\nContent-Length: 10\r\n\r\n{"
     )
     writer.write(head.encode())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(WITHIN_S):
         assert b"408" in await reader.readline()
         await reader.read()  # and the connection is closed
     writer.close()

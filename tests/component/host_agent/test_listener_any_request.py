@@ -90,7 +90,7 @@ def test_listener_refuses_any_tokenless_request_to_a_protected_path_without_side
         assert token.encode() not in reply
 
     any_request()
-    # The agent runs a pass of its own 15 s after its start; only one that a request began is a fault.
+    # Only a pass that a request began is a fault.
     assert not [entry for entry in agent.journal() if "asked by" in str(entry.get("reason", entry))]
     assert agent.gateway() == gateway
     assert not [entry for entry in agent.journal() if entry["event"].endswith("_requested")]

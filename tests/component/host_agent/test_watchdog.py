@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -19,12 +20,14 @@ from host_agent.watchdog import child
 from host_agent.watchdog.__main__ import Watchdog
 from host_agent.watchdog.child import AgentRestarter, AgentWatchdog
 from host_agent.watchdog.restart_plan import RestartPlan
-from tests.component.host_agent.conftest import PROGRAM, REPO, AgentUnderTest
+from tests.component.host_agent.conftest import PROGRAM, REPO, WITHIN_S, AgentUnderTest
 from vestal.config import load
 from vestal.supervision import Backoff, Intensity, write_pid_file
 from vestal.supervision.processes.identity import identify
 
 WAITS = REPO / "tests" / "children" / "waits.py"
+NOTICED_WITHIN_S = 45.0  # less than the interval at which a watchdog asks its agent
+pytestmark = pytest.mark.timeout(300)  # agents, watchdogs and commands start one after the other
 
 
 class WatchedAgent(AgentUnderTest):
@@ -43,10 +46,15 @@ class WatchedAgent(AgentUnderTest):
             pid = int(json.loads((self.home / "run" / name).read_text())["pid"])
             return pid if psutil.pid_exists(pid) else 0
 
-        return int(self.until(alive, f"{name} names a process", 30))
+        return int(self.until(alive, f"{name} names a process", NOTICED_WITHIN_S))
 
     def watchdogs(self) -> list[int]:
-        return [p.pid for p in self.processes() if "host_agent.watchdog" in p.cmdline()]
+        found = []
+        for process in self.processes():
+            with contextlib.suppress(psutil.Error):  # such as `vestal recover`, which has just ended
+                if "host_agent.watchdog" in process.cmdline():
+                    found.append(process.pid)
+        return found
 
 
 @pytest.fixture
@@ -54,11 +62,8 @@ def watched(home: Path, free_port: Callable[[], int]):
     under_test = WatchedAgent(home, free_port(), free_port())
     yield under_test
     down = [sys.executable, "-m", "host_agent.cli.main", "down"]
-    subprocess.run(down, env=under_test.env, cwd=REPO, capture_output=True, timeout=60, check=False)
-    if under_test.process:
-        under_test.process.communicate(timeout=10)
-    for process in under_test.processes():
-        process.kill()
+    subprocess.run(down, env=under_test.env, cwd=REPO, capture_output=True, timeout=100, check=False)
+    under_test.end_all()
 
 
 def test_killed_agent_is_restarted_by_its_watchdog_and_adopts_its_gateway(watched):
@@ -69,7 +74,7 @@ def test_killed_agent_is_restarted_by_its_watchdog_and_adopts_its_gateway(watche
     assert shown["kept_by"] == "watchdog"
     assert f"its watchdog (PID {watchdog}) restarts it" in shown["detail"]
     watched.kill()
-    watched.until(lambda: watched.pid_in("agent.json") != agent, "another agent", 30)
+    watched.until(lambda: watched.pid_in("agent.json") != agent, "another agent", NOTICED_WITHIN_S)
     assert watched.gateway() == gateway
     assert watched.watchdogs() == [watchdog], "it was adopted"
     assert watched.status()["services"]["agent"]["kept_by"] == "watchdog"
@@ -93,7 +98,7 @@ async def test_watchdog_ended_by_sigterm_while_its_agent_lives_is_started_again(
     watchdog = AgentWatchdog(config, AgentRestarter.WATCHDOG, "systemd", on_event=lambda event: None)
     await watchdog.start()
     first = watchdog.pid
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(WITHIN_S):
         while not (home / "run" / "watchdog.sock").exists():  # noqa: ASYNC110 - it handles SIGTERM now
             await asyncio.sleep(0.02)
         assert await child.stop_leftover(config.home)
@@ -108,7 +113,7 @@ def test_agent_ended_by_sigterm_is_not_restarted_by_its_watchdog(watched):
     watched.start()
     watched.pid_in("watchdog.json")
     watched.process.send_signal(signal.SIGTERM)
-    watched.process.communicate(timeout=20)
+    watched.process.communicate(timeout=60)
     assert watched.processes() == []
     time.sleep(0.5)
     assert watched.processes() == []
@@ -120,7 +125,7 @@ def test_down_command_after_the_agent_was_killed_leaves_neither_agent_nor_watchd
     watched.kill()
     down = [sys.executable, "-m", "host_agent.cli.main", "down"]
     done = subprocess.run(
-        down, env=watched.env, cwd=REPO, capture_output=True, text=True, timeout=60, check=False
+        down, env=watched.env, cwd=REPO, capture_output=True, text=True, timeout=100, check=False
     )
     assert done.returncode == 0, done.stderr
     assert watched.processes() == []
@@ -136,7 +141,7 @@ def test_second_watchdog_for_the_same_agent_ends_at_once(watched):
     run = str(watched.home / "run")
     second = [sys.executable, "-m", "host_agent.watchdog", run, str(watched.port)]
     done = subprocess.run(
-        second, env=watched.env, cwd=REPO, capture_output=True, text=True, timeout=20, check=False
+        second, env=watched.env, cwd=REPO, capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 0
     assert "another watchdog watches" in done.stdout
@@ -151,7 +156,7 @@ async def test_watchdog_whose_command_cannot_be_started_tries_again_until_it_can
     quick = RestartPlan(Backoff(0.05, 0.05), Intensity(max_restarts=1000))
     watching = asyncio.create_task(Watchdog(home / "run", 1, (str(command),), quick).watch())
     printed = ""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(WITHIN_S):
         while printed.count("could not be started") < 2 and not watching.done():
             await asyncio.sleep(0.01)
             printed += capsys.readouterr().out
@@ -184,7 +189,7 @@ def test_agent_run_by_systemd_reports_that_systemd_restarts_it_and_ends_a_leftov
             config, AgentRestarter.SERVICE_MANAGER, "systemd", on_event=lambda event: None
         )
         asyncio.run(watchdog.start())
-        leftover.wait(10)
+        leftover.wait(60)
     assert watchdog.describe() == "systemd restarts it when it fails"
 
 
@@ -211,7 +216,7 @@ async def test_watchdog_asks_its_agent_at_the_port_that_the_agent_has_now(
     write_pid_file(home / "run" / "agent.json", agent)
     recover = (sys.executable, "-c", f"open({str(home / 'recovered')!r}, 'w')")
     watching = asyncio.create_task(Watchdog(home / "run", 1, recover).watch())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(WITHIN_S):
         while questions < 3 and not (home / "recovered").exists():  # noqa: ASYNC110 - a counter is read
             await asyncio.sleep(0.01)
     watching.cancel()

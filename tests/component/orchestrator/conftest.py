@@ -14,12 +14,14 @@ from email.message import Message
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.waiting import looks
 
 TOKEN = "a-token-for-tests"
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
+ORCHESTRATOR = ["-m", "orchestrator"]
 
 
 def wait_until(what: str, look: Callable[[], Any], deadline_s: float = DEADLINE_S) -> Any:
@@ -46,7 +48,7 @@ def call_with_headers(
     for name, value in {"Content-Type": "application/json", **(headers or {})}.items():
         request.add_header(name, value)
     try:
-        with urllib.request.urlopen(request, timeout=10) as reply:
+        with urllib.request.urlopen(request, timeout=60) as reply:
             status, text, answered = reply.status, reply.read().decode(), reply.headers
     except urllib.error.HTTPError as error:
         with error:
@@ -72,7 +74,13 @@ class Child:
     def end(self, number: int = signal.SIGKILL) -> int:
         if self.process.poll() is None:
             self.process.send_signal(number)
-        return self.process.wait(timeout=10)
+        return self.process.wait(timeout=60)
+
+    def suspend(self) -> None:
+        """Send SIGSTOP, and return once the process is stopped: it must first be given a CPU."""
+        self.process.send_signal(signal.SIGSTOP)
+        stopped = psutil.STATUS_STOPPED
+        wait_until("it is stopped", lambda: psutil.Process(self.process.pid).status() == stopped)
 
     def said(self) -> str:
         return self.log.read_text()
@@ -116,17 +124,19 @@ class Orchestrator:
             "ORCHESTRATOR_HEALTH_MONITOR_INTERVAL": "300",
             **env,
         }
+        self.program = ORCHESTRATOR
         self.prefix: list[str] = []  # of the command that starts the process
         self.child: Child | None = None
 
-    def start(self, command: str = "run") -> Orchestrator:
+    def start(self, command: str = "run", is_answering: bool = True) -> Orchestrator:
+        """Start the process. Return when its API answers, unless it has none or is to end at once."""
         self.child = Child(
-            [*self.prefix, sys.executable, "-m", "orchestrator", command],
+            [*self.prefix, sys.executable, *self.program, command],
             {**self.env, "PYTHONPATH": str(self.repo)},
             self.repo,
-            self.tmp / "orchestrator.log",
+            self.tmp / f"orchestrator.{self.port}.log",
         )
-        if command == "run":
+        if command == "run" and is_answering:
             wait_until("the API answers", self._answers)
         return self
 
@@ -149,7 +159,9 @@ class Orchestrator:
         return self.child.said() if self.child else ""
 
     def events(self, name: str) -> list[dict]:
-        lines = (json.loads(line) for line in self.said().splitlines() if line.startswith("{"))
+        text = self.said()
+        whole = text[: text.rfind("\n") + 1]  # the process may be writing the last line
+        lines = (json.loads(line) for line in whole.splitlines() if line.startswith("{"))
         return [event for event in lines if event["event"] == name]
 
     def ask(
@@ -186,12 +198,17 @@ class Orchestrator:
         """The newest cycle whose record contains all the given words."""
 
         def look() -> dict | None:
-            for cycle in self.ask("/cycles")[1]["cycles"]:
+            for cycle in self.ask("/cycles?limit=500")[1]["cycles"]:
                 if all(word in json.dumps(cycle) for word in having):
                     return cycle
             return None
 
         return wait_until(f"a cycle with {having}", look)
+
+
+def patient(repo: Path) -> list[str]:
+    """Return the program of an orchestrator that waits longer for backends and the host agent than others."""
+    return [str(repo / "tests" / "children" / "patient_orchestrator.py")]
 
 
 def phase(cycle: dict, name: str) -> dict:
@@ -235,10 +252,9 @@ def shared(
     shared_llm: StandIn,
 ) -> Iterator[Orchestrator]:
     """One orchestrator for a file's tests that do not stop it and do not mind the tasks of others."""
-    one = Orchestrator(
-        repo, tmp_path_factory.mktemp("shared"), free_port(), MLX_API_URL=shared_llm.url
-    ).start()
-    one.cycle()
+    one = Orchestrator(repo, tmp_path_factory.mktemp("shared"), free_port(), MLX_API_URL=shared_llm.url)
+    one.program = patient(repo)
+    one.start().cycle()
     yield one
     one.end()
 
@@ -247,11 +263,14 @@ def shared(
 def orchestrator(
     repo: Path, tmp_path: Path, free_port: Callable[[], int]
 ) -> Iterator[Callable[..., Orchestrator]]:
-    """A function that makes an orchestrator (not yet started) with the given environment."""
+    """A function that makes an orchestrator (not yet started) with the given environment. It waits longer for
+    backends than others, unless its `program` is set to ORCHESTRATOR.
+    """
     made: list[Orchestrator] = []
 
     def make(**env: str) -> Orchestrator:
         made.append(Orchestrator(repo, tmp_path, free_port(), **env))
+        made[-1].program = patient(repo)
         return made[-1]
 
     yield make

@@ -8,7 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.waiting import looks
+
 MOUNT = 'mount -t tmpfs -o "$1" none "$2" && echo ready && exec sleep 600'
+FILL = "dd if=/dev/zero bs=64k >> filler; dd if=/dev/zero bs=1k >> filler"
+IS_FULL = '[ "$(stat -f -c %f .)" = 0 ] && [ ! -e orchestrator.db-wal ] && [ "$(stat -f -c %f .)" = 0 ]'
+"""A program that has orchestrator.db open would free some space when it closes the file."""
 
 
 class SmallDisk:
@@ -33,12 +38,15 @@ class SmallDisk:
         return done.stdout + done.stderr
 
     def fill(self) -> None:
-        """Leave no free byte."""
-        self.run("dd if=/dev/zero of=filler bs=64k; dd if=/dev/zero of=filler2 bs=1k; true")
+        """Leave no free byte, and none that the orchestrator would free at the end of what it does."""
+        for _ in looks(30):
+            if self.run(f"({FILL}) 2> /dev/null; {IS_FULL} && echo full"):
+                return
+        raise AssertionError("the disk does not stay full")
 
     def empty(self) -> None:
         """Undo `fill`."""
-        self.run("rm -f filler filler2")
+        self.run("rm -f filler")
 
     def remount(self, how: str) -> None:
         """Make the disk read-only (`ro`) or writable (`rw`) for programs that open files from now on."""

@@ -32,6 +32,7 @@ class Fault:
     def begin(self) -> None:
         if self._kind == "read_only":
             self._run("ALTER SYSTEM SET default_transaction_read_only = on", "SELECT pg_reload_conf()")
+            wait_until("the server has told its sessions", self._is_read_only)
             return
         self._run(DISK_FULL)
         for table in self._tables():
@@ -46,6 +47,12 @@ class Fault:
             return
         for table in self._tables():
             self._run(f"DROP TRIGGER no_space ON {table}")
+
+    def _is_read_only(self) -> bool:
+        """Return what a new session has. The server informs the others before it begins a new one."""
+        with psycopg.connect(self._url) as connection:
+            row = connection.execute("SHOW default_transaction_read_only").fetchone()
+        return row == ("on",)
 
     def _tables(self) -> list[str]:
         with psycopg.connect(self._url) as connection:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import aiohttp
 import pytest
 
 from orchestrator.errors import BackendError, BackendFailed, BackendUnavailable
+from orchestrator.llm import check
 from orchestrator.llm.client import LlmClient
 from orchestrator.llm.health import HealthBoard
 from orchestrator.llm.liveness import SilenceLimits
@@ -17,7 +17,15 @@ from tests.component.orchestrator.conftest import Orchestrator, StandIn, wait_un
 
 ASKED = [{"role": "user", "content": "one two three four"}]
 SAID = "The answer to: one two three four"
-QUICK = SilenceLimits(first_s=2, next_s=2, check_s=0.1, misses=3)
+PATIENT = SilenceLimits(first_s=60, next_s=60, check_s=0.1, misses=3)
+STALLS_SOON = replace(PATIENT, next_s=2)
+BEGINS_SOON = replace(PATIENT, first_s=2)
+
+
+@pytest.fixture(autouse=True)
+def checks_that_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let health checks wait for a host that a busy machine lets run only after seconds."""
+    monkeypatch.setattr(check, "CHECK_TIMEOUT", aiohttp.ClientTimeout(total=60))
 
 
 @pytest.fixture
@@ -26,7 +34,7 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
         yield one
 
 
-def client(session: aiohttp.ClientSession, *hosts: StandIn, limits: SilenceLimits = QUICK) -> LlmClient:
+def client(session: aiohttp.ClientSession, *hosts: StandIn, limits: SilenceLimits = PATIENT) -> LlmClient:
     urls = {f"mlx-{n}" if n > 1 else "mlx": host.url for n, host in enumerate(hosts, 1)}
     return LlmClient(session, HealthBoard(session, urls), 2, limits)
 
@@ -36,32 +44,32 @@ async def ask(one: LlmClient) -> str:
 
 
 async def test_model_host_that_streams_its_answer_slowly_does_not_time_out(session, llm: StandIn):
-    llm.control(word_s=0.4)  # 7 words take longer together than any single silence may
-    assert await ask(client(session, llm)) == SAID
+    llm.control(word_s=0.8)  # 7 words take longer together than any single silence may
+    assert await ask(client(session, llm, limits=replace(PATIENT, first_s=5, next_s=5))) == SAID
     assert llm.calls("/api/chat")[0]["stream"] is True
 
 
 async def test_model_host_that_stalls_in_the_middle_of_an_answer_fails_the_call(session, llm: StandIn):
     llm.control(mode="stall")
     with pytest.raises(BackendUnavailable, match="in the middle of its answer"):
-        await ask(client(session, llm))
+        await ask(client(session, llm, limits=STALLS_SOON))
 
 
 async def test_model_host_suspended_before_its_first_token_fails_the_call_long_before_the_time_limit(
     session, llm: StandIn
 ):
-    patient = SilenceLimits(first_s=3600, next_s=3600, check_s=0.1, misses=1)
-    one = client(session, llm, limits=patient)
+    one = client(session, llm)
     assert await ask(one) == SAID
-    os.kill(llm.process.pid, signal.SIGSTOP)
+    one._limits = SilenceLimits(first_s=3600, next_s=3600, check_s=0.1, misses=1)
+    llm.suspend()
     with pytest.raises(BackendUnavailable, match="stopped answering at all"):
         await ask(one)
 
 
 async def test_model_host_that_does_not_begin_its_answer_in_time_fails_the_call(session, llm: StandIn):
-    llm.control(delay_s=30)
+    llm.control(hold=True)
     with pytest.raises(BackendUnavailable, match="before the first token"):
-        await ask(client(session, llm))
+        await ask(client(session, llm, limits=BEGINS_SOON))
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ def test_task_command_with_bad_input_prints_one_sentence_and_exits_64(orchestrat
 
 def test_task_command_interrupted_by_ctrl_c_leaves_the_task_running(orchestrator: Make, llm: StandIn):
     one = orchestrator(MLX_API_URL=llm.url).start()
-    llm.control(delay_s=30)
+    llm.control(hold=True)
     task_id = vestal(one, "take your time", "--detach").stdout.strip()
     follower = Child(command(one, "--follow", task_id), one.env, one.repo, one.tmp / "follower.log")
     wait_until("it follows", lambda: "answer:lead: at work" in follower.said())
@@ -89,14 +89,14 @@ def test_task_command_whose_orchestrator_is_killed_waits_for_its_restart(
     orchestrator: Make, llm: StandIn, tmp_path: Path, number: int
 ):
     one = orchestrator(MLX_API_URL=llm.url).start()
-    llm.control(delay_s=30)
+    llm.control(hold=True)
     (one.home / "token").write_text(TOKEN)
     follower = Child(command(one, "survive with me"), one.env, one.repo, one.tmp / "follower.log")
     wait_until("it is asked", lambda: llm.calls("/api/chat"))
     assert one.child
     one.child.end(number)
     wait_until("it waits", lambda: "the orchestrator is away" in follower.said())
-    llm.control(delay_s=0)
+    llm.control(hold=False)
     one.start()
-    assert follower.process.wait(timeout=30) == 0
+    assert follower.process.wait(timeout=60) == 0
     assert "The answer to: survive with me" in follower.said()

@@ -92,7 +92,7 @@ async def test_task_cancelled_or_taken_by_another_worker_is_not_queued_again(pat
     queue = TaskQueue(SqliteTasks(path), steps, max_calls=2)  # type: ignore[arg-type]
     await queue.start()
     task = await queue.submit("g", ["lead"], None)
-    await asyncio.wait_for(steps.begun.wait(), 20.0)
+    await asyncio.wait_for(steps.begun.wait(), 60.0)
     queue.stop_taking()
     seen = await asyncio.to_thread(queue.stored.at_work)
     assert seen == {"orchestrator": [task]}

@@ -46,7 +46,9 @@ def test_task_submitted_again_with_the_same_idempotency_key_is_the_same_task(sha
     first = one.submit("only once please", idempotency_key="k-1")
     one.finished(first)
     assert one.submit("only once please", idempotency_key="k-1") == first
-    assert one.submit("only once please", idempotency_key="k-2") != first
+    second = one.submit("only once please", idempotency_key="k-2")
+    assert second != first
+    one.finished(second)  # another test compares the list of the tasks and their states
     assert len(one.tasks()) == before + 2
 
 
@@ -115,29 +117,30 @@ def test_task_with_invalid_unicode_is_refused_and_leaves_the_list_readable(share
     assert "\U0001f426" in one.finished(good)["goal"]
 
 
-def chats(llm: StandIn, role: str) -> int:
+def chats(role: str, *llms: StandIn) -> int:
     """Return the number of chat calls of this agent about the task with the goal "survive this"."""
-    found = (call["messages"] for call in llm.calls("/api/chat"))
+    found = (call["messages"] for llm in llms for call in llm.calls("/api/chat"))
     return sum(m[0]["content"].startswith(f"You are {role}") and "survive" in m[-1]["content"] for m in found)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_task_of_a_killed_orchestrator_finishes_without_repeating_a_step(
-    orchestrator: Make, llm: StandIn, tmp_path: Path, number: int
+    orchestrator: Make, llm: StandIn, children: Callable[..., StandIn], tmp_path: Path, number: int
 ):
+    slow = children("fake_llm.py", "--models", "slow")
+    slow.control(hold=True)  # the second step cannot end before the kill
     agents = tmp_path / "agents.yaml"
-    agents.write_text("agents:\n  first: {prompt: Be first.}\n  second: {prompt: Be second.}\n")
+    agents.write_text("agents:\n  first: {prompt: Be first.}\n  second: {prompt: Be second., model: slow}\n")
     one = orchestrator(
-        MLX_API_URL=llm.url, VESTAL_AGENTS_FILE=str(agents), SMART_WORKER_MAX_CONCURRENT="1"
+        MLX_API_URL=f"{llm.url},{slow.url}", VESTAL_AGENTS_FILE=str(agents), SMART_WORKER_MAX_CONCURRENT="1"
     ).start()
-    llm.control(delay_s=1)
     task_id = one.submit("survive this", agents=["first", "second"])
     queued = one.submit("and this waits its turn")
-    wait_until("the second step is at work", lambda: chats(llm, "second") == 1)
-    assert chats(llm, "first") == 1
+    wait_until("the second step is at work", lambda: chats("second", slow) == 1)
+    assert chats("first", llm) == 1
     assert one.child
     one.child.end(number)
-    llm.control(delay_s=0)
+    slow.control(hold=False)
 
     one.start()
     task = one.finished(task_id)
@@ -149,9 +152,9 @@ def test_task_of_a_killed_orchestrator_finishes_without_repeating_a_step(
         "answer:second",
         "join",
     ]
-    assert chats(llm, "first") == 1, "a finished step was run again"
-    assert chats(llm, "second") == 2, "the step in flight at the kill is run once more"
-    assert chats(llm, "the lead") == 1
+    assert chats("first", llm, slow) == 1, "a finished step was run again"
+    assert chats("second", llm, slow) == 2, "the step in flight at the kill is run once more"
+    assert chats("the lead", llm, slow) == 1
     one.finished(queued)
 
 
@@ -181,7 +184,12 @@ def test_task_whose_backend_gives_empty_answers_or_errors_is_retried(
     one, llm, goal = shared, shared_llm, f"try again after {mode}"
     llm.control(mode=mode)
     task_id = one.submit(goal)
-    wait_until("it was tried", lambda: asked(llm, goal) >= 2)
+
+    def was_tried() -> bool:
+        # A host with errors fails the checks, too. If one comes before the second try, the task waits for it.
+        return asked(llm, goal) >= 2 or "no LLM backend is healthy" in str(one.task(task_id)["steps"])
+
+    wait_until("it was tried", was_tried)
     assert one.task(task_id)["state"] == "running"
     llm.control(mode="ok")
     assert one.finished(task_id)["answer"]
@@ -190,7 +198,7 @@ def test_task_whose_backend_gives_empty_answers_or_errors_is_retried(
 def test_task_cancelled_during_a_hanging_call_lets_the_next_task_run(orchestrator: Make, llm: StandIn):
     one = orchestrator(MLX_API_URL=llm.url, SMART_WORKER_MAX_CONCURRENT="1").start()
     one.cycle()
-    llm.control(delay_s=30)
+    llm.control(delay_s=3600)
     stuck = one.submit("stuck")
     wait_until("it is asked", lambda: asked(llm, "stuck"))
     llm.control(delay_s=0)
@@ -207,7 +215,7 @@ def test_task_event_stream_ends_with_the_answer_when_the_task_is_done(shared: Or
     request = urllib.request.Request(
         f"{one.url}/tasks/{task_id}/events", headers={"Authorization": f"Bearer {TOKEN}"}
     )
-    with urllib.request.urlopen(request, timeout=20) as stream:
+    with urllib.request.urlopen(request, timeout=60) as stream:
         assert stream.headers["Content-Type"] == "text/event-stream"
         lines = stream.read().decode().splitlines()
     events = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: ")]

@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
@@ -109,13 +110,14 @@ def test_task_agents_work_in_parallel_up_to_the_limit(orchestrator: Make, llm: S
     one = orchestrator(
         MLX_API_URL=llm.url, VESTAL_AGENTS_FILE=crew(tmp_path), SMART_WORKER_MAX_CONCURRENT="2"
     ).start()
-    llm.control(delay_s=1.5)
+    llm.control(hold=True, delay_s=1.5)
     task_id = one.submit("side by side", agents=["reader", "thinker", "critic"])
 
     def at_work() -> set[str]:
         return {step["name"] for step in one.task(task_id)["steps"] if step["state"] == "running"}
 
     wait_until("two are at work", lambda: at_work() == {"answer:reader", "answer:thinker"})
+    llm.control(hold=False)  # each call goes on for 1.5 s, in which a third one would begin
     one.finished(task_id)
     assert call(f"{llm.url}/calls")[1]["most_at_work"] == 2
 
@@ -138,7 +140,7 @@ def test_task_that_is_cancelled_stops_all_its_agents(orchestrator: Make, llm: St
         MLX_API_URL=llm.url, VESTAL_AGENTS_FILE=crew(tmp_path), SMART_WORKER_MAX_CONCURRENT="2"
     ).start()
     one.cycle()
-    llm.control(delay_s=60)
+    llm.control(delay_s=3600)
     stuck = one.submit("stuck", agents=["reader", "thinker", "critic"])
     wait_until("two are asked", lambda: len(llm.calls("/api/chat")) == 2)
     llm.control(delay_s=0)
@@ -161,7 +163,7 @@ def test_orchestrator_with_a_broken_agents_file_exits_with_78_and_one_sentence(
         cwd=one.repo,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
     )
     assert (done.returncode, done.stdout) == (78, "")
     assert done.stderr == (
@@ -211,7 +213,7 @@ def test_task_of_an_orchestrator_killed_at_random_points_repeats_no_finished_ste
     llm.control(delay_s=0.3, say={PLANS: "critic: a\nreader: b\nthinker: c"})
     one = orchestrator(MLX_API_URL=llm.url, VESTAL_AGENTS_FILE=crew(tmp_path)).start()
     task_id = one.submit("survive all of it", idempotency_key="once")
-    kills: list[float] = []
+    restarts: list[float] = []
     kept: dict[str, float] = {}
     for _ in range(4):
         measure = asked_so_far if dice.random() < 0.5 else done_so_far
@@ -219,7 +221,7 @@ def test_task_of_an_orchestrator_killed_at_random_points_repeats_no_finished_ste
         kept |= {s["name"]: s["finished_at"] for s in one.task(task_id)["steps"] if s["state"] == "done"}
         assert one.child
         one.child.end(signal.SIGKILL)
-        kills.append(max((c["at"] for c in raw_calls(llm)), default=0.0))
+        restarts.append(time.time())  # not before: a call made just before the kill may arrive after it
         one.start()
     llm.control(delay_s=0)
     task = one.finished(task_id)
@@ -234,9 +236,10 @@ def test_task_of_an_orchestrator_killed_at_random_points_repeats_no_finished_ste
         asked.setdefault(step_of(one_call["body"]), []).append(one_call["at"])
     assert set(asked) == {"plan", "join", "answer:reader", "answer:thinker", "answer:critic"}
     for step, times in asked.items():
-        assert times[-1] <= ends[step], f"{step} was asked after it had been finished"
+        # DBOS leaves out what is less than a millisecond.
+        assert int(times[-1] * 1000) <= round(ends[step] * 1000), f"{step} was asked after its end"
         for first, second in pairwise(times):
-            assert any(first <= kill < second for kill in kills), f"{step} was asked twice without a kill"
+            assert any(first <= at < second for at in restarts), f"{step} was asked twice without a kill"
     assert Counter(names(task)).most_common(1)[0][1] == 1
 
 
@@ -284,9 +287,12 @@ def test_two_model_hosts_share_the_calls_and_one_takes_all_when_the_other_dies(
     ).start()
     one.cycle()
     for llm in (here, there):
-        llm.control(delay_s=1)
-    one.finished(one.submit("shared", agents=["critic", "thinker"]))
-    assert len(here.calls("/api/chat")) >= 1 and len(there.calls("/api/chat")) >= 1
+        llm.control(hold=True)
+    shared = one.submit("shared", agents=["critic", "thinker"])
+    wait_until("each has a call", lambda: all(len(llm.calls("/api/chat")) == 1 for llm in (here, there)))
+    for llm in (here, there):
+        llm.control(hold=False)
+    one.finished(shared)
     before = len(there.calls("/api/chat"))
     here.end()
     one.finished(one.submit("and now alone", agents=["reader", "thinker"]))

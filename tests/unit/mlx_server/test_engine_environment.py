@@ -35,7 +35,7 @@ def used(library: Path) -> tuple[list[float], str, bool]:
     whether it has LAPACK.
     """
     done = subprocess.run(
-        [sys.executable, "-c", USE, library], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", USE, library], capture_output=True, text=True, check=True, timeout=110
     )
     product, configuration, has_lapack = json.loads(done.stdout)
     return product, configuration, has_lapack

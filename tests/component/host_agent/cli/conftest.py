@@ -35,7 +35,7 @@ class Vestal:
 
     def __call__(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
         with self.start(*arguments, **env) as process:
-            out, errors = process.communicate(timeout=60)
+            out, errors = process.communicate(timeout=115)
         return subprocess.CompletedProcess(arguments, process.returncode, out, errors)
 
     def start(self, *arguments: str, **env: str) -> subprocess.Popen[str]:

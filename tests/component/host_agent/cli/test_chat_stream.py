@@ -115,7 +115,7 @@ def until_end(stream: AnswerStream) -> list[Happening]:
     """Return the stream's events up to the end of the answer, without those about the engine."""
     found: list[Happening] = []
     while not found or not isinstance(found[-1], Finished | Failed):
-        happening = stream.happenings.get(timeout=20)
+        happening = stream.happenings.get(timeout=60)
         if not isinstance(happening, EngineDied):
             found.append(happening)
     return found
@@ -145,7 +145,7 @@ def test_chat_request_refused_by_the_gateway_fails_with_the_gateways_error_messa
 def test_chat_stream_reports_the_cause_of_death_when_the_engine_dies(gateway: FakeGateway):
     gateway.rest = [503] * 100
     stream = begin(gateway)
-    while (happening := stream.happenings.get(timeout=20)) != EngineDied(7, "killed by SIGKILL"):
+    while (happening := stream.happenings.get(timeout=60)) != EngineDied(7, "killed by SIGKILL"):
         assert isinstance(happening, Piece | GatewayLost)
     stream.cancel()
 
@@ -153,6 +153,7 @@ def test_chat_stream_reports_the_cause_of_death_when_the_engine_dies(gateway: Fa
 def test_chat_answer_cancelled_in_the_terminal_is_cancelled_in_the_gateway(gateway: FakeGateway):
     gateway.rest = [503] * 100
     stream = begin(gateway)
-    stream.happenings.get(timeout=20)
+    while not isinstance(stream.happenings.get(timeout=60), Piece):
+        pass  # the engine's death may be reported before the answer has begun
     stream.cancel()
     assert ("DELETE", f"/requests/{ID}") in gateway.asked

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import signal
 import socket
 import sys
@@ -13,6 +14,8 @@ import pytest
 
 from tests.component.host_agent.cli.conftest import sentence
 from tests.services import in_process
+from vestal.supervision import write_pid_file
+from vestal.supervision.processes.identity import identify
 
 
 def test_token_command_without_a_token_file_creates_and_prints_a_token(vestal, home: Path):
@@ -70,27 +73,35 @@ def test_install_dry_run_writes_nothing(vestal, home: Path):
 
 
 @pytest.mark.parametrize(
-    ("service", "command"),
+    ("service", "answered", "command"),
     [
-        ("ORCHESTRATOR", ("search", "fox")),
-        ("MLX", ("chat", "smollm2:135m", "Hello?")),
-        ("AGENT", ("recover", "--dry-run")),
+        ("ORCHESTRATOR", 0, ("search", "fox")),
+        ("MLX", 0, ("chat", "smollm2:135m", "Hello?")),
+        # The first request, whether the agent answers, is given up after 2 s already.
+        ("AGENT", 1, ("recover", "--dry-run")),
     ],
 )
 def test_command_interrupted_by_ctrl_c_prints_one_sentence_and_exits_with_130(
-    vestal, home: Path, service: str, command: tuple[str, ...]
+    vestal, home: Path, service: str, answered: int, command: tuple[str, ...]
 ):
     """Earlier, Ctrl-C printed nothing in most commands, and was lost during an import."""
     home.mkdir(exist_ok=True)
     (home / "token").write_text("t")
-    with socket.create_server(("127.0.0.1", 0)) as silent:  # it accepts connections, never answers
-        silent.settimeout(30)
+    this_process = identify(os.getpid())
+    assert this_process
+    write_pid_file(home / "run" / "agent.json", this_process)  # an agent runs
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(60)
         port = str(silent.getsockname()[1])
         with vestal.start(*command, **{f"VESTAL_{service}_PORT": port}) as started:
             try:
-                with silent.accept()[0]:
+                for _ in range(answered):
+                    with silent.accept()[0] as connection:
+                        connection.recv(65536)
+                        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+                with silent.accept()[0]:  # this one gets no answer
                     started.send_signal(signal.SIGINT)
-                    _, errors = started.communicate(timeout=30)
+                    _, errors = started.communicate(timeout=60)
             finally:
                 started.kill()
     assert started.returncode == 130

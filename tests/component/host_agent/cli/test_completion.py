@@ -16,7 +16,7 @@ import pytest
 from host_agent.cli.completion import completion
 from vestal.config import load
 
-WITHIN_S = 20.0
+WITHIN_S = 60.0
 Complete = Callable[[Path, str], str]
 
 

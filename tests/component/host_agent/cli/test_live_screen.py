@@ -28,7 +28,7 @@ def test_status_watch_follows_a_terminal_resize_and_restores_the_terminal_when_i
             assert any(widest_line(frame) <= 40 for frame in frames)
             watch.send_signal(signal.SIGINT)
             assert "\x1b[?1049l" in until(ours, "\x1b[?1049l")
-            assert watch.wait(timeout=20) == 0
+            assert watch.wait(timeout=60) == 0
             assert termios.tcgetattr(theirs)[3] & termios.ECHO
         finally:
             watch.kill()
@@ -44,6 +44,6 @@ def until(terminal: int, text: str) -> str:
     """Return the terminal output up to and including `text`."""
     shown = ""
     while text not in shown:
-        assert select.select([terminal], [], [], 30)[0], shown
+        assert select.select([terminal], [], [], 60)[0], shown
         shown += os.read(terminal, 65536).decode(errors="replace")
     return shown

@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 
@@ -66,14 +66,11 @@ def hub() -> Iterator[FakeHub]:
 class Vestal:
     """Runs `vestal` with a home of its own, and no MLX server."""
 
-    def __init__(self, home: Path, endpoint: str) -> None:
+    def __init__(self, home: Path, endpoint: str, unused_port: int) -> None:
         self.home = home
-        with socket.socket() as unused:
-            unused.bind(("127.0.0.1", 0))
-            port = unused.getsockname()[1]
         self.env = os.environ | {
             "VESTAL_HOME": str(home),
-            "VESTAL_MLX_PORT": str(port),
+            "VESTAL_MLX_PORT": str(unused_port),
             "VESTAL_MLX__MEMORY_LIMIT": "150m",
             "HF_HOME": str(home / "hf"),
             "HF_ENDPOINT": endpoint,
@@ -89,13 +86,18 @@ class Vestal:
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         process = self.start(*arguments)
-        out, errors = process.communicate(timeout=90)
+        out, errors = process.communicate(timeout=115)
         assert "Traceback" not in errors, errors
         return subprocess.CompletedProcess(arguments, process.returncode, out, errors)
 
 
-def test_models_command_searches_inspects_pulls_lists_and_removes_a_model(tmp_path: Path, hub: FakeHub):
-    vestal = Vestal(tmp_path / "home", hub.url)
+@pytest.fixture
+def vestal(tmp_path: Path, hub: FakeHub, free_port: Callable[[], int]) -> Vestal:
+    return Vestal(tmp_path / "home", hub.url, free_port())
+
+
+@pytest.mark.timeout(300)  # twelve commands, one after the other
+def test_models_command_searches_inspects_pulls_lists_and_removes_a_model(tmp_path: Path, vestal: Vestal):
     found = json.loads(vestal.run("models", "search", "chat", "--json").stdout)["models"]
     assert [(each["name"], each["kind"]) for each in found] == [
         ("org/chat-4bit", "generate"),
@@ -147,9 +149,8 @@ def test_models_command_searches_inspects_pulls_lists_and_removes_a_model(tmp_pa
 
 
 def test_pull_command_without_a_terminal_refuses_a_model_too_large_for_memory_instead_of_asking(
-    tmp_path: Path, hub: FakeHub
+    vestal: Vestal,
 ):
-    vestal = Vestal(tmp_path / "home", hub.url)
     refused = vestal.run("models", "pull", "org/huge")
     assert refused.returncode == 1
     assert "Model org/huge:latest does not fit: it needs" in refused.stderr
@@ -157,16 +158,15 @@ def test_pull_command_without_a_terminal_refuses_a_model_too_large_for_memory_in
 
 
 def test_pull_interrupted_by_ctrl_c_keeps_the_partial_download_and_exits_with_130(
-    tmp_path: Path, hub: FakeHub
+    vestal: Vestal, hub: FakeHub
 ):
-    vestal = Vestal(tmp_path / "home", hub.url)
     hub.lasts_s = 60.0
     process = vestal.start("models", "pull", "--yes", "org/huge")
     for _ in looks(60):
         if any(path.stat().st_size for path in vestal.home.rglob("*.vestal-incomplete")):
             break
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=60)
     hub.lasts_s = 0.0
     assert process.returncode == 130
     assert errors == "vestal: Interrupted. What was downloaded is kept; the same command fetches the rest.\n"
@@ -230,20 +230,21 @@ def test_models_rm_is_refused_while_requests_use_the_model_and_else_deletes_thro
         assert "Its weights are shared by made:latest, which keeps them." in removed.stdout
 
 
-def test_models_search_without_a_reachable_hub_prints_one_sentence_with_the_remedy(tmp_path: Path):
+def test_models_search_without_a_reachable_hub_prints_one_sentence_with_the_remedy(vestal: Vestal):
     with socket.socket() as closed:  # bound, never listening: connections are refused
         closed.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{closed.getsockname()[1]}"
-        done = Vestal(tmp_path / "home", f"http://{address}").run("models", "search", "qwen")
+        vestal.env["HF_ENDPOINT"] = f"http://{address}"
+        done = vestal.run("models", "search", "qwen")
     assert done.returncode == 1
     assert address in done.stderr and "HF_ENDPOINT" in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 
 def test_models_suggest_command_shows_for_each_task_a_model_that_fits_in_memory_and_its_pull_command(
-    tmp_path: Path,
+    vestal: Vestal,
 ):
-    vestal = Vestal(tmp_path / "home", "http://127.0.0.1:9")
+    vestal.env["HF_ENDPOINT"] = "http://127.0.0.1:9"
     body = json.loads(vestal.run("models", "suggest", "--ram", "24g", "--json").stdout)
     assert body["machine"]["limit_bytes"] == 16 * 1024**3
     assert [each["task"] for each in body["models"]] == ["chat", "code", "small", "embed", "rerank", "vision"]

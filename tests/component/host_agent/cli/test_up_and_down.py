@@ -16,6 +16,8 @@ from host_agent.services.orchestrator import mode
 from tests.component.host_agent.cli.conftest import sentence
 from vestal.config import load
 
+pytestmark = pytest.mark.timeout(300)  # commands run one after the other, among them the slow `vestal doctor`
+
 
 def test_status_with_nothing_running_exits_with_2(vestal):
     done = vestal("status")

@@ -130,8 +130,12 @@ async def engine(home: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[F
     await runner.cleanup()
 
 
+WITHIN_S = 30.0
+"""What a test waits for comes within this time, unless the agent hangs."""
+
+
 @pytest.fixture
 async def api() -> AsyncIterator[DockerApi]:
-    made = DockerApi()
+    made = DockerApi(timeout_s=WITHIN_S)
     yield made
     await made.close()

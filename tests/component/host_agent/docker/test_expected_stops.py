@@ -11,7 +11,7 @@ from host_agent.journal import Journal
 from host_agent.services.docker.container_deaths import Death
 from host_agent.services.docker.death_watch import DeathWatch
 from host_agent.services.docker.docker_api import DockerApi
-from tests.component.host_agent.docker.conftest import ID, FakeEngine, event
+from tests.component.host_agent.docker.conftest import ID, WITHIN_S, FakeEngine, event
 
 
 @pytest.mark.parametrize("by", ["", "a recovery pass"])
@@ -28,7 +28,7 @@ async def test_container_death_is_recorded_with_whoever_had_the_agent_stop_the_c
     following = asyncio.create_task(watch.run())
     with journal.follow() as entries:
         engine.events.put_nowait(event("die", 100, exitCode="137"))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(WITHIN_S):
             while (entry := await entries.get()) is None or entry["event"] != "container_died":
                 pass
     assert entry["fields"]["stopped_by"] == by

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import json
 import subprocess
@@ -14,6 +15,7 @@ import psutil
 import pytest
 
 from host_agent.doctor import Finding
+from tests.component.host_agent.conftest import WITHIN_S
 from tests.waiting import looks
 from vestal.config import Config, load
 
@@ -87,14 +89,15 @@ def run() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
     for process in started:
         if process.stdout:
             process.stdout.close()
-        if psutil.pid_exists(process.pid):
+        with contextlib.suppress(psutil.Error):
             for child in psutil.Process(process.pid).children(recursive=True):
-                child.kill()
+                with contextlib.suppress(psutil.Error):  # it has just ended
+                    child.kill()
         process.kill()
         process.wait()
 
 
-def until(condition: Callable[[], Any], what: str, timeout_s: float = 10) -> Any:
+def until(condition: Callable[[], Any], what: str, timeout_s: float = WITHIN_S) -> Any:
     for _ in looks(timeout_s):
         if found := condition():
             return found

@@ -15,6 +15,7 @@ import pytest
 from host_agent.doctor import DIAGNOSES
 
 REPO = Path(__file__).resolve().parents[4]
+pytestmark = pytest.mark.timeout(300)  # one diagnosis imports all packages in a process of its own
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def doctor(home: Path, user: Path, free_port: Callable[[], int]) -> Callable[...
     def run(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "host_agent.cli.main", "doctor", *arguments]
         return subprocess.run(
-            command, env=clean | own | env, cwd=REPO, capture_output=True, text=True, timeout=115
+            command, env=clean | own | env, cwd=REPO, capture_output=True, text=True, timeout=280
         )
 
     return run

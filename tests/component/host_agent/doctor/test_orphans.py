@@ -116,7 +116,7 @@ def test_doctor_reports_an_ollama_runner_whose_server_is_gone_as_an_orphan(
     assert parent.stdout
     pid = int(parent.stdout.readline())
     try:
-        parent.wait(timeout=10)
+        parent.wait(timeout=60)
         until(lambda: process_table.read()[pid].command.startswith(command[0]), "it runs")
         found = [finding for finding in faults(orphans.diagnose(config)) if str(pid) in finding.sentence]
         assert len(found) == 1

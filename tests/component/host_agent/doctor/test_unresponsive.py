@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ import psutil
 from host_agent.doctor.installation import port_in_use
 from host_agent.doctor.unresponsive.hung import diagnose_hung, diagnose_hung_since_sleep
 from host_agent.journal import Journal
+from tests.component.host_agent.conftest import suspend
 from tests.component.host_agent.doctor.conftest import CHILDREN, EMPTY_OLLAMA_ANSWERS, faults, until
 
 Run = Callable[..., subprocess.Popen[bytes]]
@@ -92,7 +92,7 @@ def test_doctor_reports_a_server_suspended_by_sigstop_as_stopped(configure, run:
     process = run(sys.executable, str(CHILDREN / "answers_http.py"), str(port))
     config = configure(VESTAL_OLLAMA__MANAGE="auto", VESTAL_OLLAMA__BASE_URL=f"http://127.0.0.1:{port}")
     until(lambda: psutil.Process(process.pid).net_connections(), "it listens")
-    process.send_signal(signal.SIGSTOP)
+    suspend(process.pid)
     (found,) = faults(diagnose_hung(config, timeout_s=0.3))
     assert f"ollama (PID {process.pid}) is stopped (SIGSTOP)" in found.sentence
     assert found.remedy == f"`kill -CONT {process.pid}` continues it."

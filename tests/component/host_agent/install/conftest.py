@@ -43,7 +43,7 @@ class Machine:
     def vestal_process(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "host_agent.cli.main", *arguments]
         return subprocess.run(
-            command, env=self.env | env, cwd=REPO, capture_output=True, text=True, timeout=60
+            command, env=self.env | env, cwd=REPO, capture_output=True, text=True, timeout=115
         )
 
     def calls(self) -> list[str]:

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import psutil
+import pytest
 
 from tests.component.host_agent.install.conftest import REPO, Machine, names
 
@@ -154,6 +155,7 @@ def test_install_show_prints_the_state_pid_and_number_of_starts_of_each_launchd_
     assert [job["state"]["pid"] for job in answer["jobs"]] == [44028, None]
 
 
+@pytest.mark.timeout(300)  # `vestal doctor` imports all packages in a process of its own
 def test_install_show_and_doctor_report_a_deleted_python_interpreter(mac):
     mac.vestal("install")
     path = agents(mac) / f"{AGENT}.plist"
@@ -227,7 +229,7 @@ def test_install_on_a_mac_replaces_an_agent_started_by_hand_and_leaves_its_gatew
     )
     assert done.returncode == 0, done.stderr
     assert f"PID {agent.process.pid} is replaced" in done.stdout
-    assert agent.process.wait(10) == -signal.SIGKILL
+    assert agent.process.wait(60) == -signal.SIGKILL
     assert psutil.Process(gateway).status() != psutil.STATUS_ZOMBIE
     assert {label.rpartition(".")[2] for label in mac.loaded()} == {"agent", "recover"}
 
@@ -238,7 +240,7 @@ def test_agent_run_by_launchd_exits_with_0_if_another_agent_runs(agent):
     command = [sys.executable, "-m", "host_agent.cli.main", "agent"]
     for extra, code in ((["--managed"], 0), ([], 75)):
         done = subprocess.run(
-            [*command, *extra], env=agent.env, cwd=REPO, capture_output=True, text=True, timeout=60
+            [*command, *extra], env=agent.env, cwd=REPO, capture_output=True, text=True, timeout=100
         )
         assert done.returncode == code, done.stderr
         assert "An agent already serves" in done.stdout + done.stderr

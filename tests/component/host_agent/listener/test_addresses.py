@@ -107,7 +107,7 @@ async def test_bridge_address_whose_port_was_taken_is_listened_at_once_the_port_
 
 
 async def _until(is_reached: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not is_reached():  # noqa: ASYNC110 - a counter and a table are read
             await asyncio.sleep(0.01)
 

@@ -32,7 +32,7 @@ async def test_events_stream_after_more_saved_events_than_a_page_sends_each_even
     async with (
         aiohttp.ClientSession() as session,
         session.get(f"http://127.0.0.1:{port}/events?since={FIRST}") as stream,
-        asyncio.timeout(20),
+        asyncio.timeout(60),
     ):
         async for line in stream.content:
             if not line.startswith(b"data: "):
@@ -62,7 +62,7 @@ async def test_events_stream_from_a_number_above_the_newest_sends_new_events(
     async with (
         aiohttp.ClientSession() as session,
         session.get(f"http://127.0.0.1:{port}/events?since=500") as stream,
-        asyncio.timeout(10),
+        asyncio.timeout(60),
     ):
         journal.record("test", "new")
         line = b""

@@ -43,7 +43,7 @@ def test_recovery_pass_replaces_a_hung_managed_ollama_with_a_new_server(agent, o
     first = ready(agent)
     ollama.misbehave(hang="all", ignore_term=True)
     run_id = agent.begin_pass()
-    agent.until(lambda: has_ended(first), "the hung server has ended", 30)
+    agent.until(lambda: has_ended(first), "the hung server has ended")
     ollama.misbehave()
     assert ready(agent, but=first)
     report = agent.pass_done(run_id)
@@ -59,7 +59,7 @@ def test_managed_ollama_that_answers_empty_text_or_500_is_replaced_by_a_recovery
     ollama.misbehave(**fault)
     use_once(ollama)
     run_id = agent.begin_pass()
-    agent.until(lambda: has_ended(first), "the broken server has ended", 30)
+    agent.until(lambda: has_ended(first), "the broken server has ended")
     ollama.misbehave()
     assert ready(agent, but=first)
     report = agent.pass_done(run_id)
@@ -72,7 +72,7 @@ def test_managed_ollama_that_answers_empty_text_is_replaced_without_a_recovery_p
     first = ready(agent)
     ollama.misbehave(empty=True)
     use_once(ollama)
-    agent.until(lambda: has_ended(first), "the broken server has ended", 30)
+    agent.until(lambda: has_ended(first), "the broken server has ended")
     ollama.misbehave()
     assert ready(agent, but=first)
     assert any(
@@ -91,13 +91,14 @@ def test_broken_ollama_started_by_hand_is_replaced_by_one_that_the_agent_manages
         check=True,
     )
     first = int(shell.stdout)
+    ollama.until_it_answers()
     agent.start()
     assert ready(agent) == first
     assert status_of(agent)["owner"] == "nobody (it was started by hand)"
     ollama.misbehave(empty=True)
     use_once(ollama)
     agent.ask("/recover", {})
-    agent.until(lambda: has_ended(first), "the broken server has ended", 30)
+    agent.until(lambda: has_ended(first), "the broken server has ended")
     ollama.misbehave()
     assert ready(agent, but=first)
     assert status_of(agent)["managed"] is True
@@ -139,7 +140,7 @@ def test_orphaned_ollama_runner_is_terminated_by_a_recovery_pass(agent, ollama):
 def test_ollama_that_cannot_start_opens_its_breaker_and_no_recovery_pass_starts_it(agent, ollama):
     ollama.misbehave(exit_code=1)
     agent.start()
-    status = agent.until(lambda: (r := status_of(agent))["state"] == "open" and r, "its breaker is open", 30)
+    status = agent.until(lambda: (r := status_of(agent))["state"] == "open" and r, "its breaker is open")
     assert status["circuit_breaker_state"] == "open"
     assert "could not create the server" in status["detail"]
     report = agent.recover()

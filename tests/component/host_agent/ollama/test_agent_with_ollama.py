@@ -9,7 +9,7 @@ import urllib.request
 
 import psutil
 
-from tests.component.host_agent.conftest import AgentUnderTest
+from tests.component.host_agent.conftest import WITHIN_S, AgentUnderTest, suspend
 from tests.component.host_agent.ollama.conftest import ready, status_of
 from tests.processes import has_ended
 
@@ -28,7 +28,7 @@ def test_agent_starts_ollama_if_none_runs_and_stops_it_when_the_agent_stops(agen
     assert json.loads((agent.home / "run" / "ollama.json").read_text())["pid"] == pid
     assert "Listening on" in (agent.home / "logs" / "ollama.log").read_text()
     agent.process.send_signal(signal.SIGTERM)
-    agent.process.communicate(timeout=15)
+    agent.process.communicate(timeout=WITHIN_S)
     assert has_ended(pid)
     assert not (agent.home / "run" / "ollama.json").exists()
 
@@ -52,7 +52,7 @@ def test_ollama_that_ran_before_the_agent_keeps_running_when_the_agent_stops(age
     report = agent.recover()
     assert (report["found"], report["done"], report["healthy"]) == ([], [], True)
     agent.process.send_signal(signal.SIGTERM)
-    agent.process.communicate(timeout=15)
+    agent.process.communicate(timeout=WITHIN_S)
     assert process.poll() is None
 
 
@@ -91,7 +91,7 @@ def test_agent_starts_no_ollama_while_this_user_runs_one_at_another_address(agen
     process.wait()
     agent.recover()
     ready(agent)
-    with urllib.request.urlopen(f"http://127.0.0.1:{asked_for}/api/version", timeout=5) as reply:
+    with urllib.request.urlopen(f"http://127.0.0.1:{asked_for}/api/version", timeout=30) as reply:
         assert reply.status == 200
 
 
@@ -108,7 +108,7 @@ def test_ollama_stopped_by_hand_stays_stopped_until_started_by_hand(agent, ollam
     agent.process = agent.launch()
     agent.until(stopped, "it is still stopped")
     agent.process.send_signal(signal.SIGTERM)
-    agent.process.communicate(timeout=15)
+    agent.process.communicate(timeout=WITHIN_S)
     agent.process = agent.launch()
     agent.until(stopped, "it is still stopped after the agent stopped in order")
     assert agent.ask("/services/ollama/start", {})[0] == 202
@@ -145,7 +145,7 @@ def test_second_agent_neither_restarts_nor_stops_the_ollama_of_the_first_agent(
         assert "another Vestal" in answer["error"]["message"]
         ollama.generate()
         assert agent.process
-        os.kill(agent.process.pid, signal.SIGSTOP)  # or its own scheduled pass would replace the server
+        suspend(agent.process.pid)  # or its own scheduled pass would replace the server
         try:
             ollama.misbehave(empty=True)
             assert not other.recover()["healthy"]
@@ -155,7 +155,7 @@ def test_second_agent_neither_restarts_nor_stops_the_ollama_of_the_first_agent(
             os.kill(agent.process.pid, signal.SIGCONT)
     finally:
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=15)
+        process.communicate(timeout=WITHIN_S)
     assert psutil.pid_exists(first)
 
 

@@ -47,12 +47,12 @@ async def test_orphaned_llama_server_is_found_only_if_it_was_seen_before_as_a_ch
     saw_it, did_not = Discovery(config, address), Discovery(config, address)
     assert server.stdout
     runner = int(server.stdout.readline())
-    for _ in looks(10):  # the shell becomes its program
+    for _ in looks(30):  # the shell becomes its program
         if runner in [process.pid for process in saw_it.runners(server.pid)]:
             break
     server.kill()
     server.wait()
-    for _ in looks(10):
+    for _ in looks(30):
         if psutil.Process(runner).ppid() != server.pid:
             break
     assert runner in [process.pid for process in await saw_it.orphans()]

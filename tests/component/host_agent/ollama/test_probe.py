@@ -11,7 +11,8 @@ from aiohttp import web
 from host_agent.services.ollama import OllamaService
 from host_agent.services.ollama.probe import OllamaProbe
 from host_agent.services.ollama.runners import RunnerLook
-from tests.component.host_agent.ollama.conftest import probe
+from tests.component.host_agent.conftest import WITHIN_S
+from tests.component.host_agent.ollama.conftest import SHORT_S, probe, wait_for_tokens
 from vestal.config import load
 from vestal.config.settings import OllamaSection
 from vestal.supervision import Event, MemoryStateStore
@@ -24,14 +25,14 @@ async def test_ollama_check_without_a_loaded_model_loads_none(server, session):
 
 
 async def test_ollama_check_with_a_configured_probe_model_loads_it(server, session):
-    check = await probe(server, session, token_timeout_s=30, probe_model="all-minilm").check()
+    check = await probe(server, session, probe_model="all-minilm").check()
     assert check.verdict.ok
     assert [m["name"] for m in server.ask("/api/ps")["models"]] == ["all-minilm:latest"]
 
 
 async def test_ollama_check_leaves_a_loaded_model_and_its_unload_time_unchanged(server, session):
     body = {"model": "smollm2:135m", "options": {"num_ctx": 2048}, "keep_alive": "60s"}
-    server.ask("/api/generate", prompt="one", **body)
+    server.use(**body)
     (before,), runners = server.ask("/api/ps")["models"], server.runners()
     under_test = probe(server, session)
     for _ in range(3):
@@ -40,7 +41,7 @@ async def test_ollama_check_leaves_a_loaded_model_and_its_unload_time_unchanged(
     assert server.runners() == runners
     assert after["context_length"] == 2048
     moved = datetime.fromisoformat(after["expires_at"]) - datetime.fromisoformat(before["expires_at"])
-    assert abs(moved.total_seconds()) < 5
+    assert abs(moved.total_seconds()) < 120, "a probe with Ollama's default would move it by four minutes"
 
 
 @pytest.mark.parametrize("model", ["smollm2:135m", "all-minilm:latest"])
@@ -59,16 +60,17 @@ async def test_silent_ollama_is_busy_while_its_runner_uses_cpu_and_hung_when_the
     server.ask("/api/generate", model="smollm2:135m", prompt="one")
     server.misbehave(hang="tokens", busy=True)
     await server.until_runner(busy=True)
-    under_test = probe(server, session)
+    under_test = probe(server, session, SHORT_S)
     check = await under_test.check()
     assert (check.verdict.ok, check.verdict.busy) == (True, True)
     server.misbehave(hang="tokens")
     await server.until_runner(busy=False)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(WITHIN_S):
         while (check := await under_test.check()).verdict.ok:
             pass  # the CPU time since the last look is from before
     assert "no token within" in check.verdict.detail
     server.misbehave()
+    wait_for_tokens(under_test)
     assert (await under_test.check()).verdict.ok
 
 
@@ -79,11 +81,11 @@ async def test_silent_ollama_whose_runner_uses_cpu_without_progress_is_hung_afte
     server.ask("/api/generate", model="smollm2:135m", prompt="one")
     server.misbehave(hang="tokens", busy=True, slots="stand")
     await server.until_runner(busy=True)
-    under_test = probe(server, session, no_progress_s=2)
+    under_test = probe(server, session, SHORT_S, no_progress_s=2)
     check = await under_test.check()
     assert check.verdict.busy
     assert "after 2 s it counts as hung" in check.verdict.detail
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(WITHIN_S):
         while (check := await under_test.check()).verdict.ok:
             pass
     (runner,) = server.runners()
@@ -93,13 +95,14 @@ async def test_silent_ollama_whose_runner_uses_cpu_without_progress_is_hung_afte
     for _ in range(3):
         assert not (await under_test.check()).verdict.ok
     server.misbehave()
+    wait_for_tokens(under_test)
     assert (await under_test.check()).verdict.ok
 
 
 async def test_silent_ollama_whose_runner_reads_further_tokens_stays_busy(server, session):
     server.ask("/api/generate", model="smollm2:135m", prompt="one")
     server.misbehave(hang="tokens", slots="advance")  # as on a GPU: no CPU is used
-    under_test = probe(server, session, no_progress_s=0.2)
+    under_test = probe(server, session, SHORT_S, no_progress_s=0.2)
     await under_test.check()
     for _ in range(4):
         check = await under_test.check()
@@ -108,13 +111,14 @@ async def test_silent_ollama_whose_runner_reads_further_tokens_stays_busy(server
 
 
 async def test_silent_ollama_whose_runner_does_not_answer_slots_requests_is_hung_after_the_time_limit(
-    server, session
+    server, session, monkeypatch: pytest.MonkeyPatch
 ):
     """The same loop of llama-server computes and answers /slots: here that loop never returns."""
+    monkeypatch.setattr("host_agent.services.ollama.runners.SLOTS_TIMEOUT_S", 2.0)
     server.ask("/api/generate", model="smollm2:135m", prompt="one")
     server.misbehave(hang="tokens", busy=True, slots="hang")
     await server.until_runner(busy=True)
-    under_test = probe(server, session, no_progress_s=1)
+    under_test = probe(server, session, SHORT_S, no_progress_s=1)
     assert (await under_test.check()).verdict.busy
     check = await under_test.check()
     assert not check.verdict.ok
@@ -125,7 +129,7 @@ async def test_silent_ollama_whose_runner_has_only_idle_slots_is_hung_at_once(se
     """No slot works on the request: Ollama itself has lost the request."""
     server.ask("/api/generate", model="smollm2:135m", prompt="one")
     server.misbehave(hang="tokens", slots="idle")
-    check = await probe(server, session).check()
+    check = await probe(server, session, SHORT_S).check()
     assert not check.verdict.ok
     assert "its slots are idle" in check.verdict.detail
 
@@ -141,13 +145,14 @@ async def test_silent_ollama_is_reported_once_as_busy_then_once_as_hung_if_its_r
         "VESTAL_OLLAMA__NO_PROGRESS_S": "1",
     }
     config, store = load(environment, cwd=home), MemoryStateStore()
-    under_test = OllamaService(config, session, store, events.append, token_timeout_s=0.3)
+    under_test = OllamaService(config, session, store, events.append, token_timeout_s=SHORT_S)
     await under_test.check()
     server.ask("/api/generate", model="smollm2:135m", prompt="one")
     server.misbehave(hang="tokens", slots="stand")
     for _ in range(3):
         await under_test.check()
     server.misbehave()
+    wait_for_tokens(under_test._probe)
     assert (await under_test.check()).verdict.ok
     recorded = [(e.component, e.event, e.fields.get("judgement")) for e in events]
     assert recorded == [
@@ -206,10 +211,10 @@ async def test_ollama_check_succeeds_if_its_probe_is_reset_while_the_check_waits
     await web.TCPSite(runner, "127.0.0.1", port).start()
     look = RunnerLook(session, lambda: (), lambda: None)
     under_test = OllamaProbe(
-        OllamaSection(base_url=f"http://127.0.0.1:{port}"), session, look, token_timeout_s=30
+        OllamaSection(base_url=f"http://127.0.0.1:{port}"), session, look, token_timeout_s=2 * WITHIN_S
     )
     checking = asyncio.create_task(under_test.check())
-    await asyncio.wait_for(asked.wait(), 10)
+    await asyncio.wait_for(asked.wait(), WITHIN_S)
     under_test.reset()
-    assert (await asyncio.wait_for(checking, 10)).verdict.ok
+    assert (await asyncio.wait_for(checking, WITHIN_S)).verdict.ok
     await runner.cleanup()

@@ -6,22 +6,18 @@ import asyncio
 import contextlib
 from datetime import datetime
 
-from tests.component.host_agent.ollama.conftest import probe
+from tests.component.host_agent.conftest import WITHIN_S
+from tests.component.host_agent.ollama.conftest import SHORT_S, probe, wait_for_tokens
 
 MODEL = "smollm2:135m"
 BIG_MODEL = "qwen3:8b-with-a-long-name"  # the stand-in's models are as big as their names are long
 
 
-def unload_time(server, model: str = MODEL) -> datetime:
-    times = {listed["name"]: listed["expires_at"] for listed in server.ask("/api/ps")["models"]}
-    return datetime.fromisoformat(times[model])
-
-
 async def until_later(server, than: datetime, model: str = MODEL) -> datetime:
     """Wait until Ollama has set the model's unload time anew, which it does just after the answer."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(WITHIN_S):
         while True:
-            if (found := unload_time(server, model)) > than:
+            if (found := server.unload_time(model)) > than:
                 return found
             await asyncio.sleep(0.01)
 
@@ -29,78 +25,73 @@ async def until_later(server, than: datetime, model: str = MODEL) -> datetime:
 async def test_idle_ollama_model_is_probed_once_and_again_after_its_next_use(server, session):
     """Otherwise the probes would keep it loaded for ever."""
     server.misbehave(slots="idle")
-    under_test = probe(server, session, token_timeout_s=10)
+    under_test = probe(server, session)
     for keep_alive in ({"keep_alive": "60s"}, {}):
-        server.ask("/api/generate", model=MODEL, prompt="one", **keep_alive)
-        used = unload_time(server)
+        used = server.use(MODEL, **keep_alive)
         assert (await under_test.check()).verdict.ok
         probed = await until_later(server, used)
-        assert (probed - used).total_seconds() < 30, "the probe has not changed the keep-alive"
+        assert (probed - used).total_seconds() < 120, "the probe has not changed the keep-alive to 300 s"
         for _ in range(3):
             assert (await under_test.check()).verdict.ok
-        assert unload_time(server) == probed
+        assert server.unload_time(MODEL) == probed
 
 
 async def test_idle_ollama_model_is_not_probed_while_a_bigger_one_works(server, session):
     """The smallest model was once probed while any model worked, and so was never unloaded."""
     models = (MODEL, BIG_MODEL)
     server.misbehave(slots="idle", models=models)
+    used = {model: server.use(model) for model in models}
+    under_test = probe(server, session)
     for model in models:
-        server.ask("/api/generate", model=model, prompt="one")
-    under_test = probe(server, session, token_timeout_s=10)
-    for model in models:
-        used = unload_time(server, model)
         assert (await under_test.check()).verdict.ok
-        probed = await until_later(server, used, model)
-    idle_until = unload_time(server)
+        probed = await until_later(server, used[model], model)
+    idle_until = server.unload_time(MODEL)
     server.misbehave(slots="advance", models=models)
     for _ in range(2):
         assert (await under_test.check()).verdict.ok
         probed = await until_later(server, probed, BIG_MODEL)
-        assert unload_time(server) == idle_until
+        assert server.unload_time(MODEL) == idle_until
 
 
 async def test_idle_ollama_model_that_is_permanent_or_configured_is_probed_each_time(server, session):
     server.misbehave(slots="idle")
-    server.ask("/api/generate", model=MODEL, prompt="one", keep_alive=-1)
-    under_test = probe(server, session, token_timeout_s=10)
+    used = server.use(MODEL, keep_alive=-1)
+    under_test = probe(server, session)
     for _ in range(2):
-        before = unload_time(server)
         assert (await under_test.check()).verdict.ok
-        await until_later(server, before)
-    server.ask("/api/generate", model=MODEL, prompt="one", keep_alive="60s")
-    under_test = probe(server, session, token_timeout_s=10, probe_model=MODEL)
+        used = await until_later(server, used)
+    used = server.use(MODEL, keep_alive="60s")
+    under_test = probe(server, session, probe_model=MODEL)
     for _ in range(2):
-        before = unload_time(server)
         assert (await under_test.check()).verdict.ok
-        await until_later(server, before)
+        used = await until_later(server, used)
 
 
 async def test_request_that_hangs_in_an_ollama_model_that_was_idle_is_noticed(server, session):
     server.misbehave(slots="idle")
-    server.ask("/api/generate", model=MODEL, prompt="one")
-    used = unload_time(server)
+    used = server.use(MODEL)
     under_test = probe(server, session, no_progress_s=1)
     assert (await under_test.check()).verdict.ok
     await until_later(server, used)
     assert (await under_test.check()).verdict.ok
     server.misbehave(hang="tokens", slots="stand")
+    wait_for_tokens(under_test, SHORT_S)
     hangs = asyncio.create_task(asyncio.to_thread(server.ask, "/api/generate", model=MODEL, prompt="two"))
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(WITHIN_S):
         while (check := await under_test.check()).verdict.ok:
             pass
     assert "has made no progress for " in check.verdict.detail
     server.misbehave()
     with contextlib.suppress(OSError):
         await hangs
+    wait_for_tokens(under_test)
     assert (await under_test.check()).verdict.ok
 
 
 async def test_idle_ollama_model_is_probed_at_once_after_the_machine_woke(server, session):
     server.misbehave(slots="idle")
-    server.ask("/api/generate", model=MODEL, prompt="one")
-    used = unload_time(server)
-    under_test = probe(server, session, token_timeout_s=10)
+    used = server.use(MODEL)
+    under_test = probe(server, session)
     assert (await under_test.check()).verdict.ok
     probed = await until_later(server, used)
     assert (await under_test.check()).verdict.ok

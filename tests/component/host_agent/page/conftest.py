@@ -6,6 +6,7 @@ Content-Security-Policy, fails the test, unless `page.expected` has a part of it
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Iterator
 
@@ -14,7 +15,9 @@ from playwright.sync_api import Browser, expect
 
 from tests.browser import WIDE, OpenPage, launched
 from tests.component.host_agent.page.scripted_agent import ScriptedAgent
+from tests.component.host_agent.page.section_helpers import WITHIN_S
 
+expect.set_options(timeout=1000 * WITHIN_S)
 # The page as it is first drawn has neither: the button comes with the agent's answer.
 SHOWS_DATA = "header button"
 WAITING = re.compile(r"^(Asking the agent…|Loading…)$")
@@ -28,16 +31,18 @@ def chromium() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def scripted() -> Iterator[ScriptedAgent]:
+def scripted(free_port: Callable[[], int]) -> Iterator[ScriptedAgent]:
     """A scripted agent that listens on a free port."""
-    agent = ScriptedAgent().start()
+    agent = ScriptedAgent(free_port()).start()
     yield agent
     agent.end()
 
 
 @pytest.fixture
 def open_page(chromium: Browser, scripted: ScriptedAgent) -> Iterator[Callable[..., OpenPage]]:
-    """A function that opens the page at `hash`, and returns it once it shows the agent's data."""
+    """A function that opens the page at `hash`, and returns it once it shows the agent's data and knows the
+    version of its files. No request is then under way that would fail if the agent ended.
+    """
     contexts, pages = [], []
 
     def open_it(
@@ -58,7 +63,9 @@ def open_page(chromium: Browser, scripted: ScriptedAgent) -> Iterator[Callable[.
         pages.append(page)
         if clock:  # the page's clock runs as usual, and the test can advance it
             page.clock.install()
-        page.goto((url or scripted.url) + hash, wait_until="commit")
+        version = page.expect_response(lambda response: response.request.method == "HEAD")
+        with version if ready else contextlib.nullcontext():
+            page.goto((url or scripted.url) + hash, wait_until="commit")
         if ready:
             expect(page.locator(SHOWS_DATA)).to_be_visible()
             expect(page.get_by_text(WAITING)).to_have_count(0)

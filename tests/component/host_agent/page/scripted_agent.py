@@ -22,14 +22,15 @@ Answer = (
 
 
 class ScriptedAgent:
-    """Serves the page on a free port from a thread of its own.
+    """Serves the page on the given port from a thread of its own. The port must stay free while the agent is
+    stopped, so it must not be one that the system gives to other programs.
 
     `answers` has the body for each method and path, such as `("GET", "/gateway/api/tags")`; a status other
     than 200 needs a `web.Response`. `asked` lists the received requests as (method, path, body). While
     `closed` is true, every route except the page's files answers 401, as to a browser without a session.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, port: int) -> None:
         self.status: dict[str, Any] = stories.status()
         self.incidents: list[dict[str, Any]] = []
         self.sample: dict[str, Any] | None = None
@@ -37,7 +38,7 @@ class ScriptedAgent:
         self.answers: dict[tuple[str, str], Answer] = {}
         self.asked: list[tuple[str, str, Any]] = []
         self.closed = False
-        self.port = 0
+        self.port = port
         self.page = Page()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -55,7 +56,7 @@ class ScriptedAgent:
         return len(self._streams)
 
     def start(self) -> ScriptedAgent:
-        """Start to listen, on the same port as before a `stop`."""
+        """Start to listen, or listen again after a `stop`."""
         self._run(self._start())
         return self
 
@@ -92,7 +93,7 @@ class ScriptedAgent:
         self.send("incident", incident)
 
     def _run(self, work: Any) -> Any:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(60)
 
     async def _start(self) -> None:
         app = web.Application(middlewares=[self._guard], client_max_size=MAX_BODY_BYTES)
@@ -108,7 +109,6 @@ class ScriptedAgent:
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", self.port)
         await site.start()
-        self.port = self._runner.addresses[0][1]
 
     async def _stop(self) -> None:
         for queue in self._streams:

@@ -10,11 +10,14 @@ from typing import Any
 from aiohttp import web
 from playwright.sync_api import Locator
 
+from tests.browser import OpenPage
 from tests.component.host_agent.page.scripted_agent import ScriptedAgent
 from tests.waiting import looks
 
 LOOKS_EACH_S = 0.05  # seconds within which a stream notices that the browser has disconnected
 DOUBLE_CLICK_MS = 380  # milliseconds before which a second click does not confirm
+WITHIN_S = 30.0  # only a page that hangs takes so long
+SKIPPED_S = 60.0  # by which a page's clock is set forward when it is stopped
 
 
 def confirm(button: Locator) -> None:
@@ -22,9 +25,21 @@ def confirm(button: Locator) -> None:
     asked = button.element_handle()  # the first click changes the label, so find the button by its place
     assert asked
     asked.click()
-    asked.wait_for_selector("xpath=self::*[contains(@class, 'asking')]")
-    button.page.wait_for_timeout(DOUBLE_CLICK_MS)
-    asked.click()
+    for _ in range(5):
+        button.page.wait_for_timeout(DOUBLE_CLICK_MS)
+        asked.click()
+        if not asked.evaluate("button => button.classList.contains('asking')"):
+            return
+        # The page withdraws its question after 5 s. A click that comes later only asks again.
+    raise AssertionError("the page withdrew its question again and again")
+
+
+def stop_clock(page: OpenPage) -> None:
+    """Stop the clock of a page that was opened with `clock=True`. Only `page.clock.run_for` moves it then.
+
+    It is set forward by SKIPPED_S first, since a clock cannot be stopped at its present time.
+    """
+    page.clock.pause_at(page.evaluate("Date.now() / 1000") + SKIPPED_S)
 
 
 def bodies(agent: ScriptedAgent, method: str, path: str) -> list[Any]:
@@ -39,7 +54,7 @@ def wait_for_request(agent: ScriptedAgent, method: str, path: str, body: Any = N
     wait_for(lambda: any(body in (None, each) for each in bodies(agent, method, path)))
 
 
-def wait_for(condition: Callable[[], object], within_s: float = 5.0) -> None:
+def wait_for(condition: Callable[[], object], within_s: float = WITHIN_S) -> None:
     """Wait until the condition is true; fail after a time limit."""
     for _ in looks(within_s, 0.05):
         if condition():

@@ -33,6 +33,8 @@ def stream(scripted):
 
 def ask(page, text="Tell me about herons."):
     expect(page.get_by_label("Model")).to_have_value("qwen3.5:9b")
+    # A message is not sent before the stream of the last answer has ended, a moment after its last line.
+    expect(page.get_by_label("Model")).to_be_enabled()
     page.get_by_label("Message", exact=True).fill(text)
     page.get_by_label("Message", exact=True).press("Enter")
 
@@ -91,6 +93,7 @@ def test_chat_page_shows_why_an_engine_kill_was_refused_and_marks_no_engine_deat
     page.expected.append("409")
     ask(page)
     stream.feed(said(thinking="Hm"))
+    expect(answer(page)).to_contain_text("Thinking")  # later, it would be text after a pause, which is marked
     confirm(page.get_by_role("button", name="Kill the engine now"))
     expect(page.get_by_role("alert")).to_have_text("The engine does not run.")
     stream.feed(said("text"), DONE)

@@ -11,7 +11,7 @@ from playwright.sync_api import expect
 from host_agent.status_page.page import ASSETS, Page
 from tests.browser import NARROW, WIDE
 from tests.component.host_agent.page import stories
-from tests.component.host_agent.page.section_helpers import wait_for
+from tests.component.host_agent.page.section_helpers import stop_clock, wait_for, wait_for_request
 
 UNREACHABLE = "ERR_CONNECTION_REFUSED"
 CUT = "ERR_INCOMPLETE_CHUNKED_ENCODING"
@@ -52,7 +52,7 @@ def overflowing(page):
 
 def overflowing_at_rest(page):
     """Return the elements that still extend beyond the page once its plots had time to follow the window."""
-    for _ in range(50):
+    for _ in range(300):
         if not (found := overflowing(page)):
             break
         page.tab.wait_for_timeout(100)
@@ -196,7 +196,7 @@ def test_page_reports_a_killed_agent_and_reconnects_to_the_next_one(page, script
     page.expected = [UNREACHABLE, CUT]
     expect(verdict(page)).to_have_text("All services are healthy.")
     scripted.stop()
-    expect(verdict(page)).to_contain_text("The agent does not answer since ", timeout=5000)
+    expect(verdict(page)).to_contain_text("The agent does not answer since ")
     expect(page.get_by_role("button", name="Recover now")).to_have_count(0)
     assert page.accessibility_faults("color-contrast") == []
     scripted.status["verdict"] = "The agent has just started."
@@ -207,8 +207,11 @@ def test_page_reports_a_killed_agent_and_reconnects_to_the_next_one(page, script
 def test_page_reports_a_silent_agent_whose_connections_stay_open(open_page, scripted):
     page = open_page(clock=True)
     expect(verdict(page)).to_have_text("All services are healthy.")
-    scripted.answers["GET", "/health"] = lambda request: asyncio.sleep(30)
-    page.clock.run_for(14_000)  # the agent should have sent a status after 10 s
+    scripted.answers["GET", "/health"] = lambda request: asyncio.Event().wait()
+    stop_clock(page)
+    page.clock.run_for(1_000)  # the agent should have sent a status after 10 s
+    wait_for_request(scripted, "GET", "/health")
+    page.clock.run_for(3_500)  # it should have answered within 3 s
     expect(verdict(page)).to_contain_text("The agent does not answer")
     page.clock.run_for(5_000)
     # The page opens its event stream again, which the agent still serves.
@@ -248,7 +251,7 @@ def test_page_requires_a_login_after_a_new_agent_rejects_its_session_and_reopens
     scripted.stop()
     scripted.closed = True
     scripted.start()
-    expect(page.get_by_role("heading", name="This page is closed")).to_be_visible(timeout=8000)
+    expect(page.get_by_role("heading", name="This page is closed")).to_be_visible()
     scripted.closed = False  # as if `vestal status --open` had logged this browser in
     page.evaluate("dispatchEvent(new Event('focus'))")
     expect(verdict(page)).to_have_text("All services are healthy.")
@@ -256,8 +259,8 @@ def test_page_requires_a_login_after_a_new_agent_rejects_its_session_and_reopens
 
 def test_page_recover_button_requests_a_recovery_pass_and_shows_the_error_if_refused(page, scripted):
     page.get_by_role("button", name="Recover now").click()
+    wait_for_request(scripted, "POST", "/recover", {})
     expect(page.get_by_role("button", name="Recover now")).to_be_enabled()
-    assert ("POST", "/recover", {}) in scripted.asked
     page.expected = ["429"]
     scripted.answers["POST", "/recover"] = lambda request: _too_many()
     page.get_by_role("button", name="Recover now").click()

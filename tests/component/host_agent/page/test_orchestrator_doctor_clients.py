@@ -5,7 +5,12 @@ from __future__ import annotations
 from playwright.sync_api import expect
 
 from tests.component.host_agent.page import section_answers as answers
-from tests.component.host_agent.page.section_helpers import bodies, confirm, wait_for_request
+from tests.component.host_agent.page.section_helpers import (
+    bodies,
+    confirm,
+    stop_clock,
+    wait_for_request,
+)
 
 SECTIONS = ("requests", "models", "chat", "orchestrator", "doctor", "clients")
 
@@ -144,10 +149,11 @@ def test_page_doctor_section_lists_faults_first_and_its_button_runs_the_remedy(o
 
 def test_page_clients_section_shows_the_setup_lines_of_each_program_and_copies_them(open_page, scripted):
     scripted.answers["GET", "/clients"] = answers.clients()
-    page = open_page("#clients")
+    page = open_page("#clients", clock=True)
     page.tab.context.grant_permissions(["clipboard-read", "clipboard-write"])
     expect(panel(page, "Clients")).to_contain_text("fits qwen3.5:9b")
     expect(panel(page, "Clients")).to_contain_text("does not fit")
+    stop_clock(page)  # the button says so for 2 s
     page.get_by_role("button", name="Copy the lines for Claude Code").click()
     expect(page.get_by_text("Copied")).to_be_visible()
     copied = page.tab.evaluate("navigator.clipboard.readText()")
@@ -166,6 +172,7 @@ def test_page_sections_on_a_narrow_screen_do_not_overflow_and_have_no_accessibil
     for name in SECTIONS:
         page.get_by_role("link", name=name.capitalize()).click()
         expect(page.locator("main section").first).to_be_visible()
+        expect(page.get_by_text("Loading…")).to_have_count(0)
         expect(page.get_by_text("Asking the")).to_have_count(0)
         if name == "doctor":
             page.get_by_role("button", name="Run the doctor").click()

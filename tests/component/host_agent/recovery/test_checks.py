@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -115,7 +116,7 @@ async def test_hung_container_is_restarted_five_times_an_hour_at_most(home: Path
     for _ in range(5):
         (issue,) = find_issues(await under_test.gather())
         assert issue.remedy == RestartContainer(ORCHESTRATOR, hung=True)
-        assert "does not answer: no answer for 0 s: it is suspended" in issue.found
+        assert re.search(r"does not answer: no answer for \d+ s: it is suspended", issue.found)
         await remedies.apply(issue.remedy)
     (issue,) = find_issues(await under_test.gather())
     assert issue.remedy is None
@@ -168,11 +169,10 @@ async def test_orchestrator_probe_reports_no_answer_from_a_closed_port_and_from_
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     async with aiohttp.ClientSession() as session:
-        probe = OrchestratorProbe(session, port, timeout_s=0.2)
-        refused = await probe.answers(0)
+        refused = await OrchestratorProbe(session, port, timeout_s=60.0).answers(0)
         assert (refused.answered, refused.detail.partition(": ")[2]) == (False, "nothing listens there")
         await web.TCPSite(runner, "127.0.0.1", port).start()
-        assert not (await probe.answers(0)).answered
+        assert not (await OrchestratorProbe(session, port, timeout_s=0.2).answers(0)).answered
     await runner.cleanup()
 
 
@@ -253,7 +253,7 @@ async def test_watchdog_that_keeps_the_sockets_of_a_gateway_between_two_processe
     await watchdog.start()
     try:
         with socket.create_server(("127.0.0.1", 0)) as listening:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while watchdog._kept is None:  # the watchdog listens a moment after its start
                     await watchdog.keep_sockets([listening])
                     await asyncio.sleep(0.02)

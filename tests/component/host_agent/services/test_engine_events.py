@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -54,7 +53,7 @@ async def gateway(free_port: Callable[[], int]) -> AsyncIterator[tuple[FakeGatew
 
 
 async def _until(journal: Journal, expected: list[str]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while [entry["event"] for entry in journal.since(0)] != expected:  # noqa: ASYNC110 - a table is read
             await asyncio.sleep(0.01)
 
@@ -119,8 +118,11 @@ async def test_gateway_that_stops_and_answers_at_once_is_asked_once_a_second(gat
     fake.is_stopping = True
     journal = Journal(home / "journal.db")
     async with aiohttp.ClientSession() as session:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(0.5):
-                await EngineEvents(session, port, journal).follow()
-    assert fake.requests == 1
+        following = asyncio.create_task(EngineEvents(session, port, journal).follow())
+        async with asyncio.timeout(60):
+            while not fake.requests:  # noqa: ASYNC110 - a counter is read
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(0.5)
+        assert fake.requests == 1
+        following.cancel()
     journal.close()

@@ -14,6 +14,7 @@ from host_agent.blocking_http import json_object
 from host_agent.services import http_probe
 from host_agent.services.http_probe import NoAnswer
 
+WITHIN_S = 60.0
 MODELS = {"models": [{"name": f"model-{number}:latest"} for number in range(5000)]}
 
 
@@ -69,13 +70,13 @@ async def test_http_probe_reads_a_body_that_arrives_in_pieces(session: aiohttp.C
     """Earlier, only the first piece was read: a long list of models was invalid JSON, and Ollama was reported
     as broken.
     """
-    assert (await http_probe.get(session, f"{url}/in-pieces")).fields == MODELS
+    assert (await http_probe.get(session, f"{url}/in-pieces", WITHIN_S)).fields == MODELS
 
 
 async def test_http_probe_of_a_body_that_is_not_json_still_returns_the_status(
     session: aiohttp.ClientSession, url: str
 ):
-    reply = await http_probe.get(session, f"{url}/text")
+    reply = await http_probe.get(session, f"{url}/text", WITHIN_S)
     assert (reply.status, reply.body, reply.fields) == (503, None, {})
 
 
@@ -83,7 +84,7 @@ async def test_http_probe_of_json_that_is_nested_too_deeply_still_returns_the_st
     session: aiohttp.ClientSession, url: str
 ):
     """Earlier, it raised RecursionError, which no caller expects."""
-    reply = await http_probe.get(session, f"{url}/nested-deeply")
+    reply = await http_probe.get(session, f"{url}/nested-deeply", WITHIN_S)
     assert (reply.status, reply.body, reply.fields) == (200, None, {})
 
 
@@ -93,7 +94,7 @@ def test_json_object_of_a_body_that_is_nested_too_deeply_raises_value_error():
 
 
 async def test_http_probe_does_not_follow_a_redirect(session: aiohttp.ClientSession, url: str):
-    assert (await http_probe.get(session, f"{url}/redirect")).status == 302
+    assert (await http_probe.get(session, f"{url}/redirect", WITHIN_S)).status == 302
 
 
 async def test_http_probe_without_an_answer_raises_at_the_deadline(session: aiohttp.ClientSession, url: str):
@@ -105,4 +106,4 @@ async def test_http_probe_of_a_free_port_says_that_nothing_listens(
     session: aiohttp.ClientSession, free_port: Callable[[], int]
 ):
     with pytest.raises(NoAnswer, match="nothing listens there"):
-        await http_probe.get(session, f"http://127.0.0.1:{free_port()}/health")
+        await http_probe.get(session, f"http://127.0.0.1:{free_port()}/health", WITHIN_S)

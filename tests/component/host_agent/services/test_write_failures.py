@@ -8,20 +8,23 @@ from collections.abc import Callable
 from pathlib import Path
 
 import aiohttp
+import pytest
 from aiohttp import web
 
 from host_agent.journal import Journal
 from host_agent.services.disk_report import DiskReport
+from host_agent.services.mlx import service
 from host_agent.services.mlx.service import MlxService
 from vestal.config import load
 
 
 async def test_failed_writes_of_a_gateway_are_no_longer_reported_once_it_has_ended(
-    home: Path, free_port: Callable[[], int]
+    home: Path, free_port: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ):
     """Earlier, the status said until the agent's end that files cannot be written, if the gateway was stopped
     or given up while the disk was full.
     """
+    monkeypatch.setattr(service, "STATUS_TIMEOUT_S", 60.0)
     gateway, port = await asyncio.create_subprocess_exec("sleep", "60"), free_port()
     failing = {"failed": 3, "failing_since": time.time(), "error": "No space left on device"}
 

@@ -56,10 +56,12 @@ class Engine:
     def send(self, *ops: Op) -> None:
         self.socket.sendall(b"".join(map(encode, ops)))
 
-    def wait(self, wanted: Callable[[Any], object], timeout_s: float = 40.0) -> Any:
-        """The first event received so far, or to come, that is `wanted`."""
+    def wait(self, wanted: Callable[[Any], object], timeout_s: float = 40.0, after: int = 0) -> Any:
+        """The first event received so far, or to come, that is `wanted`. The first `after` events do not
+        count.
+        """
         deadline = time.monotonic() + timeout_s
-        at = 0
+        at = after
         while True:
             for event in self.events[at:]:
                 if wanted(event):
@@ -88,8 +90,14 @@ class Engine:
         assert isinstance(done, Done), done
         return "".join(token.text for token in self.tokens(id)) + done.text
 
+    def wait_for_next(self, wanted: Callable[[Any], object], timeout_s: float = 40.0) -> Any:
+        """The first event to come that is `wanted`. Reports of an idle engine equal earlier ones, so they can
+        only be told apart by when they came.
+        """
+        return self.wait(wanted, timeout_s, after=len(self.events))
+
     def logged(self) -> list[dict]:
-        lines = self.log.read_text().splitlines()
+        lines = self.log.read_text().rpartition("\n")[0].splitlines()  # the engine may be writing one more
         return [json.loads(line) for line in lines if line.startswith("{")]
 
     def close(self) -> None:

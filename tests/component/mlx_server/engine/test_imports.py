@@ -42,7 +42,7 @@ print(json.dumps([loaded, ours == theirs, bool(kept)]))
 
 @pytest.fixture(scope="module")
 def found() -> list:
-    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=110)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -65,5 +65,5 @@ def test_import_of_mlx_lm_does_not_change_the_limit_of_open_files(limit):
         "import_mlx_lm()\n"
         "print(resource.getrlimit(resource.RLIMIT_NOFILE))\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=110)
     assert done.stdout.strip() == f"({limit}, {limit})", done.stderr

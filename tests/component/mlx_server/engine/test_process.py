@@ -19,7 +19,7 @@ STAGES = [
 
 
 def assert_graceful(engine):
-    assert engine.process.wait(15) == 0, engine.log.read_text()
+    assert engine.process.wait(60) == 0, engine.log.read_text()
     logged = engine.logged()
     assert [line["stage"] for line in logged if line["event"] == "shutdown_stage_done"] == STAGES
     assert logged[-1]["event"] == "server_shutdown_complete"
@@ -39,20 +39,21 @@ def test_idle_model_is_unloaded_for_another_if_only_one_may_be_loaded(start):
 
 def test_engine_that_gets_sigterm_finishes_running_requests_and_refuses_new_ones(start):
     engine = start(MLX_PRELOAD_MODELS=CHAT)
-    engine.send(chat("running", "Tell me a story.", max_tokens=30))
+    # So long that it still runs when a busy machine lets the test send the signal and the second request.
+    engine.send(chat("running", "Tell me a story.", max_tokens=600))
     engine.wait(lambda e: isinstance(e, Token) and e.index == 2)
     engine.process.send_signal(signal.SIGTERM)
     engine.wait(lambda e: any(line["event"] == "shutdown_asked" for line in engine.logged()))
     engine.send(chat("late", "Too late?"))
     late = engine.answer("late", Done)
     assert (late.code, late.retryable) == ("engine_unavailable", True)
-    assert engine.answer("running", Done).usage.completion_tokens == 30
+    assert engine.answer("running", Done).usage.completion_tokens == 600
     assert_graceful(engine)
 
 
 def test_engine_shutdown_without_drain_time_fails_running_requests_as_retryable(start):
     engine = start(MLX_PRELOAD_MODELS=CHAT)
-    engine.send(chat("cut", "Tell me a story.", max_tokens=500))
+    engine.send(chat("cut", "Tell me a story.", max_tokens=4000))
     engine.wait(lambda e: isinstance(e, Token) and e.index == 2)
     engine.send(Shutdown(drain_s=0.0))
     failed = engine.answer("cut", Done)

@@ -142,7 +142,7 @@ def test_embedding_of_megabytes_delays_no_stream_and_no_other_text_and_can_be_ca
     since = len(engine.tokens("stream beside texts"))
     engine.wait(
         lambda e: isinstance(e, Token) and e.id == "stream beside texts" and e.index > since + 20,
-        timeout_s=20,
+        timeout_s=40,
     )
     engine.send(Cancel("megabytes"), Cancel("stream beside texts"))
     assert engine.answer("megabytes", Done).reason == "cancelled"

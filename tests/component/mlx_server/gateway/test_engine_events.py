@@ -18,13 +18,14 @@ def test_events_when_the_engine_is_killed_reach_a_waiting_client(gateway):
         since = last
         while not any(event["event"] == "child_exited" for event in received):
             query = {"since": since, "instance": before["instance"], "wait_s": 10}
-            received.extend(gateway.http.get("/events", params=query, timeout=20).json()["events"])
-            since = received[-1]["seq"]
+            received.extend(gateway.http.get("/events", params=query).json()["events"])
+            since = received[-1]["seq"] if received else last
 
     follower = threading.Thread(target=follow, daemon=True)
     follower.start()
     gateway.kill_engine()
-    follower.join(20)
+    follower.join(60)
+    assert not follower.is_alive()
     died = next(event for event in received if event["event"] == "child_exited")
     assert died["component"] == "mlx_engine"
     assert died["cause"] == "killed by SIGKILL"
@@ -45,15 +46,17 @@ def test_events_with_an_invalid_query_are_refused(gateway):
 
 def test_events_request_beyond_the_limit_of_waiting_clients_is_refused_with_503(gateway):
     """A waiting connection is not closed for a new one, so their number must be bounded."""
-    poll = b"GET /events?since=1000000&wait_s=20 HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    poll = b"GET /events?since=1000000&wait_s=30 HTTP/1.1\r\nHost: localhost\r\n\r\n"
     query = {"since": 1_000_000, "wait_s": 0.1}
     with contextlib.ExitStack() as stack:
 
-        def is_refused_beside_one_more() -> bool:  # any event ends the waiting of all
+        def is_refused_beside_the_others() -> bool:
+            """Open as many waiting connections as are allowed, since any event ends the waiting of all."""
             address = ("127.0.0.1", gateway.port)
-            stack.enter_context(socket.create_connection(address, timeout=10)).sendall(poll)
+            for _ in range(MAX_WAITING):
+                stack.enter_context(socket.create_connection(address, timeout=30)).sendall(poll)
             answer = gateway.http.get("/events", params=query)
             return answer.status_code == 503 and answer.json()["code"] == "overloaded"
 
-        gateway.until(is_refused_beside_one_more, f"{MAX_WAITING} wait")
+        gateway.until(is_refused_beside_the_others, f"{MAX_WAITING} wait")
         assert gateway.http.get("/events", params={"since": 1_000_000}).status_code == 200

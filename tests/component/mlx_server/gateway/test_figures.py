@@ -39,14 +39,24 @@ def metrics(gateway: Any) -> dict[str, float]:
 
 def test_ps_size_is_the_weights_and_the_kv_cache_in_use(real_gateway):
     """As in Ollama, `size` is all memory of a model, and `size_vram` the part of it on the GPU."""
+    real_gateway.until(lambda: real_gateway.health()["memory"]["kv_bytes"] == 0, "no request is in memory")
     weights = shown_by_ps(real_gateway)["size"]
-    asking = threading.Thread(target=ask, args=(real_gateway, 60))
+    has_grown = threading.Event()
+
+    def ask_until_it_has_grown() -> None:  # on a busy machine, one answer may be over before a look
+        while not has_grown.is_set():
+            ask(real_gateway, 60)
+
+    asking = threading.Thread(target=ask_until_it_has_grown)
     asking.start()
-    busy = real_gateway.until(
-        lambda: model if (model := shown_by_ps(real_gateway))["size"] > weights else None,
-        "the size has grown",
-    )
-    asking.join()
+    try:
+        busy = real_gateway.until(
+            lambda: model if (model := shown_by_ps(real_gateway))["size"] > weights else None,
+            "the size has grown",
+        )
+    finally:
+        has_grown.set()
+        asking.join()
     assert busy["size_vram"] == (busy["size"] if sys.platform == "darwin" else 0)
     real_gateway.until(lambda: shown_by_ps(real_gateway)["size"] == weights, "the KV cache is freed")
 
@@ -68,7 +78,13 @@ def test_health_and_metrics_report_the_same_memory_and_prompt_cache_figures(real
     assert memory["prompt_cache_bytes"] == cache["ram_bytes"] > 0
     assert cache["misses"] > 0
     real_gateway.until(lambda: real_gateway.health()["prompt_cache"]["written_bytes"] > 0, "it is written")
-    cache, shown = real_gateway.health()["prompt_cache"], metrics(real_gateway)
+
+    def figures_of_one_report() -> tuple[dict[str, int], dict[str, float]] | None:
+        """Return the figures of both, unless the engine has reported others between the two looks."""
+        cache, shown = real_gateway.health()["prompt_cache"], metrics(real_gateway)
+        return (cache, shown) if real_gateway.health()["prompt_cache"] == cache else None
+
+    cache, shown = real_gateway.until(figures_of_one_report, "the figures stay as they are")
     assert shown['vestal_memory_bytes{part="weights"}'] == memory["weights_bytes"]
     assert shown["vestal_memory_limit_bytes"] == memory["limit_bytes"]
     assert shown['vestal_prompt_cache_bytes{level="ram"}'] == cache["ram_bytes"]
@@ -89,6 +105,8 @@ def test_metrics_count_the_accepted_draft_tokens_of_an_answer_that_repeats_its_p
 
 
 def test_prompt_cache_figures_restart_at_zero_with_a_new_engine_while_totals_continue(real_gateway):
+    ask(real_gateway, 4)
+    real_gateway.until(lambda: real_gateway.health()["prompt_cache"]["written_bytes"] > 0, "it is written")
     drafted = real_gateway.health()["totals"]["draft_tokens_accepted"]
     pid = real_gateway.engine_pid()
     real_gateway.kill_engine()

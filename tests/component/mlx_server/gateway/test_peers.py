@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import shutil
@@ -13,24 +14,31 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
+from mlx_server.gateway.peers.mirrored import MirrorBatch
 from tests.services.streams import ROUTES, Stream, frames_of, messages, same_frames, text_of_frames
 
 KEY = "a-key-of-sixteen-or-more"
 AUTHORIZATION = {"Authorization": f"Bearer {KEY}"}
+PATIENT = {"PEERS_ANSWER_WITHIN_S": "20"}
+"""For gateways whose peers are gateways too, which a busy machine may let wait."""
 Make = Callable[..., Any]
 
 
 @pytest.fixture(scope="module")
 def peer(make_gateway: Make) -> Any:
-    """The gateway that finishes what the others cannot serve. It knows of none of them."""
-    return make_gateway(VESTAL_MLX__PEER_KEY=KEY, VESTAL_MLX__MAX_RUNNING="16").start().until_ok()
+    """The gateway that finishes what the others cannot serve. It knows of none of them, and holds nothing."""
+    env = {"VESTAL_MLX__PEER_KEY": KEY, "VESTAL_MLX__MAX_RUNNING": "16"}
+    gateway = make_gateway(**env | PATIENT).start().until_ok()
+    gateway.go_on()
+    return gateway
 
 
 @pytest.fixture
 def make_origin(make_gateway: Make, peer: Any) -> Make:
-    """A function that starts a gateway with `peer` as its peer."""
+    """A function that starts a gateway with `peer` as its peer, or with others at the URLs `peers`."""
 
     def make(engine: dict[str, Any] | None = None, peers: str = "", **env: str) -> Any:
         settings = {
@@ -38,7 +46,7 @@ def make_origin(make_gateway: Make, peer: Any) -> Make:
             "VESTAL_MLX__PEER_KEY": KEY,
             "VESTAL_MLX__MAX_RUNNING": "16",
         }
-        origin = make_gateway(engine, **settings | env).start()
+        origin = make_gateway(engine, **settings | PATIENT | env).start()
         if not peers:
             origin.until(lambda: origin.events("peer_found"), "it knows its peer")
         return origin
@@ -50,7 +58,7 @@ def make_origin(make_gateway: Make, peer: Any) -> Make:
 def refusing(make_gateway: Make, peer: Any) -> Any:
     """A gateway on whose machine no model has room."""
     env = {"VESTAL_MLX__PEERS": peer.url, "VESTAL_MLX__PEER_KEY": KEY}
-    gateway = make_gateway({"refuses": "insufficient_memory"}, **env).start().until_ok()
+    gateway = make_gateway({"refuses": "insufficient_memory"}, **env | PATIENT).start().until_ok()
     gateway.until(lambda: gateway.events("peer_found"), "it knows its peer")
     return gateway
 
@@ -75,7 +83,7 @@ def test_streams_of_a_gateway_whose_circuit_breaker_opens_are_finished_by_its_pe
     make_origin, peer, text_of
 ):
     origin = make_origin(VESTAL_SUPERVISION__MAX_RESTARTS="2").until_ok()
-    prompt = "broken tokens=100 step_ms=40"
+    prompt = "broken tokens=100 hold_at=20"
     streams = started(origin, prompt, 5)
     (origin.home / "fake_engine.json").write_text(json.dumps({"exit_code": 3}))
     origin.kill_engine()
@@ -108,12 +116,12 @@ def test_invalid_request_is_refused_and_not_passed_on_to_the_peer(refusing):
 
 
 def test_streams_of_a_gateway_that_gets_sigterm_are_finished_by_its_peer(make_origin, peer, text_of):
-    origin = make_origin().until_ok()
-    prompt = "stopped tokens=60 step_ms=40"
+    origin = make_origin(VESTAL_MLX__DRAIN_S="600").until_ok()
+    prompt = "stopped tokens=60 hold_at=20"
     streams = started(origin, prompt, 4)
     origin.process.terminate()
     check_whole(streams, text_of(prompt, 60), peer)
-    assert origin.process.wait(15) == 0
+    assert origin.process.wait(60) == 0
     assert len(origin.events("request_passed_on")) == len(ROUTES)
 
 
@@ -156,16 +164,21 @@ def test_request_forwarded_to_a_peer_is_listed_and_can_be_cancelled_at_the_gatew
     headers = {"User-Agent": "claude-cli/2.1.197 (external, cli)"}
     body = messages("far away tokens=5000 step_ms=10", stream=True)
     stream = Stream(refusing.http, "/v1/messages", body, **headers).until(5)
+
+    def ids_at(gateway: Any) -> list[str]:
+        return [each["id"] for each in gateway.http.get("/requests").json()["requests"]]
+
+    refusing.until(lambda: ids_at(refusing) == [stream.id], "earlier requests are not listed any more")
     (entry,) = refusing.http.get("/requests").json()["requests"]
     assert (entry["id"], entry["client"], entry["dialect"]) == (stream.id, "Claude Code 2.1", "anthropic")
     assert (entry["model"], entry["phase"], entry["machine"]) == ("chat:latest", "running", peer.url)
     assert (entry["tokens"], entry["cancelable"]) == (None, True)
-    assert [each["id"] for each in peer.http.get("/requests").json()["requests"]] == [stream.id]
+    peer.until(lambda: ids_at(peer) == [stream.id], "earlier requests are not listed any more")
     assert refusing.http.delete(f"/requests/{stream.id}").json()["state"] == "cancelled"
     stream.join()
     assert b"request_cancelled" in stream.frames[-1]
-    refusing.until(lambda: not refusing.http.get("/requests").json()["requests"], "it is not listed any more")
-    assert peer.http.get("/requests").json()["requests"] == []
+    refusing.until(lambda: not ids_at(refusing), "it is not listed any more")
+    assert ids_at(peer) == []
     assert refusing.http.get(f"/v1/streams/{stream.id}").status_code in (404, 410)
     assert refusing.http.delete(f"/requests/{stream.id}").status_code == 404
     assert peer.http.delete(f"/v1/streams/{stream.id}").status_code == 401, (
@@ -274,10 +287,13 @@ class Impostor:
                 threading.Thread(target=self._reply, args=(connection,)).start()
 
     def _reply(self, connection: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            method, path, *_ = connection.recv(65536).decode("latin-1").split(" ")
+        with contextlib.suppress(OSError), connection.makefile("rb") as request:
+            method, path, *_ = (request.readline() + b"  ").decode("latin-1").split(" ")
             name = "health" if path == "/health" else method
             if name in self._replies:
+                # All of it, since a part that comes after the shutdown would reset the connection.
+                headers = http.client.parse_headers(request)
+                request.read(int(headers["Content-Length"] or 0))
                 connection.sendall(self._replies[name])
                 connection.shutdown(socket.SHUT_RDWR)
 
@@ -309,7 +325,8 @@ def test_request_gets_the_local_error_if_every_peer_hangs_or_sends_invalid_repli
     garbage = b"garbage\r\n\r\n"
     replies = [{}, {"health": garbage, "PUT": garbage}, {"health": HEALTHY, "PUT": b""}]
     urls = [make_impostor(**each).url for each in replies] + [f"http://127.0.0.1:{free_port()}"]
-    origin = make_origin({"refuses": "insufficient_memory"}, peers=",".join(urls)).until_ok()
+    own_limits = {"PEERS_ANSWER_WITHIN_S": ""}
+    origin = make_origin({"refuses": "insufficient_memory"}, ",".join(urls), **own_limits).until_ok()
     answer = origin.http.post("/api/chat", json=messages("x", stream=True))
     assert (answer.status_code, answer.json()["code"]) == (507, "insufficient_memory")
 
@@ -327,16 +344,18 @@ def kill(gateway: Any) -> None:
     """Kill a gateway and its engine, as a power cut does."""
     engine = gateway.engine_pid()
     gateway.process.kill()
-    os.kill(engine, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError):  # it ends without its gateway, perhaps before this
+        os.kill(engine, signal.SIGKILL)
     gateway.process.wait()
 
 
 def test_stream_whose_peer_dies_can_be_resumed_at_its_first_gateway(make_gateway, make_origin, text_of):
-    peer = make_gateway(VESTAL_MLX__PEER_KEY=KEY).start().until_ok()
+    peer = make_gateway(VESTAL_MLX__PEER_KEY=KEY, **PATIENT).start().until_ok()
     origin = make_origin({"refuses": "insufficient_memory"}, peers=peer.url).until_ok()
     origin.until(lambda: origin.events("peer_found"), "it knows its peer")
-    prompt = "lost tokens=120 step_ms=40"
+    prompt = "lost tokens=120 hold_at=60"
     stream = Stream(origin.http, "/api/chat", messages(prompt, stream=True)).until(40)
+    origin.go_on()
     (origin.home / "fake_engine.json").write_text("{}")
     origin.kill_engine()
     kill(peer)
@@ -348,14 +367,29 @@ def test_stream_whose_peer_dies_can_be_resumed_at_its_first_gateway(make_gateway
     assert text_of_frames(frames_of(rest.content)) != text_of(prompt, 120)
 
 
+def until_mirrored(origin: Any, peer: Any, streams: list[Stream]) -> None:
+    """Wait until the peer has a copy of each stream's records. They must be all of the origin's streams,
+    since it is asked as the origin asks it, twice a second: which of its answers it wants more of.
+    """
+    name = f"{socket.gethostname()} {origin.home} {origin.port}"
+    asked = msgspec.msgpack.encode(MirrorBatch(name, {stream.id: 10**6 for stream in streams}))
+
+    def copied_bytes() -> list[int]:
+        reply = peer.http.post("/v1/streams/mirror", content=asked, headers=AUTHORIZATION)
+        return [reply.json()["want"][stream.id] for stream in streams]
+
+    origin.until(lambda: all(copied_bytes()), "the peer has a copy of each stream")
+
+
 def test_streams_of_a_killed_gateway_are_finished_by_its_peer_and_not_computed_again(
     make_origin, peer, text_of
 ):
     """Gateway and engine are killed; when the gateway is back, it does not compute the answers again."""
     origin = make_origin().until_ok()
-    prompt = "dead tokens=150 step_ms=40"
+    prompt, other = "dead tokens=150 hold_at=30", "alone tokens=150 hold_at=30"
     streams = started(origin, prompt, 20)
-    alone = Stream(origin.http, "/api/chat", messages("alone tokens=150 step_ms=40", stream=True)).until(20)
+    alone = Stream(origin.http, "/api/chat", messages(other, stream=True)).until(20)
+    until_mirrored(origin, peer, [*streams, alone])
     kill(origin)
     for stream in (*streams, alone):
         stream.join()
@@ -364,20 +398,22 @@ def test_streams_of_a_killed_gateway_are_finished_by_its_peer_and_not_computed_a
         rest = peer.http.get(f"/v1/streams/{stream.id}", params={"from": len(stream.frames)})
         assert rest.status_code == 200, rest.text
         assert text_of_frames(stream.frames + frames_of(rest.content)) == text_of(prompt, 150)
-    peer.until(lambda: peer.http.head(f"/v1/streams/{alone.id}").status_code == 200, "it is taken over", 20)
+    peer.until(lambda: peer.http.head(f"/v1/streams/{alone.id}").status_code == 200, "it is taken over", 60)
     origin.start().until_ok()
     assert not origin.events("answers_taken_up")
-    for stream, text in ((alone, "alone tokens=150 step_ms=40"), (streams[0], prompt)):
+    for stream, text in ((alone, other), (streams[0], prompt)):
         rest = origin.http.get(f"/v1/streams/{stream.id}", params={"from": len(stream.frames)})
         assert text_of_frames(stream.frames + frames_of(rest.content)) == text_of(text, 150)
 
 
 def test_idempotency_key_finds_the_answer_of_a_killed_gateway_at_its_peer(make_origin, peer, text_of):
     origin = make_origin().until_ok()
-    key, body = {"Idempotency-Key": "dead"}, messages("keyed tokens=80 step_ms=40", stream=True)
+    prompt = "keyed tokens=80 hold_at=30"
+    key, body = {"Idempotency-Key": "dead"}, messages(prompt, stream=True)
     stream = Stream(origin.http, "/v1/chat/completions", body, **key).until(25)
+    until_mirrored(origin, peer, [stream])
     kill(origin)
     stream.join()
     again = peer.http.post("/v1/chat/completions", json=body, headers=key)
     assert again.headers["x-request-id"] == stream.id
-    assert text_of_frames(frames_of(again.content)) == text_of("keyed tokens=80 step_ms=40", 80)
+    assert text_of_frames(frames_of(again.content)) == text_of(prompt, 80)

@@ -17,7 +17,7 @@ import pytest
 from tests.services.gateways import serving
 from tests.services.streams import ROUTES
 
-TEXT = "tokens=4000 step_ms=10"
+TEXT = "tokens=100000 step_ms=10"
 SHOWN_ERROR = {
     "/v1/chat/completions": lambda last: last["error"]["code"],
     "/v1/completions": lambda last: last["error"]["code"],
@@ -45,7 +45,7 @@ class Asking:
 
     def end(self) -> list[dict[str, Any]]:
         """Wait for the end of the response, and return its JSON objects."""
-        self._thread.join(20)
+        self._thread.join(60)
         assert not self._thread.is_alive()
         lines = [line.removeprefix(b"data: ") for line in self.content.splitlines()]
         return [json.loads(line) for line in lines if line.startswith(b"{")]
@@ -151,7 +151,7 @@ class Follower:
         self._thread.start()
 
     def _follow(self) -> None:
-        with httpx.stream("GET", f"{self._url}/requests/events", timeout=20) as answer:
+        with httpx.stream("GET", f"{self._url}/requests/events", timeout=60) as answer:
             assert answer.headers["content-type"].startswith("text/event-stream")
             for line in answer.iter_lines():
                 if line.startswith("data: "):
@@ -163,19 +163,21 @@ class Follower:
 
 
 def test_event_stream_of_running_requests_shows_an_engine_crash_and_then_the_end_of_the_request(gateway):
+    """The stream looks each second, so the request runs until the stream has shown what it must show."""
     follower = Follower(gateway.url)
-    asking = Asking(
-        gateway, "/api/chat", ROUTES["/api/chat"]("followed die_at=60 once=1 tokens=170 step_ms=10")
-    )
+    asking = Asking(gateway, "/api/chat", ROUTES["/api/chat"](f"followed die_at=60 once=1 {TEXT}"))
     gateway.until(lambda: follower.saw(lambda found: found and found[0]["crashes"] == 1), "it sees the crash")
+    gateway.until(
+        lambda: follower.saw(lambda found: found and (found[0]["tokens_per_s"] or 0) > 0), "it sees the speed"
+    )
+    gateway.http.delete(f"/requests/{running(gateway)['id']}")
     asking.end()
     gateway.until(lambda: follower.bodies[-1]["requests"] == [], "it sees the end")
-    assert follower.saw(lambda found: found and (found[0]["tokens_per_s"] or 0) > 0)
 
 
 @pytest.fixture
 def gateways(make_gateway: Callable[..., Any]) -> Iterator[Any]:
-    with serving(make_gateway()) as gateways:
+    with serving(make_gateway(VESTAL_MLX__DRAIN_S="600")) as gateways:
         yield gateways
 
 
@@ -190,5 +192,5 @@ def test_requests_event_stream_delays_neither_a_handover_nor_a_stop_of_the_gatew
     follower = Follower(gateway.url)
     gateway.until(lambda: follower.bodies, "the follower of the next gateway has a frame")
     gateways.all[-1].send_signal(signal.SIGTERM)
-    gateways.all[-1].wait(5)
+    gateways.all[-1].wait(60)  # a stream that delayed the stop would do so for the 600 s of the drain
     gateway.until(lambda: follower.ended_at, "its stream has ended too")

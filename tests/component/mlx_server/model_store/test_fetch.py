@@ -53,7 +53,7 @@ class Store:
         whole = os.environ | {"VESTAL_HOME": str(self.home)} | offline | env
         result = subprocess.run(
             [sys.executable, "-m", "mlx_server.model_store", "--json", *arguments],
-            env=whole, capture_output=True, text=True, timeout=60, cwd=self.home,
+            env=whole, capture_output=True, text=True, timeout=110, cwd=self.home,
         )  # fmt: skip
         assert "Traceback" not in result.stderr, result.stderr
         return result.returncode, [json.loads(line) for line in result.stdout.splitlines()]

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
 
 from vestal.platform import ports
 
 
-def test_port_holder_is_found_only_while_it_listens():
+def test_port_holder_is_found_only_while_it_listens(free_port: Callable[[], int]):
+    port = free_port()  # no outgoing connection of another process gets it afterwards
     with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        port = listening.getsockname()[1]
+        listening.bind(("127.0.0.1", port))
         assert ports.holder(port) is None, "a socket that is only bound does not listen"
         listening.listen()
         found = ports.holder(port)

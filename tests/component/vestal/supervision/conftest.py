@@ -25,10 +25,10 @@ from vestal.supervision import (
 )
 
 PROGRAMS = Path(__file__).resolve().parents[3] / "children"
-DEADLINE_S = 10.0
+DEADLINE_S = 30.0
 QUICK = RestartPolicy(
     backoff=Backoff(0.05, 0.2),
-    start_timeout_s=5,
+    start_timeout_s=DEADLINE_S,
     stop_timeout_s=0.3,
     stable_after_s=0,
     probe=ProbePolicy(interval_s=0.05, timeout_s=0.2, failures=2),

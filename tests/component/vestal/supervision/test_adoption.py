@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from host_agent.services.find_process import find_supervised
+from tests.component.vestal.supervision.conftest import DEADLINE_S
 from vestal.supervision import (
     MemoryStateStore,
     ProcessIdentity,
@@ -30,7 +31,7 @@ async def main(pid_file, *command):
     log = Path(pid_file).with_suffix(".log")
     supervisor = Supervisor([ChildSpec("child", command, log_path=log, pid_file=Path(pid_file))])
     await supervisor.start()
-    await supervisor.wait_for("child", {State.READY}, 10)
+    await supervisor.wait_for("child", {State.READY}, 30)
     print("up", flush=True)
     await asyncio.Event().wait()
 asyncio.run(main(*sys.argv[1:]))
@@ -170,7 +171,7 @@ async def test_child_that_still_runs_after_a_stop_by_hand_is_stopped_by_the_next
     store.save("child", {"stopped_by_hand": True, "breaker": record, "restarts": []})
     second = supervisors.make(child, store=store)
     await second.start()
-    await second.wait_for("child", {State.STOPPED}, 5)
+    await second.wait_for("child", {State.STOPPED}, DEADLINE_S)
     assert not is_running(pid)
 
 

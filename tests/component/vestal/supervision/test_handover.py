@@ -14,10 +14,12 @@ from pathlib import Path
 import pytest
 
 from host_agent.services.find_process import find_supervised
+from tests.component.vestal.supervision.conftest import DEADLINE_S
 from vestal.supervision import (
     ChildSpec,
     HandoverPolicy,
     HandoverRefused,
+    ProbePolicy,
     ProbeResult,
     State,
     Supervisor,
@@ -31,7 +33,11 @@ from vestal.web import acceptor, listening_sockets
 
 REPO = Path(__file__).resolve().parents[4]
 STAND_IN = REPO / "tests" / "children" / "stand_in_gateway.py"
-POLICY = HandoverPolicy(ready_timeout_s=5, release_timeout_s=5, linger_s=30, stop_timeout_s=1)
+POLICY = HandoverPolicy(
+    ready_timeout_s=DEADLINE_S, release_timeout_s=DEADLINE_S, linger_s=60, stop_timeout_s=1
+)
+# On a busy machine a health check may take longer than the quick policy allows, and would cause a restart.
+PROBES = ProbePolicy(interval_s=0.05, timeout_s=DEADLINE_S)
 
 
 async def _get(port: int, target: str) -> list[bytes]:
@@ -43,6 +49,25 @@ async def _get(port: int, target: str) -> list[bytes]:
     finally:
         writer.close()
     return answer.partition(b"\r\n\r\n")[2].splitlines()
+
+
+async def _begin_stream(port: int, lines: int = 10) -> asyncio.Task[list[bytes]]:
+    """Begin a stream, which does not end before `_let_streams_end`. Return the task that reads its lines."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(f"GET /held?lines={lines} HTTP/1.1\r\n\r\n".encode())
+    await reader.readuntil(b"\r\n\r\n")  # it was accepted
+
+    async def read() -> list[bytes]:
+        try:
+            return (await reader.read()).splitlines()
+        finally:
+            writer.close()
+
+    return asyncio.ensure_future(read())
+
+
+def _let_streams_end(home: Path) -> None:
+    (home / "go_on").touch()
 
 
 @pytest.fixture
@@ -58,7 +83,8 @@ def gateway(spec, home: Path, port: int) -> ChildSpec:
         answered = json.loads((await _get(port, "/health"))[0])["pid"]
         return ProbeResult(answered == pid, f"PID {answered} answers")
 
-    made = spec("exits.py", name="gateway", ready=probe, health=probe, policy={"stop_timeout_s": 2})
+    policy = {"stop_timeout_s": 2, "probe": PROBES}
+    made = spec("exits.py", name="gateway", ready=probe, health=probe, policy=policy)
     env = {"VESTAL_HOME": str(home), "VESTAL_MLX_PORT": str(port), "PYTHONPATH": str(REPO)}
     return replace(
         made,
@@ -85,17 +111,17 @@ async def test_handover_starts_a_new_process_that_serves_while_the_old_one_finis
 ):
     supervisor = await supervisors.up(gateway)
     old = supervisor.status()["gateway"].process_pid
-    stream = asyncio.ensure_future(_get(port, "/stream?lines=40"))
-    await asyncio.sleep(0.2)
+    stream = await _begin_stream(port)
     await supervisor.hand_over_child("gateway")
-    await supervisor.wait_for("gateway", {State.READY}, 5)
+    await supervisor.wait_for("gateway", {State.READY}, DEADLINE_S)
     status = supervisor.status()["gateway"]
     assert status.process_pid != old
     assert status.restart_count == 0
     assert json.loads((home / "gateway.json").read_text())["pid"] == status.process_pid
     assert start_time(old) is not None
     assert (await _get(port, "/stream?lines=1"))[0].endswith(b" %d" % status.process_pid)
-    assert [line.split()[0] for line in await stream] == [b"%d" % n for n in range(40)]
+    _let_streams_end(home)
+    assert [line.split() for line in await stream] == [[b"%d" % n, b"%d" % old] for n in range(10)]
     await supervisors.wait_for_event("predecessor_ended")
     assert sorted(path.name for path in home.glob("*.json")) == ["gateway.json"]
 
@@ -119,7 +145,7 @@ async def test_three_handovers_under_traffic_refuse_no_connection(supervisors, g
     clients = [asyncio.ensure_future(ask()) for _ in range(4)]
     for _ in range(3):
         await supervisor.hand_over_child("gateway")
-        await supervisor.wait_for("gateway", {State.READY}, 5)
+        await supervisor.wait_for("gateway", {State.READY}, DEADLINE_S)
     stop.set()
     await asyncio.gather(*clients)  # raises ConnectionRefusedError if one was refused
     assert len(served) >= 3
@@ -132,7 +158,7 @@ async def test_three_handovers_under_traffic_refuse_no_connection(supervisors, g
 async def test_handover_to_a_process_that_cannot_serve_is_refused_and_the_old_one_keeps_serving(
     supervisors, gateway, port, home, successor, why
 ):
-    policy = replace(POLICY, ready_timeout_s=0.5 if successor == "is silent" else 5)
+    policy = replace(POLICY, ready_timeout_s=0.5) if successor == "is silent" else POLICY
     supervisor = await supervisors.up(replace(gateway, handover=policy))
     old = supervisor.status()["gateway"].process_pid
     _misbehave(home, successor=successor)
@@ -150,7 +176,7 @@ async def test_handover_kills_the_old_process_if_it_does_not_hand_over_in_time(
     supervisor = await supervisors.up(replace(gateway, handover=replace(POLICY, release_timeout_s=0.5)))
     old = supervisor.status()["gateway"].process_pid
     await supervisor.hand_over_child("gateway")
-    await supervisor.wait_for("gateway", {State.READY}, 5)
+    await supervisor.wait_for("gateway", {State.READY}, DEADLINE_S)
     assert start_time(old) is None
     assert supervisors.events_named("predecessor_killed")
 
@@ -160,16 +186,16 @@ async def test_handover_whose_new_process_dies_starts_another_without_breaking_a
 ):
     supervisor = await supervisors.up(gateway)
     old = supervisor.status()["gateway"].process_pid
-    stream = asyncio.ensure_future(_get(port, "/stream?lines=30"))
-    await asyncio.sleep(0.2)
+    stream = await _begin_stream(port)
     _misbehave(home, successor="dies when it is ready")
     handing = asyncio.ensure_future(supervisor.hand_over_child("gateway"))
     await supervisors.wait_for_event("child_exited")
     (home / "stand_in.json").unlink()
     await handing
-    await supervisor.wait_for("gateway", {State.READY}, 5)
+    await supervisor.wait_for("gateway", {State.READY}, DEADLINE_S)
     assert supervisor.status()["gateway"].process_pid != old
-    assert len(await stream) == 30
+    _let_streams_end(home)
+    assert len(await stream) == 10
 
 
 async def test_stop_of_a_child_after_a_handover_also_ends_the_old_process(
@@ -177,8 +203,7 @@ async def test_stop_of_a_child_after_a_handover_also_ends_the_old_process(
 ):
     supervisor = await supervisors.up(gateway)
     old = supervisor.status()["gateway"].process_pid
-    stream = asyncio.ensure_future(_get(port, "/stream?lines=400"))
-    await asyncio.sleep(0.2)
+    stream = await _begin_stream(port)
     await supervisor.hand_over_child("gateway")
     await supervisor.stop_child("gateway")
     assert not is_running(old)
@@ -193,8 +218,7 @@ async def test_next_supervisor_completes_a_handover_that_the_previous_supervisor
     """The first supervisor is gone in the middle of a handover, like an agent that was killed."""
     first = await supervisors.up(gateway)
     old = first.status()["gateway"].process_pid
-    stream = asyncio.ensure_future(_get(port, "/stream?lines=30"))
-    await asyncio.sleep(0.2)
+    stream = await _begin_stream(port)
     if asked:
         await first.hand_over_child("gateway")
         await _gone(first, supervisors)
@@ -204,7 +228,8 @@ async def test_next_supervisor_completes_a_handover_that_the_previous_supervisor
         (home / "gateway.json").rename(home / f"gateway.predecessor-{old}.json")
     second = await supervisors.up(gateway)
     assert second.status()["gateway"].process_pid != old
-    assert len(await stream) == 30
+    _let_streams_end(home)
+    assert len(await stream) == 10
     await supervisors.wait_for_event("predecessor_ended")
     assert not is_running(old)
     assert sorted(path.name for path in home.glob("*.json")) == ["gateway.json"]
@@ -218,8 +243,7 @@ async def test_next_supervisor_starts_a_new_child_instead_of_adopting_one_that_h
     """
     first = await supervisors.up(gateway)
     old = first.status()["gateway"].process_pid
-    stream = asyncio.ensure_future(_get(port, "/stream?lines=30"))
-    await asyncio.sleep(0.2)
+    stream = await _begin_stream(port)
     await first.hand_over_child("gateway")
     successor = first.status()["gateway"].process_pid
     await _gone(first, supervisors)
@@ -228,7 +252,8 @@ async def test_next_supervisor_starts_a_new_child_instead_of_adopting_one_that_h
     second = await supervisors.up(replace(gateway, find=find_supervised))
     assert second.status()["gateway"].process_pid not in (old, successor)
     assert second.status()["gateway"].restart_count == 0
-    assert len(await stream) == 30
+    _let_streams_end(home)
+    assert len(await stream) == 10
 
 
 async def test_next_supervisor_keeps_the_old_process_and_kills_the_new_one_of_a_handover_interrupted_early(

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.component.vestal.supervision.conftest import DEADLINE_S
 from vestal.supervision import (
     BreakerPolicy,
     ChildSpec,
@@ -67,7 +68,7 @@ async def test_launcher_that_never_returns_counts_as_a_failed_start(supervisors,
     policy = {"start_timeout_s": 0.05, "breaker": BreakerPolicy(failures=1)}
     supervisor = supervisors.make(spec("waits.py", launcher=HangingLauncher(), policy=policy))
     await supervisor.start()
-    status = await supervisor.wait_for("child", {State.OPEN}, 5)
+    status = await supervisor.wait_for("child", {State.OPEN}, DEADLINE_S)
     assert "launcher" in status.detail
 
 
@@ -81,11 +82,11 @@ async def test_before_launch_hook_that_raises_prevents_the_launch_until_it_succe
     policy = {"breaker": BreakerPolicy(failures=2, open_s=0.2)}
     supervisor = supervisors.make(spec("waits.py", before_launch=before_launch, policy=policy))
     await supervisor.start()
-    status = await supervisor.wait_for("child", {State.OPEN}, 5)
+    status = await supervisor.wait_for("child", {State.OPEN}, DEADLINE_S)
     assert (status.detail, status.process_pid) == ("no memory is free", None)
     assert not supervisors.events_named("child_started")
     has_memory = True
-    await supervisor.wait_for("child", {State.READY}, 5)
+    await supervisor.wait_for("child", {State.READY}, DEADLINE_S)
     assert supervisors.events_named("breaker_closed")
 
 
@@ -95,10 +96,10 @@ async def test_event_receiver_that_raises_does_not_prevent_a_restart(spec):
 
     supervisor = Supervisor([spec("waits.py")], on_event=on_event)
     await supervisor.start()
-    pid = (await supervisor.wait_for("child", {State.READY}, 5)).process_pid
+    pid = (await supervisor.wait_for("child", {State.READY}, DEADLINE_S)).process_pid
     os.kill(pid or 0, signal.SIGKILL)
-    await supervisor.wait_for("child", {State.STARTING}, 5)
-    await supervisor.wait_for("child", {State.READY}, 5)
+    await supervisor.wait_for("child", {State.STARTING}, DEADLINE_S)
+    await supervisor.wait_for("child", {State.READY}, DEADLINE_S)
     await supervisor.stop()
 
 
@@ -125,7 +126,7 @@ async def test_output_of_every_started_process_is_appended_to_the_childs_log(
     policy = {"intensity": Intensity(1, 300), "breaker": BreakerPolicy(open_s=60)}
     supervisor = supervisors.make(spec("exits.py", 1, "on stderr", log_path=log, policy=policy))
     await supervisor.start()
-    await supervisor.wait_for("child", {State.OPEN}, 5)
+    await supervisor.wait_for("child", {State.OPEN}, DEADLINE_S)
     assert log.read_text().splitlines() == ["starting", "on stderr"] * 2
     assert log.stat().st_mode & 0o077 == 0
 
@@ -137,10 +138,10 @@ async def test_exit_of_a_process_is_noticed_by_kernel_event_and_by_polling():
         await asyncio.sleep(0)
         assert not watching.done()
         process.kill()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(DEADLINE_S):
             await watching
         await process.wait()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(DEADLINE_S):
             await watch(process.pid)  # it has ended already
 
 

@@ -6,14 +6,34 @@ import asyncio
 import time
 from pathlib import Path
 
-from vestal.supervision import BreakerPolicy, ProbePolicy, ProbeResult, State
+from tests.component.vestal.supervision.conftest import DEADLINE_S
+from vestal.supervision import (
+    BreakerPolicy,
+    ChildStatus,
+    FakeClock,
+    ProbePolicy,
+    ProbeResult,
+    State,
+    Supervisor,
+)
+
+
+async def _until_open(supervisor: Supervisor, clock: FakeClock) -> ChildStatus:
+    """Advance the clock until the breaker is open. However slow the machine is, the child is launched and
+    probed before the first start timeout.
+    """
+    async with asyncio.timeout(DEADLINE_S):
+        while supervisor.status()["child"].state is not State.OPEN:
+            await clock.run_for(0.02)
+            await asyncio.sleep(0.002)
+    return supervisor.status()["child"]
 
 
 async def test_child_is_ready_once_its_ready_probe_succeeds(supervisors, spec, file_probe, tmp_path: Path):
     supervisor = supervisors.make(spec("waits.py", tmp_path / "up", ready=file_probe(tmp_path / "up")))
     await supervisor.start()
     assert supervisor.status()["child"].state is State.STARTING
-    await supervisor.wait_for("child", {State.READY}, 5)
+    await supervisor.wait_for("child", {State.READY}, DEADLINE_S)
     assert supervisors.events_named("child_ready")[0].fields["start_s"] > 0
 
 
@@ -21,26 +41,29 @@ async def test_child_that_is_not_ready_in_time_counts_as_a_failed_start(
     supervisors, spec, file_probe, tmp_path
 ):
     policy = {"start_timeout_s": 0.1, "breaker": BreakerPolicy(failures=2, open_s=60)}
-    ready = file_probe(tmp_path / "never")
-    supervisor = supervisors.make(spec("ignores_term.py", tmp_path / "up", ready=ready, policy=policy))
+    ready, clock = file_probe(tmp_path / "never"), FakeClock()
+    child = spec("ignores_term.py", tmp_path / "up", ready=ready, policy=policy)
+    supervisor = supervisors.make(child, clock=clock)
     await supervisor.start()
-    status = await supervisor.wait_for("child", {State.OPEN}, 5)
+    status = await _until_open(supervisor, clock)
     assert "not ready within 0.1 s: never is not there" in status.detail
     assert len(supervisors.events_named("child_start_timed_out")) == 2
 
 
 async def test_child_that_reports_loading_progress_may_take_longer_than_the_start_timeout(supervisors, spec):
-    began, timeout_s = time.monotonic(), 1.5  # far longer than a busy machine takes from probe to probe
+    timeout_s = 2.5  # far longer than a busy machine takes from probe to probe
+    began: list[float] = []
 
     async def ready(pid: int) -> ProbeResult:
-        loaded_s = time.monotonic() - began
+        began.append(time.monotonic())
+        loaded_s = time.monotonic() - began[0]
         if loaded_s > timeout_s + 0.2:
             return ProbeResult(True)
         return ProbeResult(False, f"loading for {loaded_s} s", State.STARTING, progress=int(loaded_s * 1e6))
 
     supervisor = supervisors.make(spec("waits.py", ready=ready, policy={"start_timeout_s": timeout_s}))
     await supervisor.start()
-    await supervisor.wait_for("child", {State.READY}, 8)
+    await supervisor.wait_for("child", {State.READY}, DEADLINE_S)
     assert not supervisors.events_named("child_start_timed_out")
     assert supervisors.events_named("child_ready")[0].fields["start_s"] > timeout_s
 
@@ -66,7 +89,7 @@ async def test_child_that_stops_answering_its_health_probe_is_restarted(
     assert failed.fields["pid"] == pid
     assert "no answer within 0.2 s" in failed.cause
     (tmp_path / "hang").unlink()
-    status = await supervisor.wait_for("child", {State.READY}, 8)
+    status = await supervisor.wait_for("child", {State.READY}, DEADLINE_S)
     assert status.process_pid != pid
 
 
@@ -74,10 +97,10 @@ async def test_ready_probe_that_raises_counts_as_failed_with_the_error_as_reason
     async def ready(pid: int) -> ProbeResult:
         raise ConnectionRefusedError("nobody listens on 11435")
 
-    policy = {"start_timeout_s": 0.1, "breaker": BreakerPolicy(failures=1)}
-    supervisor = supervisors.make(spec("waits.py", ready=ready, policy=policy))
+    policy, clock = {"start_timeout_s": 0.1, "breaker": BreakerPolicy(failures=1)}, FakeClock()
+    supervisor = supervisors.make(spec("waits.py", ready=ready, policy=policy), clock=clock)
     await supervisor.start()
-    status = await supervisor.wait_for("child", {State.OPEN}, 5)
+    status = await _until_open(supervisor, clock)
     assert "nobody listens on 11435" in status.detail
 
 
@@ -92,6 +115,6 @@ async def test_health_of_a_child_is_probed_at_once_when_the_machine_wakes(superv
     supervisor = await supervisors.up(spec("waits.py", health=health, policy={"probe": probe}))
     assert not asked.is_set()
     supervisor.machine_woke(8 * 3600)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(DEADLINE_S):
         await asked.wait()
     assert supervisors.events_named("machine_woke")[0].fields["slept_s"] == 8 * 3600

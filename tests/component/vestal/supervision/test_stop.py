@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.component.vestal.supervision.conftest import DEADLINE_S
 from vestal.supervision import (
     Intensity,
     State,
@@ -19,6 +20,9 @@ from vestal.supervision import (
     UnknownChild,
     WaitTimeout,
 )
+
+PATIENT = {"stop_timeout_s": DEADLINE_S}
+"""Changes of the policy that let a child on a busy machine end by itself."""
 
 
 async def test_stop_of_a_child_that_ignores_sigterm_kills_it_after_the_stop_timeout(
@@ -30,7 +34,7 @@ async def test_stop_of_a_child_that_ignores_sigterm_kills_it_after_the_stop_time
     pid = supervisor.status()["child"].process_pid
     began = time.monotonic()
     await supervisor.stop_child("child")
-    assert 0.3 <= time.monotonic() - began < 3
+    assert 0.3 <= time.monotonic() - began < 10
     assert supervisors.events_named("child_killed")
     assert not is_running(pid)
 
@@ -38,7 +42,8 @@ async def test_stop_of_a_child_that_ignores_sigterm_kills_it_after_the_stop_time
 async def test_stop_of_a_child_that_obeys_sigterm_ends_it_with_its_own_exit_code(
     supervisors, spec, file_probe, tmp_path: Path
 ):
-    supervisor = await supervisors.up(spec("waits.py", tmp_path / "up", ready=file_probe(tmp_path / "up")))
+    child = spec("waits.py", tmp_path / "up", ready=file_probe(tmp_path / "up"), policy=PATIENT)
+    supervisor = await supervisors.up(child)
     await supervisor.stop()
     assert supervisors.events_named("child_exited")[0].fields["code"] == 0
     assert not supervisors.events_named("child_killed")
@@ -48,7 +53,13 @@ async def test_supervisor_whose_stop_has_begun_starts_no_child_that_it_has_stopp
     supervisors, spec, file_probe, eventually, tmp_path: Path
 ):
     """A child that was started again during the stop once outlived its supervisor."""
-    slow = spec("ignores_term.py", tmp_path / "up", name="slow", ready=file_probe(tmp_path / "up"))
+    slow = spec(
+        "ignores_term.py",
+        tmp_path / "up",
+        name="slow",
+        ready=file_probe(tmp_path / "up"),
+        policy={"stop_timeout_s": 2},
+    )
     quick = spec("waits.py", tmp_path / "quick", name="quick", ready=file_probe(tmp_path / "quick"))
     supervisor = await supervisors.up(slow, quick)
     stop = asyncio.create_task(supervisor.stop())
@@ -66,7 +77,8 @@ async def test_supervisor_whose_stop_has_begun_starts_no_child_that_it_has_stopp
 async def test_stop_of_a_suspended_child_ends_it_with_its_own_exit_code(
     supervisors, spec, file_probe, tmp_path: Path
 ):
-    supervisor = await supervisors.up(spec("waits.py", tmp_path / "up", ready=file_probe(tmp_path / "up")))
+    child = spec("waits.py", tmp_path / "up", ready=file_probe(tmp_path / "up"), policy=PATIENT)
+    supervisor = await supervisors.up(child)
     pid = supervisor.status()["child"].process_pid
     os.kill(pid, signal.SIGSTOP)
     await supervisor.stop()
@@ -95,7 +107,7 @@ async def test_exit_of_a_child_ends_its_grandchildren(
         spec("leaves_grandchild.py", grandchild_file, 78, ready=file_probe(Path("/nowhere")))
     )
     await supervisor.start()
-    await supervisor.wait_for("child", {State.FAILED}, 5)
+    await supervisor.wait_for("child", {State.FAILED}, DEADLINE_S)
     await eventually(lambda: not is_running(int(grandchild_file.read_text())))
 
 
@@ -106,7 +118,7 @@ async def test_child_stopped_by_hand_refuses_a_restart_and_accepts_a_start(super
         await supervisor.restart_child("child", "recovery")
     assert supervisor.status()["child"].state is State.STOPPED
     await supervisor.start_child("child")
-    await supervisor.wait_for("child", {State.READY}, 5)
+    await supervisor.wait_for("child", {State.READY}, DEADLINE_S)
 
 
 async def test_child_stopped_while_starting_or_started_while_stopping_ends_in_the_requested_state(
@@ -118,7 +130,7 @@ async def test_child_stopped_while_starting_or_started_while_stopping_ends_in_th
     await supervisor.start()
     stopping = asyncio.create_task(supervisor.stop_child("child"))
     await supervisors.wait_for_event("child_started")
-    await supervisor.wait_for("child", {State.STOPPING}, 5)
+    await supervisor.wait_for("child", {State.STOPPING}, DEADLINE_S)
     await supervisor.start_child("child")
     await stopping
     assert supervisor.status()["child"].state is State.STARTING
@@ -130,7 +142,7 @@ async def test_restart_of_a_child_ends_the_old_process_and_launches_a_new_one(su
     supervisor = await supervisors.up(spec("waits.py"))
     old = supervisor.status()["child"].process_pid
     await supervisor.restart_child("child", "asked on the page")
-    status = await supervisor.wait_for("child", {State.READY}, 5)
+    status = await supervisor.wait_for("child", {State.READY}, DEADLINE_S)
     assert not is_running(old)
     assert status.process_pid != old
     assert supervisors.events_named("child_exited")[0].cause == "asked on the page"
@@ -150,7 +162,7 @@ async def test_stopped_supervisor_can_be_started_again(supervisors, spec):
     supervisor = await supervisors.up(spec("waits.py"))
     await supervisor.stop()
     await supervisor.start()
-    await supervisor.wait_for("child", {State.READY}, 5)
+    await supervisor.wait_for("child", {State.READY}, DEADLINE_S)
 
 
 async def test_one_for_all_strategy_restarts_every_child_when_one_dies(supervisors, spec):
@@ -172,7 +184,7 @@ async def test_rest_for_one_strategy_starts_a_child_once_the_one_before_it_is_re
     await supervisor.start()
     assert supervisor.status()["second"].process_pid is None
     (tmp_path / "go").touch()
-    await supervisor.wait_for("second", {State.READY}, 5)
+    await supervisor.wait_for("second", {State.READY}, DEADLINE_S)
 
 
 async def test_unknown_child_error_lists_the_known_children(supervisors, spec):

@@ -12,6 +12,7 @@ from unittest.mock import Mock
 
 import pytest
 
+from tests.component.vestal.supervision.conftest import DEADLINE_S
 from vestal.supervision import ChildSpec, HandoverPolicy, HandoverRefused, ProcessGroup, RestartPolicy, spawn
 from vestal.supervision.handover import child_handovers
 
@@ -61,7 +62,9 @@ def child(launcher: PausedLauncher, tmp_path: Path) -> ChildSpec:
         launcher=launcher,
         pid_file=tmp_path / "child.json",
         policy=RestartPolicy(stop_timeout_s=0.5, planned_stop_timeout_s=0.5),
-        handover=HandoverPolicy(ready_timeout_s=5, release_timeout_s=5, linger_s=5, stop_timeout_s=0.5),
+        handover=HandoverPolicy(
+            ready_timeout_s=DEADLINE_S, release_timeout_s=DEADLINE_S, linger_s=5, stop_timeout_s=0.5
+        ),
     )
 
 
@@ -123,7 +126,7 @@ async def test_supervisor_detached_while_a_successor_is_launched_leaves_no_succe
 
 @pytest.mark.parametrize("fault", ["launcher raises", "no pipe", "cancelled"])
 async def test_successor_that_cannot_be_launched_refuses_the_handover_and_leaves_no_descriptor_open(
-    supervisors, child, launcher, monkeypatch, fault
+    supervisors, child, launcher, monkeypatch, eventually, fault
 ):
     """A launcher's mistake once reached the caller as it was, and left a pipe open."""
     supervisor = await supervisors.up(child)
@@ -142,4 +145,4 @@ async def test_successor_that_cannot_be_launched_refuses_the_handover_and_leaves
     with pytest.raises(HandoverRefused if why else asyncio.CancelledError, match=why):
         await handing
     monkeypatch.undo()
-    assert len(os.listdir("/dev/fd")) <= before
+    await eventually(lambda: len(os.listdir("/dev/fd")) <= before)

@@ -50,7 +50,7 @@ class Service:
 
     async def exchange(self, raw: bytes) -> Response:
         """Send `raw`, and read all that comes back until the service closes the connection."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
             writer.write(raw)
             received = b""

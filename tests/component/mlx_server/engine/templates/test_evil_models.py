@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import time
@@ -15,6 +16,7 @@ import pytest
 from mlx_server.protocol import Cancel, Done, Failed, Generate, Load, Loaded, Ready, Token, Unload, Unloaded
 from tests.component.mlx_server.engine.conftest import CHAT, Engine, chat, engines_started
 from tests.processes import has_ended
+from tests.waiting import looks
 
 pytestmark = pytest.mark.model
 
@@ -59,8 +61,12 @@ def of_model(id: str, model: str, **more: Any) -> Generate:
 
 
 def template_processes(engine: Engine) -> list[int]:
-    children = psutil.Process(engine.process.pid).children()
-    return [child.pid for child in children if "renderer.py" in " ".join(child.cmdline())]
+    found = []
+    for child in psutil.Process(engine.process.pid).children():
+        with contextlib.suppress(psutil.NoSuchProcess):  # a compiler of MLX has just ended
+            if "renderer.py" in " ".join(child.cmdline()):
+                found.append(child.pid)
+    return found
 
 
 def longest_gap(engine: Engine, stream: str, until: str, timeout_s: float = 60.0) -> float:
@@ -94,33 +100,45 @@ def test_evil_template_fails_its_request_alone_and_a_stream_beside_it_keeps_its_
     """Nested loops once blocked all streams for 133 s; a text of 2 GB ended three engines."""
     evil.send(Load(f"load {model}", f"{model}:latest"))
     assert isinstance(evil.answer(f"load {model}", Loaded), Loaded)
-    stream = f"beside {model}"
-    evil.send(chat(stream, "Tell me a long story.", max_tokens=None))
-    evil.wait(lambda e: isinstance(e, Token) and e.id == stream and e.index == 3)
-    evil.send(of_model(model, model))
-    assert longest_gap(evil, stream, model) < 1.0
-    failed = evil.answer(model, Done)
-    assert isinstance(failed, Failed)
-    assert (failed.code, failed.retryable) == ("invalid_request", False)
-    assert f"The chat template of {model}:latest" in failed.message and words in failed.message
-    evil.send(Cancel(stream))
-    evil.answer(stream, Done)
-    assert evil.process.poll() is None
+    gaps: list[float] = []
+    for attempt in range(3):
+        stream, asked = f"beside {model} {attempt}", f"{model} {attempt}"
+        evil.send(chat(stream, "Tell me a long story.", max_tokens=None))
+        evil.wait(lambda e, id=stream: isinstance(e, Token) and e.id == id and e.index == 3)
+        evil.send(of_model(asked, model))
+        gaps.append(longest_gap(evil, stream, asked))
+        failed = evil.answer(asked, Done)
+        assert isinstance(failed, Failed)
+        assert (failed.code, failed.retryable) == ("invalid_request", False)
+        assert f"The chat template of {model}:latest" in failed.message and words in failed.message
+        evil.send(Cancel(stream))
+        evil.answer(stream, Done)
+        assert evil.process.poll() is None
+        if gaps[-1] < 1.0:
+            break  # a template that blocks the streams does so at each attempt, a busy machine does not
+    assert min(gaps) < 1.0
 
 
 def test_request_cancelled_while_its_template_renders_ends_at_once_and_the_next_is_served(evil):
     evil.send(Load("ready", "slow-if-asked:latest"))
     evil.answer("ready", Loaded)
-    evil.send(of_model("slow", "slow-if-asked", template={"slow": True}))
-    time.sleep(0.3)
-    started = time.monotonic()
-    evil.send(Cancel("slow"))
-    done = evil.answer("slow", Done)
-    assert (done.reason, evil.tokens("slow")) == ("cancelled", [])
-    assert time.monotonic() - started < 1.0
+    took: list[float] = []
+    for attempt in range(3):
+        slow = f"slow {attempt}"
+        evil.send(of_model(slow, "slow-if-asked", template={"slow": True}))
+        time.sleep(0.3)
+        started = time.monotonic()
+        evil.send(Cancel(slow))
+        done = evil.answer(slow, Done)
+        assert (done.reason, evil.tokens(slow)) == ("cancelled", [])
+        took.append(time.monotonic() - started)
+        if took[-1] < 1.0:
+            break  # a busy machine may delay one answer or the other
+    assert min(took) < 1.0
     evil.send(of_model("next", "slow-if-asked"))
     assert evil.answer("next", Done).reason == "length"
-    assert time.monotonic() - started < 10.0  # it waits for the process at most
+    # It waits for the process at most, which is ended after 5 s: the loops would take minutes.
+    assert time.monotonic() - started < 30.0
 
 
 def test_unloaded_model_leaves_no_chat_template_process(evil):
@@ -178,7 +196,9 @@ def test_template_process_ends_when_a_serving_engine_is_killed(small_models_dir,
         engine.answer("hello", Done)
         (pid,) = template_processes(engine)
         engine.process.kill()
-        psutil.wait_procs([psutil.Process(pid)], timeout=5)
+        for _ in looks(30):
+            if has_ended(pid):
+                break
         assert has_ended(pid)
 
 

@@ -27,6 +27,8 @@ from mlx_server.engine.generation.prompts.templates.process import (
     start_process_ahead,
     take_process,
 )
+from tests.processes import has_ended
+from tests.waiting import looks
 
 LOOPS = "{% for a in range(90000) %}{% for b in range(90000) %}{% endfor %}{% endfor %}"
 LISTS = (
@@ -34,8 +36,8 @@ LISTS = (
     "{% set ns.s = ns.s ~ 'y' %}{% set ns.l = [ns.l, ns.s ~ ns.s] %}{% endfor %}"
 )
 HELLO = "Hello {{ name }}"
-SHORT = TemplateLimits(seconds=0.5)
-SOON_S = 5.0
+SHORT = TemplateLimits(seconds=1.5)
+SOON_S = 30.0
 
 Start = Callable[[TemplateLimits], TemplateProcess]
 
@@ -55,7 +57,7 @@ def start() -> Iterator[Start]:
 
 @pytest.fixture
 def process(start: Start) -> TemplateProcess:
-    return start(TemplateLimits())
+    return start(TemplateLimits(seconds=60))
 
 
 def greeting(process: TemplateProcess) -> str:
@@ -63,17 +65,22 @@ def greeting(process: TemplateProcess) -> str:
 
 
 def wait_until(reached: Callable[[], object]) -> None:
-    deadline = time.monotonic() + SOON_S
-    while not reached():
-        assert time.monotonic() < deadline, "not reached in time"
-        time.sleep(0.01)
+    for _ in looks(SOON_S):
+        if reached():
+            return
+    raise AssertionError("not reached in time")
 
 
 def runs(pid: int) -> bool:
+    return not has_ended(pid)
+
+
+def computed_s(pid: int) -> float:
+    """Return the seconds for which the process has computed; infinity if it has ended."""
     try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+        return psutil.Process(pid).cpu_times().user
     except psutil.NoSuchProcess:
-        return False
+        return float("inf")
 
 
 def test_template_with_endless_loops_is_stopped_at_the_time_limit_and_the_next_is_rendered(start):
@@ -81,9 +88,9 @@ def test_template_with_endless_loops_is_stopped_at_the_time_limit_and_the_next_i
     process = start(SHORT)
     greeting(process)
     started = time.monotonic()
-    with pytest.raises(TemplateLimitExceeded, match=r"took longer than 0\.5 s"):
+    with pytest.raises(TemplateLimitExceeded, match=r"took longer than 1\.5 s"):
         process.render(LOOPS, {})
-    assert 0.4 < time.monotonic() - started < 2
+    assert 1.4 < time.monotonic() - started < 20  # the loops would take minutes
     assert greeting(process) == "Hello you"
 
 
@@ -152,20 +159,23 @@ def test_template_process_killed_while_idle_is_replaced_without_an_error(process
 
 
 def test_template_process_killed_while_rendering_is_replaced_and_renders_again(start):
-    process = start(TemplateLimits(seconds=30))
-    greeting(process)
-    before = process.pid
-
-    def kill_while_it_renders() -> None:
-        idle_s = psutil.Process(before).cpu_times().user
-        wait_until(lambda: psutil.Process(before).cpu_times().user > idle_s + 0.1)
-        os.kill(before, signal.SIGKILL)
-
-    thread = threading.Thread(target=kill_while_it_renders)
-    thread.start()
+    process = start(TemplateLimits(seconds=60))
     loops = "{% for a in range(90000) %}{% for b in range(300) %}{% endfor %}{% endfor %}"  # a second or so
-    assert process.render(loops + HELLO, {"name": "you"}) == "Hello you"
-    thread.join()
+
+    def kill_while_it_renders(pid: int) -> None:
+        idle_s = computed_s(pid)
+        wait_until(lambda: computed_s(pid) > idle_s + 0.1)
+        os.kill(pid, signal.SIGKILL)
+
+    for _ in range(5):
+        greeting(process)
+        before = process.pid
+        thread = threading.Thread(target=kill_while_it_renders, args=(before,))
+        thread.start()
+        assert process.render(loops + HELLO, {"name": "you"}) == "Hello you"
+        thread.join()
+        if process.pid != before:
+            break  # else the machine was so busy that it had rendered before it was killed
     assert process.pid != before
 
 
@@ -191,11 +201,11 @@ def test_template_process_closed_while_rendering_ends_at_once_and_is_not_started
 
     thread = threading.Thread(target=render)
     thread.start()
-    wait_until(lambda: psutil.Process(pid).cpu_times().user > 0.2)
+    wait_until(lambda: computed_s(pid) > 0.2)
     started = time.monotonic()
     process.close()
     thread.join(SOON_S)
-    assert not thread.is_alive() and time.monotonic() - started < 1
+    assert not thread.is_alive() and time.monotonic() - started < SOON_S  # half of the time limit
     assert len(errors) == 1
     assert not runs(pid) and process.pid is None
     with pytest.raises(TemplateProcessDied, match="unloaded"):
@@ -243,7 +253,7 @@ def test_template_process_ends_when_its_owner_is_killed(template):
     with owner.stdout:
         pid = int(owner.stdout.readline())
         if template:
-            wait_until(lambda: not runs(pid) or psutil.Process(pid).cpu_times().user > 0.2)
+            wait_until(lambda: computed_s(pid) > 0.2)
         owner.kill()
         owner.wait()
     wait_until(lambda: not runs(pid))

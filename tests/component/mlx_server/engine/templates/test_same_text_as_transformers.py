@@ -14,7 +14,7 @@ from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 from transformers.utils import chat_template_utils
 
-from mlx_server.engine.generation.prompts.templates.limits import TemplateRefusal
+from mlx_server.engine.generation.prompts.templates.limits import TemplateLimits, TemplateRefusal
 from mlx_server.engine.generation.prompts.templates.process import TemplateProcess
 from mlx_server.engine.generation.prompts.templates.remote_render import RemoteTemplate, rendered_by
 
@@ -55,7 +55,7 @@ TOOL = st.builds(
 
 @pytest.fixture(scope="module")
 def process() -> Iterator[TemplateProcess]:
-    process = TemplateProcess()
+    process = TemplateProcess(TemplateLimits(seconds=60))  # a busy machine may take seconds
     process.start()
     yield process
     process.close()

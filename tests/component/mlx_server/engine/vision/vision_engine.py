@@ -86,13 +86,12 @@ class VisionEngine:
         for op in ops:
             self._inbox.put(op)
 
-    def turn_until(self, wanted: Callable[[Any], object], turns: int = 1000) -> None:
-        """Make turns until there is such an event."""
-        for _ in range(turns):
-            if any(wanted(event) for event in self.events):
-                return
+    def turn_until(self, wanted: Callable[[Any], object], timeout_s: float = 60.0) -> None:
+        """Make turns until there is such an event. How many it takes depends on the background threads."""
+        deadline = time.monotonic() + timeout_s
+        while not any(wanted(event) for event in self.events):
+            assert time.monotonic() < deadline, "there was no such event"
             self._scheduler.turn()
-        raise AssertionError("there was no such event")
 
     def check(self, op: Generate) -> Any:
         """Return the answer to a request that is only checked."""
@@ -124,7 +123,7 @@ class VisionEngine:
     def close(self) -> None:
         """Stop as an engine does that is replaced: what was stored is on disk."""
         self._scheduler.drain(1.0)
-        self._scheduler.persist_caches(5.0)
+        self._scheduler.persist_caches(60.0)
         self._scheduler.unload_models()
         self._scheduler.early_checks._drop_kept()  # its thread, which does so after a while, was not started
 

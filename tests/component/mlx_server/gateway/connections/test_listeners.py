@@ -29,7 +29,7 @@ async def test_connection_accepted_from_the_gateways_socket_has_tcp_nodelay_set(
         writer.close()
 
     listening = bind("127.0.0.1", 0)
-    async with await asyncio.start_server(note, sock=listening), asyncio.timeout(5):
+    async with await asyncio.start_server(note, sock=listening), asyncio.timeout(30):
         _, writer = await asyncio.open_connection(*listening.getsockname())
         assert await accepted != 0
         writer.close()
@@ -75,12 +75,12 @@ class Bridge:
 
     def _look(self) -> str | None:
         self.looks += 1
-        self.may_look.wait(5)
+        self.may_look.wait(60)
         return self.address
 
     async def until_looked(self, times: int) -> None:
         looks = self.looks + times
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while self.looks < looks:  # noqa: ASYNC110 - a thread counts them
                 await asyncio.sleep(0.001)
 
@@ -112,17 +112,17 @@ async def test_bridge_address_that_changes_and_changes_back_is_served_again(brid
 
 async def test_bridge_address_found_after_the_listeners_stopped_accepting_is_not_served(bridge):
     bridge.may_look.clear()
+    await bridge.until_looked(1)  # which has begun after that, and so does not end yet
     bridge.address = "192.0.2.1"
-    await bridge.until_looked(1)
     bridge.listeners.stop_accepting()
     bridge.may_look.set()
-    await asyncio.wait_for(bridge.following, 5)
+    await asyncio.wait_for(bridge.following, 30)
     assert (bridge.sockets.taken, bridge.listeners.bridge) == ({}, None)
 
 
 async def test_server_begun_in_the_moment_in_which_the_listeners_stop_accepting_accepts_nothing(bridge):
     bridge.stops_accepting_at_once = True
     bridge.address = "192.0.2.1"
-    await asyncio.wait_for(bridge.following, 5)
+    await asyncio.wait_for(bridge.following, 30)
     assert bridge.events == ["listening"]
     assert bridge.sockets.taken["192.0.2.1"].fileno() == -1, "closed"

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from host_agent.services.http_probe import TIMEOUT_S as PROBE_TIMEOUT_S
+from mlx_server.gateway.dialects.body_budget import WAIT_S
 from tests.component.mlx_server.gateway.conftest import PROGRAM, Gateway
 from vestal.web.connections import BODY_WINDOW_S, HEADERS_WITHIN_S
 from vestal.web.descriptors import raise_descriptor_limit
@@ -24,10 +25,15 @@ import resource, runpy, sys
 resource.setrlimit(resource.RLIMIT_NOFILE, ({MACOS_DEFAULT}, {MACOS_DEFAULT}))
 runpy.run_path({str(PROGRAM)!r}, run_name="__main__")
 """
+PROBES = 3
+"""How many probes may be late one after the other: a gateway that is out of connections answers none in time,
+but a busy machine may keep one waiting. The agent too acts only when several have failed in a row.
+"""
 SILENT = b""
 HEADERS = b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nX-A: "
 BODY = b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n{"
 IDLE = b"GET /api/version HTTP/1.1\r\nHost: localhost\r\n\r\n"
+HEALTH = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 KINDS = {"silent": SILENT, "headers": HEADERS, "body": BODY, "idle": IDLE}
 
 
@@ -39,7 +45,7 @@ def narrow(make_gateway) -> Gateway:
 
 
 def connect(stack: ExitStack, gateway: Gateway, sent: bytes) -> socket.socket:
-    client = stack.enter_context(socket.create_connection(("127.0.0.1", gateway.port), timeout=10))
+    client = stack.enter_context(socket.create_connection(("127.0.0.1", gateway.port), timeout=30))
     client.sendall(sent)
     return client
 
@@ -54,6 +60,19 @@ def received_until_closed(client: socket.socket, timeout_s: float) -> bytes:
     except ConnectionResetError:
         pass
     return received
+
+
+def answered_after_s(gateway: Gateway) -> float:
+    """Return how long the first of at most PROBES probes took that the agent would wait for, or the last."""
+    waited_s = 0.0
+    for _ in range(PROBES):
+        began = time.monotonic()
+        with ExitStack() as stack:
+            client = connect(stack, gateway, HEALTH)
+            assert received_until_closed(client, 30).startswith(b"HTTP/1.1 200")
+        if (waited_s := time.monotonic() - began) < PROBE_TIMEOUT_S:
+            break
+    return waited_s
 
 
 @contextmanager
@@ -75,7 +94,7 @@ def stream_beside(gateway: Gateway) -> Iterator[list[int]]:
         yield counts
         assert reader.is_alive(), "the stream was closed"
         ended.set()
-        reader.join(10)
+        reader.join(60)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -87,12 +106,8 @@ def test_gateway_with_a_thousand_silent_connections_serves_health_and_a_stream(n
         for number in range(1000):
             connect(stack, narrow, KINDS[kind])
             if number % 50 == 0:
-                began, before = time.monotonic(), lines[0]
-                client = connect(
-                    stack, narrow, b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-                )
-                assert received_until_closed(client, 10).startswith(b"HTTP/1.1 200")
-                waited_s.append(time.monotonic() - began)
+                before = lines[0]
+                waited_s.append(answered_after_s(narrow))
         narrow.until(lambda: lines[0] > before + 10, "the stream goes on")
     assert statistics.median(waited_s) < 1 and max(waited_s) < PROBE_TIMEOUT_S
     assert narrow.process and narrow.process.poll() is None and narrow.process.pid == pid
@@ -106,7 +121,7 @@ def test_gateway_does_not_close_a_connection_that_is_idle_for_7_s_between_reques
         client = connect(stack, gateway, IDLE)
         time.sleep(7)
         client.sendall(IDLE)
-        client.settimeout(5)
+        client.settimeout(30)
         received = b""
         while received.count(b"HTTP/1.1 200") < 2:
             part = client.recv(65536)
@@ -124,11 +139,11 @@ def test_gateway_closes_connections_that_are_silent_or_send_a_byte_at_a_time(gat
             for client in (headers, body, unread):
                 client.sendall(b" ")
             time.sleep(1)
-        assert received_until_closed(silent, 5) == received_until_closed(headers, 5) == b""
-        refusal = received_until_closed(body, 5)
+        assert received_until_closed(silent, 30) == received_until_closed(headers, 30) == b""
+        refusal = received_until_closed(body, 30)
         assert refusal.startswith(b"HTTP/1.1 408 ")
         assert json.loads(refusal.partition(b"\r\n\r\n")[2])["code"] == "request_timeout"
-        assert received_until_closed(unread, 10).startswith(b"HTTP/1.1 404 ")
+        assert received_until_closed(unread, 30).startswith(b"HTTP/1.1 404 ")
 
 
 def test_large_bodies_beyond_the_memory_budget_are_refused_while_small_bodies_are_served(make_gateway):
@@ -147,7 +162,7 @@ def test_large_bodies_beyond_the_memory_budget_are_refused_while_small_bodies_ar
         for path in ("/api/chat", "/v1/chat/completions"):
             began = time.monotonic()
             assert gateway.http.post(path, json=small).status_code == 200
-            assert time.monotonic() - began < 2
+            assert time.monotonic() - began < WAIT_S, "it does not wait for the memory"
     done = gateway.http.post(
         "/api/chat", json=large | {"messages": [{"role": "user", "content": "x " * 100_000}]}
     )

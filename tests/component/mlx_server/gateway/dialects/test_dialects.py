@@ -188,9 +188,9 @@ def test_ollama_pull_of_an_unknown_model_names_the_configured_ones(gateway):
 def test_ollama_pull_that_fails_ends_with_the_reason(make_gateway):
     missing = {"VESTAL_MODELS__GONE__SOURCE": "path:./not-there"}
     gateway = make_gateway(**missing).start().until_ok()
-    *_, last = _lines(gateway.http.post("/api/pull", json={"model": "gone"}, timeout=30))
+    *_, last = _lines(gateway.http.post("/api/pull", json={"model": "gone"}))
     assert "not-there" in last["error"]
-    whole = gateway.http.post("/api/pull", json={"model": "gone", "stream": False}, timeout=30)
+    whole = gateway.http.post("/api/pull", json={"model": "gone", "stream": False})
     assert whole.status_code == 404
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import signal
+import socket
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from tests.children import fake_engine
@@ -111,17 +112,12 @@ def test_rerank_whose_engine_is_killed_returns_the_same_scores_as_without_a_kill
 
 
 def test_rerank_in_progress_is_listed_and_is_cancelled_when_its_client_leaves(gateway):
-    body = {"model": "ranker", "query": "step_ms=50", "documents": ["text"] * 2000}
-
-    def ask() -> None:
-        with pytest.raises(httpx.ReadTimeout):
-            httpx.post(f"{gateway.url}/v1/rerank", json=body, timeout=1.0)
-
-    asking = threading.Thread(target=ask)
-    asking.start()
-    (entry,) = gateway.until(lambda: gateway.http.get("/requests").json()["requests"], "it is listed")
-    assert (entry["dialect"], entry["model"], entry["tokens"]) == ("rerank", "ranker:latest", None)
-    asking.join()
+    body = json.dumps({"model": "ranker", "query": "step_ms=50", "documents": ["text"] * 2000})
+    head = f"POST /v1/rerank HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", gateway.port), 60) as client:
+        client.sendall((head + body).encode())
+        (entry,) = gateway.until(lambda: gateway.http.get("/requests").json()["requests"], "it is listed")
+        assert (entry["dialect"], entry["model"], entry["tokens"]) == ("rerank", "ranker:latest", None)
     gateway.until(lambda: not gateway.http.get("/requests").json()["requests"], "it is gone")
     gateway.until((gateway.home / "cancelled").exists, "the engine has dropped it")
 
@@ -129,13 +125,10 @@ def test_rerank_in_progress_is_listed_and_is_cancelled_when_its_client_leaves(ga
 @pytest.mark.model
 def test_rerank_by_the_real_engine_equals_recorded_scores_and_survives_an_engine_kill(make_gateway):
     recorded = json.loads((REPO / "tests/data/rerankers/scores.json").read_text())
-    gateway = make_gateway(
-        None, "-m", "mlx_server.gateway",
-        VESTAL_MLX__PRELOAD="[]", VESTAL_MLX__PROGRESS_TIMEOUT_S="30",
-    )  # fmt: skip
+    gateway = make_gateway(None, "-m", "mlx_server.gateway", VESTAL_MLX__PRELOAD="[]")
     for family in ("bert", "qwen3"):
         FAMILIES[family](Path(gateway.home / "found" / family))
-    gateway.start().until(lambda: gateway.health()["status"] == "ok", "the real engine is ready", 60)
+    gateway.start().until(lambda: gateway.health()["status"] == "ok", "the real engine is ready", 90)
 
     def scores(family: str) -> list[float]:
         answer = ranked(gateway, model=family, query=QUERIES[0], documents=list(DOCUMENTS))
@@ -149,8 +142,10 @@ def test_rerank_by_the_real_engine_equals_recorded_scores_and_survives_an_engine
     whole = ranked(gateway, model="bert", documents=many)["results"]
     answers: list[Any] = []
     asking = threading.Thread(target=lambda: answers.append(ranked(gateway, model="bert", documents=many)))
+    gateway.kill_engine(signal.SIGSTOP)  # it must not be done before it is killed
     asking.start()
     gateway.until(lambda: gateway.http.get("/requests").json()["requests"], "it runs")
+    gateway.kill_engine(signal.SIGCONT)
     time.sleep(0.05)
     gateway.kill_engine()
     asking.join(60)

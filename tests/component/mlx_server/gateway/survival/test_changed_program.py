@@ -11,10 +11,6 @@ from mlx_server.protocol.digest import DIGEST_VARIABLE, EXIT_OTHER_PROTOCOL
 from tests.component.mlx_server.gateway.conftest import REPO
 
 
-def _change_program(gateway) -> None:
-    (gateway.home / "fake_engine.json").write_text(json.dumps({"exit_code": EXIT_OTHER_PROTOCOL}))
-
-
 def test_real_engine_under_a_gateway_with_another_protocol_exits_with_76_and_says_what_to_do(tmp_path):
     ended = subprocess.run(
         [sys.executable, "-m", "mlx_server.engine", "--fd", "0"],
@@ -35,9 +31,9 @@ def test_gateway_without_an_agent_ends_when_its_engine_dies_and_the_next_one_con
     body = gateway.chat(content, stream=True)
     with gateway.http.stream("POST", "/api/chat", json=body, headers=key) as answer:
         next(answer.iter_lines())
-        _change_program(gateway)
+        (gateway.home / "fake_engine.json").write_text(json.dumps({"exit_code": EXIT_OTHER_PROTOCOL}))
         gateway.kill_engine()
-        assert gateway.process.wait(20) == 75
+        assert gateway.process.wait(60) == 75
     (stopping,) = gateway.events("server_stopping")
     assert "start `vestal server` again" in stopping["cause"]
     assert not gateway.events("breaker_opened") and not gateway.events("requests_lost")
@@ -49,10 +45,10 @@ def test_gateway_without_an_agent_ends_when_its_engine_dies_and_the_next_one_con
 
 
 def test_gateway_whose_next_standby_engine_does_not_fit_keeps_its_engine_and_serves(make_gateway):
-    gateway = make_gateway(VESTAL_MLX__WARM_SPARE="true").start().until_ok()
-    pid = gateway.engine_pid()
-    _change_program(gateway)  # before the first standby engine is started
-    gateway.until(lambda: gateway.events("program_changed"), "the change is reported", 30)
+    """The program changes between the start of the engine and that of its standby."""
+    gateway = make_gateway({"standby_exit_code": EXIT_OTHER_PROTOCOL}, VESTAL_MLX__WARM_SPARE="true")
+    pid = gateway.start().until_ok().engine_pid()
+    gateway.until(lambda: gateway.events("program_changed"), "the change is reported")
     assert gateway.http.post("/api/chat", json=gateway.chat("hello", stream=False)).status_code == 200
     assert (gateway.engine_pid(), gateway.health()["status"]) == (pid, "ok")
 

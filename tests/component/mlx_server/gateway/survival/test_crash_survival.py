@@ -16,6 +16,7 @@ import pytest
 from host_agent.cli.chat import demo
 from host_agent.cli.gateway import GatewayClient
 from host_agent.errors import HostAgentError
+from tests.component.mlx_server.gateway.conftest import SHORTEST_PROGRESS_TIMEOUT
 from tests.services.in_process import vestal
 
 
@@ -38,15 +39,18 @@ def _ask(gateway, content: str):
 
 
 def test_stream_when_the_engine_is_killed_three_times_is_complete(gateway, text_of):
-    content = "kill me tokens=120 step_ms=10"
+    content = "kill me tokens=120 step_ms=10 hold_at=100"
     kills = {10, 40, 70}
     survived = gateway.health()["requests"]["survived_crashes"]
 
     def kill(number: int) -> None:
         if number in kills:
             gateway.kill_engine()
+        if number == max(kills):
+            gateway.go_on()
 
-    assert _stream(gateway, content, kill) == text_of(content, 120)
+    with gateway.held():
+        assert _stream(gateway, content, kill) == text_of(content, 120)
     health = gateway.health()
     assert health["requests"]["survived_crashes"] == survived + 1
     assert health["engine"]["restarts"] >= 3
@@ -54,14 +58,16 @@ def test_stream_when_the_engine_is_killed_three_times_is_complete(gateway, text_
 
 
 def test_stream_after_an_engine_kill_resumes_as_soon_as_its_own_model_is_loaded(make_gateway, text_of):
-    gateway = make_gateway({"slow_ready_s": 1}).start().until_ok()
-    content = "ahead tokens=60 step_ms=10"
+    gateway = make_gateway({"ready_by_token": True}).start().until_ok()
+    content = "ahead tokens=60 step_ms=10 hold_at=30"
 
     def kill(number: int) -> None:
         if number == 10:
             gateway.kill_engine()
+            gateway.go_on()
 
-    assert _stream(gateway, content, kill) == text_of(content, 60)
+    with gateway.held():
+        assert _stream(gateway, content, kill) == text_of(content, 60)
     (resumed,) = gateway.events("request_resumed")
     ready = gateway.until(lambda: gateway.events("engine_ready")[1:], "the second engine is ready")
     assert resumed["seq"] < ready[0]["seq"]
@@ -80,14 +86,15 @@ def test_stream_that_makes_progress_between_six_engine_kills_is_complete(gateway
 
 def test_stream_is_complete_although_ten_engines_in_a_row_are_killed_while_they_resume_it(gateway, text_of):
     """Earlier, one of 24 streams was refused: its engines were killed while they replayed the answer."""
-    content = "replayed tokens=30 step_ms=50 replay_ms=2000"
-    with ThreadPoolExecutor(1) as pool:
+    content = "replayed tokens=30 hold_at=10 replay_ms=2000"
+    with ThreadPoolExecutor(1) as pool, gateway.held():
         answer = _begun_stream(pool, gateway, content)
         _kill_engines_at_work(gateway, 11)  # the first one ends the first part of the answer
+        gateway.go_on()
         assert answer.result() == text_of(content, 30)
-    crashes = gateway.events("request_finished")[-1]["crashes"]
+    crashes = _finished(gateway)[-1]["crashes"]
     causes = [event["cause"] for event in gateway.events("child_exited")[-crashes:]]
-    assert causes[:11] == ["killed by SIGKILL"] * 11, causes  # a busy machine may make one more seem wedged
+    assert causes == ["killed by SIGKILL"] * 11
 
 
 def test_stream_behind_an_open_breaker_completes_and_a_new_request_is_told_when_to_retry(
@@ -96,19 +103,20 @@ def test_stream_behind_an_open_breaker_completes_and_a_new_request_is_told_when_
     """Earlier, the breaker stayed open for as long as a request may wait, and six answers were lost."""
     gateway = make_gateway(
         VESTAL_SUPERVISION__MAX_RESTARTS="2",
-        VESTAL_SUPERVISION__BREAKER_OPEN_S="2",
+        VESTAL_SUPERVISION__BREAKER_OPEN_S="8",
         VESTAL_MLX__MAX_WAIT_S="0.5",
     )
     gateway.start().until_ok()
-    content = "behind a breaker tokens=30 step_ms=50 replay_ms=400"
-    with ThreadPoolExecutor(1) as pool:
+    content = "behind a breaker tokens=30 hold_at=10"
+    with ThreadPoolExecutor(1) as pool, gateway.held():
         answer = _begun_stream(pool, gateway, content)
         _kill_engines_at_work(gateway, 3)  # the first one worked for the stream, the next two did not
         gateway.until(lambda: gateway.health()["engine"]["state"] == "open", "the breaker opens")
         refused = _ask(gateway, "new")
-        assert (refused.status_code, refused.headers["retry-after"] in ("1", "2")) == (503, True)
+        assert (refused.status_code, int(refused.headers["retry-after"]) in range(1, 9)) == (503, True)
         assert "is started again in" in refused.json()["error"]
         assert gateway.http.get("/health").status_code == 503
+        gateway.go_on()
         assert answer.result() == text_of(content, 30)
     assert gateway.health()["status"] == "ok"
 
@@ -117,8 +125,13 @@ def _begun_stream(pool: ThreadPoolExecutor, gateway, content: str) -> Future[str
     """Return the text that a stream will have, once 10 tokens of it have come."""
     begun = threading.Event()
     text = pool.submit(_stream, gateway, content, lambda number: begun.set() if number == 10 else None)
-    assert begun.wait(10)
+    assert begun.wait(60)
     return text
+
+
+def _finished(gateway) -> list[dict[str, Any]]:
+    """Return the events about the ends of clients' requests. The gateway itself has models loaded again."""
+    return [event for event in gateway.events("request_finished") if event["dialect"] != "gateway"]
 
 
 def _kill_engines_at_work(gateway, count: int) -> None:
@@ -130,10 +143,10 @@ def _kill_engines_at_work(gateway, count: int) -> None:
         os.kill(killed, signal.SIGKILL)
 
 
-def _engine_at_work(gateway, unlike: int) -> int | None:
-    """Return the PID of an engine with a running request, other than the last one."""
+def _engine_at_work(gateway, unlike: int, on: int = 1) -> int | None:
+    """Return the PID of an engine with so many running requests, other than the last one."""
     health = gateway.health()
-    is_at_work = health["requests"]["running"] and health["engine"]["pid"] != unlike
+    is_at_work = health["requests"]["running"] >= on and health["engine"]["pid"] != unlike
     return health["engine"]["pid"] if is_at_work else None
 
 
@@ -157,31 +170,36 @@ def test_openai_stream_when_the_engine_is_killed_has_one_id_and_the_right_token_
 
 
 def test_twelve_answers_when_the_engine_is_killed_three_times_are_all_complete(gateway, text_of):
-    contents = [f"number {n} tokens=40 step_ms=20" for n in range(12)]
-    with ThreadPoolExecutor(12) as pool:
+    contents = [f"number {n} tokens=40 hold_at=20" for n in range(12)]
+    with ThreadPoolExecutor(12) as pool, gateway.held():
         answers = [pool.submit(_ask, gateway, content) for content in contents]
+        killed = 0
         for _ in range(3):
-            gateway.until(lambda: gateway.health()["requests"]["running"] > 2, "some run")
-            gateway.kill_engine()
-            gateway.until(lambda: gateway.health()["engine"]["state"] != "ready", "it is gone")
+            killed = gateway.until(partial(_engine_at_work, gateway, unlike=killed, on=3), "some run")
+            os.kill(killed, signal.SIGKILL)
+        gateway.go_on()
         texts = [answer.result().json()["message"]["content"] for answer in answers]
     assert texts == [text_of(content, 40) for content in contents]
 
 
 def test_request_that_kills_every_engine_fails_and_another_request_is_answered_completely(gateway, text_of):
-    harmless = "harmless tokens=400 step_ms=2"
-    with ThreadPoolExecutor(2) as pool:
+    harmless = "harmless tokens=400 hold_at=200"
+    with ThreadPoolExecutor(2) as pool, gateway.held():
         bystander = pool.submit(_ask, gateway, harmless)
         gateway.until(lambda: gateway.health()["requests"]["running"], "the bystander runs")
-        failed = pool.submit(_ask, gateway, "poison abort_at=0").result()
-        answer = bystander.result()
+        restarts = gateway.health()["engine"]["restarts"]
+        poison = pool.submit(_ask, gateway, "poison abort_at=0")
+        gateway.until(lambda: gateway.health()["engine"]["restarts"] > restarts, "it has killed an engine")
+        gateway.go_on()
+        failed, answer = poison.result(), bystander.result()
     assert failed.status_code == 500
     assert failed.json()["code"] == "engine_crashed"
     assert answer.json()["message"]["content"] == text_of(harmless, 400)
 
 
 @pytest.mark.parametrize("how", ["hang_at", "stall_at"])
-def test_stream_when_the_engine_hangs_continues_on_a_new_engine(gateway, how, text_of):
+def test_stream_when_the_engine_hangs_continues_on_a_new_engine(make_gateway, how, text_of):
+    gateway = make_gateway(**SHORTEST_PROGRESS_TIMEOUT).start().until_ok()
     pid = gateway.engine_pid()
     content = f"{how}=5 once=1 tokens=10"
     assert _stream(gateway, content) == text_of(content, 10)
@@ -211,9 +229,13 @@ def test_stream_when_the_engine_gets_sigterm_continues_on_the_next_engine(gatewa
 
 
 def test_request_before_the_first_engine_is_ready_waits_for_it(make_gateway, text_of):
-    gateway = make_gateway({"slow_start_s": 4}).start()
-    gateway.until(lambda: gateway.health()["status"] == "starting", "it listens")
-    assert _ask(gateway, "early tokens=3").json()["message"]["content"] == text_of("early tokens=3", 3)
+    gateway = make_gateway({"starts_held": True}).start()
+    with ThreadPoolExecutor(1) as pool, gateway.held():
+        gateway.until(lambda: gateway.health()["status"] == "starting", "it listens")
+        answer = pool.submit(_ask, gateway, "early tokens=3")
+        gateway.until(lambda: gateway.health()["requests"]["queued"], "the request waits")
+        gateway.go_on()
+        assert answer.result().json()["message"]["content"] == text_of("early tokens=3", 3)
 
 
 def test_request_gets_a_503_and_the_health_endpoint_reports_failure_if_the_engine_never_starts(make_gateway):
@@ -222,7 +244,7 @@ def test_request_gets_a_503_and_the_health_endpoint_reports_failure_if_the_engin
     answer = _ask(gateway, "hello")
     assert (answer.status_code, answer.json()["code"]) == (503, "engine_unavailable")
     assert int(answer.headers["retry-after"]) > 0
-    gateway.until(lambda: gateway.health()["status"] == "failed", "the breaker opens")
+    gateway.until(lambda: gateway.health()["status"] == "failed", "the breaker opens", 60)
     assert gateway.http.get("/health").status_code == 503
 
 
@@ -240,18 +262,19 @@ def test_request_whose_client_disconnects_is_cancelled_at_once(gateway):
     disconnect = threading.Event()
 
     def read_one_line() -> None:
-        with gateway.http.stream("POST", "/api/chat", json=gateway.chat("tokens=10000 step_ms=5")) as answer:
+        body = gateway.chat("tokens=1000000 step_ms=5")
+        with gateway.http.stream("POST", "/api/chat", json=body) as answer:
             lines = answer.iter_lines()  # must stay referenced: the connection closes with it
             next(lines)
-            disconnect.wait(5)
+            disconnect.wait(60)
 
     reader = threading.Thread(target=read_one_line)
     reader.start()
     gateway.until(lambda: gateway.health()["requests"]["running"] == 1, "it runs")
     disconnect.set()
     reader.join()
-    gateway.until(lambda: gateway.health()["requests"]["running"] == 0, "no request is running", 1)
-    assert gateway.events("request_finished")[-1]["outcome"] == "cancelled"
+    gateway.until(lambda: gateway.health()["requests"]["running"] == 0, "no request is running")
+    assert _finished(gateway)[-1]["outcome"] == "cancelled"
     gateway.until((gateway.home / "cancelled").exists, "the engine has dropped the request")
 
 
@@ -261,9 +284,13 @@ def test_request_whose_client_disconnects_is_cancelled_at_once(gateway):
 )
 def test_idle_engine_that_answers_its_probe_wrongly_or_not_at_all_is_replaced(make_gateway, how, cause):
     """After a reset of the GPU, a server gave empty answers with status 200 for six hours (ollama 18213)."""
-    gateway = make_gateway({how: True}, VESTAL_MLX__PROBE_INTERVAL_S="0.5").start().until_ok()
-    gateway.until(lambda: len(gateway.events("child_ready")) > 1, "another engine is there")
-    assert cause in gateway.events("health_failed")[0]["cause"]
+    limits = {"VESTAL_MLX__PROBE_INTERVAL_S": "0.5", **SHORTEST_PROGRESS_TIMEOUT}
+    gateway = make_gateway({how: True}, **limits).start().until_ok()
+    gateway.until(
+        lambda: any(cause in event["cause"] for event in gateway.events("health_failed")), "it has failed"
+    )
+    failed_at = next(e["seq"] for e in gateway.events("health_failed") if cause in e["cause"])
+    gateway.until(lambda: gateway.events("child_ready")[-1]["seq"] > failed_at, "another engine is there")
 
 
 def test_engine_beyond_its_age_limit_is_replaced_when_idle_and_not_recorded_as_a_crash(make_gateway, text_of):
@@ -274,6 +301,10 @@ def test_engine_beyond_its_age_limit_is_replaced_when_idle_and_not_recorded_as_a
     gateway.until(lambda: gateway.health()["engine"]["pid"] not in (None, pid), "another engine is there")
     assert "hours old" in gateway.events("engine_recycled")[0]["cause"]
     assert gateway.health()["engine"]["last_crash"] is None
+
+
+def _requests(gateway) -> list[dict[str, Any]]:
+    return gateway.http.get("/requests").json()["requests"]
 
 
 def client_of(gateway) -> GatewayClient:
@@ -301,7 +332,7 @@ def test_demo_whose_engine_was_not_killed_fails_and_reports_no_success(gateway, 
 def test_demo_while_another_request_runs_is_refused_and_kills_nothing(gateway, free_port):
     env = gateway.env | {"VESTAL_AGENT_PORT": str(free_port())}
     before = gateway.engine_pid()
-    with gateway.http.stream("POST", "/api/chat", json=gateway.chat("tokens=500 step_ms=20")):
+    with gateway.http.stream("POST", "/api/chat", json=gateway.chat("tokens=100000 step_ms=20")):
         done = vestal(("demo",), env)
     assert done.returncode == 64
     assert "vestal demo --yes" in done.stderr
@@ -309,14 +340,12 @@ def test_demo_while_another_request_runs_is_refused_and_kills_nothing(gateway, f
 
 
 def test_chat_command_whose_engine_is_killed_prints_the_whole_answer(gateway, text_of, free_port):
-    content = "tokens=80 step_ms=20"
+    content = "tokens=80 hold_at=40"
     env = gateway.env | {"VESTAL_AGENT_PORT": str(free_port())}
-    with ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(1) as pool, gateway.held():
         asked = pool.submit(vestal, ("chat", "chat", content), env)
-        gateway.until(
-            lambda: gateway.health()["totals"]["tokens"] and gateway.health()["requests"]["running"],
-            "it runs",
-        )
+        gateway.until(lambda: any(each["tokens"] for each in _requests(gateway)), "it has tokens")
         gateway.kill_engine()
-        done = asked.result(30)
+        gateway.go_on()
+        done = asked.result(60)
     assert (done.returncode, done.stdout.rstrip(), done.stderr) == (0, text_of(content, 80).rstrip(), "")

@@ -60,7 +60,7 @@ def test_stream_generation_pauses_while_the_client_is_away_and_the_client_gets_t
         whole = frames_of(answer.read())
     stream = Stream(gateway.http, path, body).until(8)
     stream.leave()
-    gateway.until(lambda: gateway.health()["requests"]["running"] == 0, "its slot is free", 5)
+    gateway.until(lambda: gateway.health()["requests"]["running"] == 0, "its slot is free")
     seen = stream.frames
     rest = frames_of(_again(gateway, stream.id, len(seen)).content)
     assert text_of_frames(seen + rest) == text_of_frames(whole)
@@ -85,17 +85,19 @@ def _reborn(gateway: Any) -> Iterator[None]:
 def test_stream_of_a_killed_gateway_continues_in_the_next_one_in_every_api_dialect(mortal):
     """Kill -9 of the gateway used to break off every stream; the requests were lost."""
     bodies = {
-        path: make(f"goes on {path} tokens=40 step_ms=30", stream=True) for path, make in ROUTES.items()
+        path: make(f"goes on {path} tokens=40 hold_at=20", stream=True) for path, make in ROUTES.items()
     }
-    with_two = messages("two answers tokens=40 step_ms=30", stream=True, n=2)
-    streams = {path: Stream(mortal.http, path, body) for path, body in bodies.items()}
-    streams["two"] = Stream(mortal.http, "/v1/chat/completions", with_two)
-    for stream in streams.values():
-        stream.until(7)
-    with _reborn(mortal):
+    with_two = messages("two answers tokens=40 hold_at=20", stream=True, n=2)
+    taken_up_before = len(mortal.events("answers_taken_up"))
+    with mortal.held():
+        streams = {path: Stream(mortal.http, path, body) for path, body in bodies.items()}
+        streams["two"] = Stream(mortal.http, "/v1/chat/completions", with_two)
         for stream in streams.values():
-            stream.join()
-            assert stream.is_cut
+            stream.until(7)
+        with _reborn(mortal):
+            for stream in streams.values():
+                stream.join()
+                assert stream.is_cut
     for name, stream in streams.items():
         seen = stream.frames
         again = _again(mortal, stream.id, len(seen))
@@ -107,7 +109,7 @@ def test_stream_of_a_killed_gateway_continues_in_the_next_one_in_every_api_diale
             whole = frames_of(answer.read())
         stream = streams[path]
         assert text_of_frames(frames_of(_again(mortal, stream.id).content)) == text_of_frames(whole), path
-    (event,) = mortal.events("answers_taken_up")
+    (event,) = mortal.events("answers_taken_up")[taken_up_before:]
     assert event["count"] == len(streams)
 
 
@@ -125,9 +127,10 @@ def test_stored_answers_are_readable_by_their_owner_only_and_contain_no_api_key(
         "x-api-key": "very-secret",
         "idempotency-key": "very-secret",
     }
-    gateway.http.post("/api/chat", json=messages("private tokens=2", stream=False), headers=headers)
+    body = messages("private tokens=2", stream=False)
+    answer = gateway.http.post("/api/chat", json=body, headers=headers)
     folder = gateway.home / "answers"
-    gateway.until(lambda: list(folder.glob("*.ended")), "it is written down")
+    gateway.until(lambda: _ended(gateway, answer.headers["x-request-id"]), "it is written down")
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     for file in folder.iterdir():
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
@@ -211,6 +214,7 @@ def test_retry_with_an_idempotency_key_gets_the_answer_that_the_killed_gateway_b
         while not found:
             with contextlib.suppress(httpx.HTTPError):
                 found.append(mortal.http.post("/v1/chat/completions", json=body, headers=key))
+            time.sleep(0.05)
 
     thread = threading.Thread(target=send_until_answered)
     thread.start()
@@ -218,7 +222,7 @@ def test_retry_with_an_idempotency_key_gets_the_answer_that_the_killed_gateway_b
     time.sleep(0.3)
     with _reborn(mortal):
         pass
-    thread.join(30)
+    thread.join(60)
     assert found[0].status_code == 200
     assert found[0].json()["usage"]["completion_tokens"] == 40
     assert len(list((mortal.home / "answers").glob(f"*.{found[0].headers['x-request-id']}.*"))) == 1
@@ -243,11 +247,14 @@ def test_answer_that_failed_cannot_be_read_again(gateway):
 
 def test_answers_are_not_written_to_disk_if_storing_is_switched_off(make_gateway):
     gateway = make_gateway(VESTAL_MLX__KEEP_ANSWERS_S="0").start().until_ok()
-    body = messages("not kept tokens=20 step_ms=20", stream=True)
-    stream = Stream(gateway.http, "/api/chat", body).until(3)
-    running = _again(gateway, stream.id)
+    body = messages("not kept tokens=20 hold_at=10", stream=True)
+    with gateway.held():
+        stream = Stream(gateway.http, "/api/chat", body).until(3)
+        with gateway.http.stream("GET", f"/v1/streams/{stream.id}") as running:  # while it runs
+            gateway.go_on()
+            content = running.read()
     stream.join()
-    assert same_frames(frames_of(running.content), stream.frames)
+    assert same_frames(frames_of(content), stream.frames)
     assert _again(gateway, stream.id).status_code in (404, 410)
     assert not list((gateway.home / "answers").glob("*.*"))
 

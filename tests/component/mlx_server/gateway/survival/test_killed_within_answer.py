@@ -137,14 +137,14 @@ def _gateway(home: Path, models_dir: Path, port: int) -> Iterator[Gateway]:
     copier = {"source": f"path:{folder}", "adapters": {"pirate": "path:pirate"}}
     drafted = {"source": f"path:{folder}", "draft": f"path:{folder}"}  # most of its guesses are right
     (home / "vestal.yaml").write_text(json.dumps({"models": {"copier": copier, "drafted": drafted}}))
-    env = {"MODELS_FOLDER": str(home / "found"), "PRELOAD": '["copier"]', "PROGRESS_TIMEOUT_S": "30"}
+    env = {"MODELS_FOLDER": str(home / "found"), "PRELOAD": '["copier"]'}
     env["MAX_REPEATED_TOKENS"] = str(MOST_EQUAL)
     gateway = GatewayWithKilledEngine(
         home, port, **{f"VESTAL_MLX__{name}": value for name, value in env.items()}
     )
     try:
         gateway.start()
-        gateway.until(lambda: gateway.health()["status"] == "ok", "the gateway is ok", 40)
+        gateway.until(lambda: gateway.health()["status"] == "ok", "the gateway is ok", 90)
         yield gateway
     finally:
         gateway.stop()

@@ -47,5 +47,5 @@ def test_engine_that_is_killed_when_its_standby_is_dead_too_is_replaced_by_a_new
 def test_standby_engine_ends_with_the_gateway(gateway, number):
     (standby,) = gateway.until(lambda: _standby_engines(gateway), "there is a standby engine")
     gateway.process.send_signal(number)
-    gateway.process.wait(15)
+    gateway.process.wait(60)
     gateway.until(lambda: has_ended(standby), "the standby engine is gone")

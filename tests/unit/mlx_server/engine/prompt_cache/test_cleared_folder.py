@@ -20,7 +20,7 @@ def busy(tmp_path):
     is_free, store = threading.Event(), BlockStore(BlockFolder(tmp_path / "prompts"), MANY, MANY, Clock())
 
     def be_busy() -> None:
-        is_free.wait(10)
+        is_free.wait(60)
 
     store._disk._writer.put(be_busy)
     yield Model(store), is_free
@@ -34,7 +34,7 @@ def test_cache_folder_deleted_and_not_creatable_leaves_prompts_cached_in_ram(tmp
     volume.mkdir()
     model = Model(BlockStore(BlockFolder(volume / "prompts"), MANY, MANY, clock))
     model.keep(PROMPT)
-    model.store.persist(5.0)
+    model.store.persist(60.0)
     shutil.rmtree(volume)
     volume.write_text("")
     assert model.get(PROMPT) == 0
@@ -45,7 +45,7 @@ def test_cache_folder_deleted_and_not_creatable_leaves_prompts_cached_in_ram(tmp
     assert (logged.count("cache_cleared"), logged.count("cache_not_written")) == (1, 1)
     volume.unlink()
     clock.now += disk_tier.PAUSE_AFTER_FAILURE_S
-    assert model.store.persist(5.0) == 5
+    assert model.store.persist(60.0) == 5
     model.store.close()
 
 
@@ -56,7 +56,7 @@ def test_cache_blocks_queued_before_the_folder_was_deleted_are_not_written_into_
     shutil.rmtree(tmp_path / "prompts")
     assert model.get(PROMPT) == 0
     is_free.set()
-    assert model.store.persist(5.0) == 0
+    assert model.store.persist(60.0) == 0
     assert files(tmp_path) == []
 
 
@@ -67,7 +67,7 @@ def test_cache_blocks_stored_again_after_the_folder_was_deleted_are_written_and_
     assert model.get(PROMPT) == 0
     assert model.keep(PROMPT) == 5
     is_free.set()
-    assert model.store.persist(5.0) == 5
+    assert model.store.persist(60.0) == 5
     assert len(files(tmp_path)) == 5
     assert model.store.disk_bytes == sum(path.stat().st_size for path in files(tmp_path))
     model.store.set_ram_limit(0)

@@ -64,7 +64,7 @@ def test_stored_cache_blocks_are_found_as_far_as_a_prompt_matches(open_store):
 def test_persisted_cache_blocks_are_found_after_a_restart(open_store, tmp_path):
     first = Model(open_store())
     first.keep(PROMPT)
-    assert first.store.persist(5.0) in range(6)  # some may have been written before
+    assert first.store.persist(60.0) in range(6)  # some may have been written before
     assert len(files(tmp_path)) == 5
     second = Model(open_store())
     assert second.get(PROMPT) == WHOLE
@@ -77,7 +77,7 @@ def test_shared_beginning_of_two_prompts_is_cached_once(open_store, tmp_path):
     model = Model(open_store())
     assert model.keep([*range(16), *range(50, 58)]) == 6
     assert model.keep([*range(16), *range(80, 88)]) == 2
-    model.store.persist(5.0)
+    model.store.persist(60.0)
     assert len(files(tmp_path)) == 8
 
 
@@ -88,7 +88,7 @@ def test_ten_turns_of_a_conversation_write_each_cache_block_once(open_store, tmp
         tokens += [turn] * 43
         assert model.get(tokens) >= turn * 43 // SIZE * SIZE
         model.keep(tokens)
-    store.persist(5.0)
+    store.persist(60.0)
     assert store.written_bytes == sum(path.stat().st_size for path in files(tmp_path))
     assert len(files(tmp_path)) == len(tokens) // SIZE
 
@@ -97,7 +97,7 @@ def test_cache_blocks_waiting_to_be_written_are_found_without_a_ram_tier(open_st
     model = Model(open_store(ram=0))
     model.keep(PROMPT)
     assert model.get(PROMPT) == WHOLE
-    model.store.persist(5.0)
+    model.store.persist(60.0)
     assert model.get(PROMPT) == WHOLE
     assert model.store.ram_bytes == 0
 
@@ -105,7 +105,7 @@ def test_cache_blocks_waiting_to_be_written_are_found_without_a_ram_tier(open_st
 def test_cache_blocks_without_a_disk_tier_are_found_in_ram(open_store, tmp_path):
     model = Model(open_store(on_disk=0))
     model.keep(PROMPT)
-    assert (model.get(PROMPT), model.store.persist(1.0)) == (WHOLE, 0)
+    assert (model.get(PROMPT), model.store.persist(60.0)) == (WHOLE, 0)
     assert not (tmp_path / "prompts").exists()
 
 
@@ -115,7 +115,7 @@ def test_end_of_a_chain_of_cache_blocks_is_evicted_first_in_both_tiers(open_stor
     assert model.get(PROMPT) == 12
     on_disk = Model(open_store(ram=0, on_disk=1500))
     on_disk.keep(PROMPT)
-    on_disk.store.persist(5.0)
+    on_disk.store.persist(60.0)
     assert 0 < on_disk.get(PROMPT) < WHOLE
     assert sum(path.stat().st_size for path in files(tmp_path)) <= on_disk.store.disk_bytes <= 1500
 
@@ -124,9 +124,9 @@ def test_order_of_use_of_cache_blocks_survives_a_restart(open_store, tmp_path):
     model = Model(open_store(ram=0))
     model.keep([1] * 8)
     model.keep([2] * 8)
-    model.store.persist(5.0)
+    model.store.persist(60.0)
     assert model.get([1] * 8) == 8
-    model.store.persist(5.0)
+    model.store.persist(60.0)
     size = sum(path.stat().st_size for path in files(tmp_path))
     again = Model(open_store(ram=0, on_disk=size * 3 // 4))
     assert again.get([1] * 8) == 8
@@ -137,7 +137,7 @@ def test_order_of_use_of_cache_blocks_survives_a_restart(open_store, tmp_path):
 def test_damaged_cache_file_is_a_miss_and_is_written_again(open_store, tmp_path, fault, capfd):
     first = Model(open_store())
     first.keep(PROMPT)
-    first.store.persist(5.0)
+    first.store.persist(60.0)
     third = tmp_path / "prompts" / (first.keys.of_blocks(PROMPT)[2] + ".safetensors")
     other = tmp_path / "prompts" / (first.keys.of_blocks(PROMPT)[3] + ".safetensors")
     data = bytearray(third.read_bytes())
@@ -161,7 +161,7 @@ def test_damaged_cache_file_is_a_miss_and_is_written_again(open_store, tmp_path,
     assert ("cache_block_dropped" in capfd.readouterr().err) == (fault != "removed")
     assert second.keep(PROMPT) == 3
     assert second.get(PROMPT) == WHOLE
-    second.store.persist(5.0)
+    second.store.persist(60.0)
     if fault != "a folder":
         assert Model(open_store()).get(PROMPT) == WHOLE
 
@@ -177,7 +177,7 @@ def test_cache_file_damaged_while_its_block_is_in_ram_is_one_miss_after_a_restar
     prompt = PROMPT[:SIZE]
     first = Model(open_store())
     first.keep(prompt)
-    first.store.persist(5.0)
+    first.store.persist(60.0)
     (path,) = files(tmp_path)
     if fault == "flipped":
         data = bytearray(path.read_bytes())
@@ -187,19 +187,19 @@ def test_cache_file_damaged_while_its_block_is_in_ram_is_one_miss_after_a_restar
         path.unlink()
     assert first.get(prompt) == SIZE  # from RAM
     assert first.keep(prompt) == 0
-    first.store.persist(5.0)
+    first.store.persist(60.0)
 
     second = Model(open_store())
     assert second.get(prompt) == 0
     assert second.keep(prompt) == 1
-    second.store.persist(5.0)
+    second.store.persist(60.0)
     assert Model(open_store()).get(prompt) == SIZE
 
 
 def test_cache_file_of_another_model_under_the_right_name_is_a_miss(open_store, tmp_path):
     other, ours = Model(open_store(), "other"), Model(open_store(), "model")
     other.keep(PROMPT)
-    other.store.persist(5.0)
+    other.store.persist(60.0)
     for theirs, name in zip(other.keys.of_blocks(PROMPT), ours.keys.of_blocks(PROMPT), strict=True):
         (tmp_path / "prompts" / f"{theirs}.safetensors").rename(tmp_path / "prompts" / f"{name}.safetensors")
     assert Model(open_store(), "model").get(PROMPT) == 0
@@ -209,16 +209,16 @@ def test_full_disk_keeps_cache_blocks_in_ram_and_logs_once_until_there_is_room(o
     clock, full = Clock(), FullFolder(tmp_path / "prompts")
     model = Model(open_store(folder=full, clock=clock))
     model.keep(PROMPT)
-    assert model.store.persist(5.0) == 0
+    assert model.store.persist(60.0) == 0
     model.keep([*PROMPT[:WHOLE], *PROMPT])
-    model.store.persist(5.0)
+    model.store.persist(60.0)
     assert capfd.readouterr().err.count("cache_not_written") == 1
     assert model.get(PROMPT[:WHOLE]) == WHOLE  # from RAM
     assert model.store.disk_bytes == 0
     full.full = False
-    assert model.store.persist(5.0) == 0  # it rests
+    assert model.store.persist(60.0) == 0  # it rests
     clock.now += disk_tier.PAUSE_AFTER_FAILURE_S
-    assert model.store.persist(5.0) == 10
+    assert model.store.persist(60.0) == 10
     assert "cache_written_again" in capfd.readouterr().err
     assert Model(open_store()).get(PROMPT[:WHOLE]) == WHOLE
 
@@ -228,11 +228,11 @@ def test_cache_folder_blocked_by_a_file_is_logged_once_and_tried_again_later(ope
     clock = Clock()
     model = Model(open_store(clock=clock))
     model.keep(PROMPT)
-    assert (model.get(PROMPT), model.store.persist(5.0)) == (WHOLE, 0)
+    assert (model.get(PROMPT), model.store.persist(60.0)) == (WHOLE, 0)
     assert capfd.readouterr().err.count("cache_not_written") == 1
     (tmp_path / "prompts").unlink()
     clock.now += disk_tier.PAUSE_AFTER_FAILURE_S
-    assert model.store.persist(5.0) == 5
+    assert model.store.persist(60.0) == 5
 
 
 def test_cache_folder_deleted_while_running_clears_both_tiers_and_is_created_again(
@@ -240,14 +240,14 @@ def test_cache_folder_deleted_while_running_clears_both_tiers_and_is_created_aga
 ):
     model = Model(open_store())
     model.keep(PROMPT)
-    model.store.persist(5.0)
+    model.store.persist(60.0)
     (tmp_path / "prompts").rename(tmp_path / "old")
     shutil.rmtree(tmp_path / "old")
     assert model.get(PROMPT) == 0
     assert (model.store.ram_bytes, model.store.disk_bytes) == (0, 0)
     assert "cache_cleared" in capfd.readouterr().err
     assert model.keep(PROMPT) == 5
-    assert model.store.persist(5.0) <= 5
+    assert model.store.persist(60.0) <= 5
     assert len(files(tmp_path)) == 5
 
 
@@ -255,8 +255,8 @@ def test_two_prompt_caches_on_one_folder_survive_deletions_by_each_other(open_st
     one, two = Model(open_store()), Model(open_store())
     one.keep(PROMPT)
     two.keep(PROMPT)
-    one.store.persist(5.0)
-    two.store.persist(5.0)
+    one.store.persist(60.0)
+    two.store.persist(60.0)
     for path in files(tmp_path):  # as the limit of one would have it
         path.unlink()
     two.store.set_ram_limit(0)
@@ -280,7 +280,7 @@ def test_cache_match_can_be_restored_although_its_blocks_were_evicted_after_it_w
 def test_cache_block_is_read_from_disk_once_for_two_requests(open_store):
     first = Model(open_store())
     first.keep(PROMPT)
-    first.store.persist(5.0)
+    first.store.persist(60.0)
     store = open_store()
     model = Model(store)
     finds = [store.find(model.keys, PROMPT, TAGS) for _ in range(2)]
@@ -302,7 +302,7 @@ def test_cache_find_returns_the_longest_snapshot_that_begins_the_prompt(open_sto
     assert model.get(PROMPT[:13]) == 9
     assert model.get([*PROMPT[:8], 99]) == 5
     assert model.get(PROMPT[:4]) == 0
-    model.store.persist(5.0)
+    model.store.persist(60.0)
     assert Model(open_store()).get(PROMPT) == 14
 
 
@@ -310,11 +310,11 @@ def test_broken_cache_snapshot_is_dropped_and_a_shorter_snapshot_is_used(open_st
     model = Model(open_store())
     model.keep_snapshot(PROMPT[:5])
     path = tmp_path / "prompts" / (model.keep_snapshot(PROMPT[:9]) + ".safetensors")
-    model.store.persist(5.0)
+    model.store.persist(60.0)
     path.write_bytes(path.read_bytes()[:-1])
     again = Model(open_store())
     assert again.get(PROMPT) == 5
-    again.store.persist(5.0)
+    again.store.persist(60.0)
     assert not path.exists()
 
 
@@ -323,11 +323,11 @@ def test_cache_blocks_evicted_from_disk_are_not_written_again(open_store):
     model = Model(store)
     for first in range(8):
         model.keep([first, *PROMPT])
-    store.persist(5.0)
+    store.persist(60.0)
     written = store.usage().written
     for _ in range(3):
         store.retry_unwritten()
-    assert store.persist(5.0) == 0
+    assert store.persist(60.0) == 0
     assert store.usage().written == written
 
 
@@ -339,7 +339,7 @@ def test_cache_usage_counts_hits_by_tier_and_misses(open_store):
     use = first.store.usage()
     assert (use.hits_ram, use.hits_disk, use.misses) == (5, 0, 5)
     assert use.ram_bytes == 5 * BLOCK_BYTES
-    first.store.persist(5.0)  # some may have been written before
+    first.store.persist(60.0)  # some may have been written before
     use = first.store.usage()
     assert (use.written, use.not_written) == (5, 0)
     assert use.written_bytes == use.disk_bytes
@@ -366,7 +366,7 @@ def restarted(open_store, *prompts, **limits):
     first = Model(open_store())
     for prompt in prompts:
         first.keep(prompt)
-        first.store.persist(5.0)
+        first.store.persist(60.0)
     return Model(open_store(**limits))
 
 
@@ -414,7 +414,7 @@ def test_cache_preload_drops_damaged_and_missing_files(open_store, tmp_path):
     assert preload(model) == 3 * BLOCK_BYTES
     assert (model.store.counts.broken, model.store.counts.missing) == (1, 1)
     assert model.get(PROMPT) == SIZE
-    model.store.persist(5.0)
+    model.store.persist(60.0)
     assert len(files(tmp_path)) == 3
 
 

@@ -11,7 +11,7 @@ from mlx_server import protocol
 from mlx_server.gateway.engine_process.link import EngineLink
 
 TOKENS = [protocol.Token("r", n, f"ä{n}", n) for n in range(20)]
-DEADLINE_S = 5
+DEADLINE_S = 30
 
 
 class Recorder:

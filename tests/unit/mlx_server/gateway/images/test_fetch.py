@@ -106,7 +106,7 @@ NAMES = {"site.example": ["127.0.0.1"], "router.example": ["192.168.0.1"]}
 NAMES["mixed.example"] = ["127.0.0.1", "10.0.0.1"]
 
 
-def fetcher(site: Site, max_total_bytes: int = 10**7, timeout_s: float = 5.0) -> ImageFetcher:
+def fetcher(site: Site, max_total_bytes: int = 10**7, timeout_s: float = 30.0) -> ImageFetcher:
     """Return a fetcher for which 127.0.0.1 is public if a name resolves to it, and private if written out."""
 
     async def resolve(host: str, port: int) -> list[str]:

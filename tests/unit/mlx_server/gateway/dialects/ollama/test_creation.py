@@ -37,10 +37,10 @@ async def test_conversions_leave_the_threads_of_other_requests_and_end_for_clien
         for _ in range(2):
             await asyncio.to_thread(begun.acquire)
         assert await asyncio.wait_for(asyncio.to_thread(lambda: "found"), 10) == "found"
-        assert converted == ["a", "b"]
+        assert sorted(converted) == ["a", "b"]  # in the order in which the two threads began to run
         creations[3].cancel()
         may_end.set()
         await asyncio.gather(*tasks[:3])
         with pytest.raises(ClientDisconnected):
             await tasks[3]
-    assert converted == ["a", "b", "c"]
+    assert (sorted(converted[:2]), converted[2:]) == (["a", "b"], ["c"])
