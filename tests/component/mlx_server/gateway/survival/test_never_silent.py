@@ -175,6 +175,7 @@ def test_too_long_prompt_for_an_unloaded_model_is_refused_without_a_long_wait(
 ):
     name = "smollm2:135m"
     gateway = with_real_engine(make_gateway, small_models_dir, env=OWN_BEGIN_OF_STREAMS)
+    gateway.http.post("/v1/chat/completions", json=_messages(name, "Hi"))  # it is loaded, and not loading
     for _ in range(TRIES):
         gateway.http.post("/api/generate", json={"model": name, "keep_alive": 0})
         gateway.until(lambda: name not in gateway.health()["models"]["loaded"], "it is unloaded")
