@@ -54,13 +54,18 @@ def _version(package: str) -> str:
 
 
 def _processor() -> str:
+    """Return the processor's name, with `AVX-512` after it if it has these instructions: virtual machines hide
+    the rest of the name, and these instructions change the figures most.
+    """
     if sys.platform == "darwin":
         return _output("sysctl", "-n", "machdep.cpu.brand_string")
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
+    fields = {name.strip(): text.strip() for name, _, text in (line.partition(":") for line in lines)}
+    has_avx_512 = "avx512f" in fields.get("flags", "").split()
+    return fields.get("model name", "") + (" with AVX-512" if has_avx_512 else "")
 
 
 def _accelerator() -> str:
