@@ -54,8 +54,8 @@ def _version(package: str) -> str:
 
 
 def _processor() -> str:
-    """Return the processor's name, with `AVX-512` after it if it has these instructions: virtual machines hide
-    the rest of the name, and these instructions change the figures most.
+    """Return the processor's name, followed by `with AVX-512` if it has these instructions. Virtual machines
+    hide the rest of the name, and these instructions change the figures most.
     """
     if sys.platform == "darwin":
         return _output("sysctl", "-n", "machdep.cpu.brand_string")
