@@ -15,6 +15,7 @@ from aiohttp import web
 from host_agent.listener.proxy.routes import MAX_BODY_BYTES
 from host_agent.status_page.page import Page
 from tests.component.host_agent.page import stories
+from vestal.web.aiohttp_runner import JsonAppRunner
 
 Answer = (
     Any  # a JSON body, a web.Response, or a (maybe async) function of the request that returns one of them
@@ -43,7 +44,7 @@ class ScriptedAgent:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._streams: set[asyncio.Queue[bytes | None]] = set()
-        self._runner: web.AppRunner | None = None
+        self._runner: JsonAppRunner | None = None
         self._thread.start()
 
     @property
@@ -105,15 +106,18 @@ class ScriptedAgent:
                 web.route("*", "/{path:.*}", self._scripted),
             ]
         )
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        # aiohttp's own site is an asyncio server, which resets a connection that it accepts as it is closed.
+        self._runner = JsonAppRunner(app, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", self.port)
-        await site.start()
+        await self._runner.listen("127.0.0.1", self.port)
 
     async def _stop(self) -> None:
         for queue in self._streams:
             queue.put_nowait(None)
         if self._runner and self._runner.server:
+            for site in list(self._runner.sites):
+                await site.stop()
+            await asyncio.sleep(0.01)  # the connections that were just accepted have their transports
             transports = [connection.transport for connection in self._runner.server.connections]
             await self._runner.cleanup()
             for transport in filter(None, transports):

@@ -180,10 +180,11 @@ def test_too_long_prompt_for_an_unloaded_model_is_refused_without_a_long_wait(
         gateway.http.post("/api/generate", json={"model": name, "keep_alive": 0})
         gateway.until(lambda: name not in gateway.health()["models"]["loaded"], "it is unloaded")
         answer = Timed(gateway.http, "/v1/chat/completions", _messages(name, LONG))
-        assert name not in gateway.health()["models"]["loaded"]
+        # This model is loaded so soon that it may be there before the first check has read the tokenizer.
+        is_refused_before_load = name not in gateway.health()["models"]["loaded"]
         assert "context" in answer.text
         # A machine that needs longer to count the tokens has sent the headers by then.
         assert answer.status == 400 or answer.headers_s >= LIMIT_S
-        if answer.headers_s < LIMIT_S + 1.5:
+        if is_refused_before_load and answer.headers_s < LIMIT_S + 1.5:
             return
     raise AssertionError(answer.headers_s)
