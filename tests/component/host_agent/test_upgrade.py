@@ -24,7 +24,7 @@ from host_agent.agent import outdated
 from host_agent.agent_client import HEALTH_TIMEOUT_S
 from host_agent.cli.run.progress import Progress
 from host_agent.cli.run.replace_outdated import replace_outdated
-from vestal.config import load
+from vestal.config import Config, load
 
 pytestmark = pytest.mark.timeout(300)  # each upgrade starts several programs, one after the other
 
@@ -126,10 +126,7 @@ def test_vestal_up_replaces_only_the_agent_if_its_settings_changed_and_nothing_w
     agent, monkeypatch, capsys
 ):
     gateway = agent.start("--hands-over").gateway()
-    for name, value in {**agent.env, "VESTAL_AGENT__RECOVERY_INTERVAL_S": "1234"}.items():
-        if name.startswith("VESTAL_"):
-            monkeypatch.setenv(name, value)
-    config = load()
+    config = _changed_config(agent, monkeypatch)
     assert outdated.parts(config) == {"agent": "its settings have changed"}
     assert outdated.parts_with_older_code(config) == []
     replace_outdated(config, Progress())
@@ -151,13 +148,11 @@ def test_vestal_up_replaces_an_agent_that_is_too_busy_to_answer_at_once_and_does
 ):
     """Earlier, an agent that once took 2 s to answer was stopped with all services."""
     gateway = agent.start("--hands-over").gateway()
-    for name, value in {**agent.env, "VESTAL_AGENT__RECOVERY_INTERVAL_S": "1234"}.items():
-        if name.startswith("VESTAL_"):
-            monkeypatch.setenv(name, value)
+    config = _changed_config(agent, monkeypatch)
     agent.process.send_signal(signal.SIGSTOP)
     resume = threading.Timer(HEALTH_TIMEOUT_S + 0.5, agent.process.send_signal, [signal.SIGCONT])
     resume.start()
-    replace_outdated(load(), Progress())
+    replace_outdated(config, Progress())
     resume.join()
     assert "it is replaced, and its services go on" in capsys.readouterr().out
     assert agent.gateway() == gateway
@@ -242,6 +237,14 @@ def test_program_with_the_state_folder_of_a_newer_version_exits_with_78(agent, m
     assert done.returncode == 78
     assert "was written by a newer Vestal (format 2; this one knows up to 1): update" in done.stderr
     assert [path.name for path in agent.home.iterdir()] == ["format"]
+
+
+def _changed_config(agent, monkeypatch: pytest.MonkeyPatch) -> Config:
+    """Return the agent's configuration, with one setting changed since the agent's start."""
+    for name, value in {**agent.env, "VESTAL_AGENT__RECOVERY_INTERVAL_S": "1234"}.items():
+        if name.startswith("VESTAL_"):
+            monkeypatch.setenv(name, value)
+    return load()
 
 
 def _begin_to_replace(agent, number: int) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -106,20 +107,50 @@ def test_response_that_the_engine_refuses_is_a_400_with_and_without_streaming(ga
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_request")
 
 
+FIRST_EVENT_WITHIN_S = 1.8
+TRIES = 3  # a gateway that is late is late each time, but a busy machine may keep a client waiting once
+
+
+class FirstEvent:
+    """A callback for `stream`: it notes after how many seconds the first event came, and calls `go_on`."""
+
+    def __init__(self, go_on: Callable[[], object]) -> None:
+        self.seconds: list[float] = []
+        self._go_on, self._began = go_on, time.monotonic()
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        self.seconds.append(time.monotonic() - self._began)
+        self._go_on()
+
+
 def test_response_stream_sends_its_first_event_while_it_waits_behind_another_request(make_gateway, text_of):
     gateway = make_gateway(VESTAL_MLX__MAX_RUNNING="1", **OWN_BEGIN_OF_STREAMS).start().until_ok()
-    with gateway.held():
-        ask(gateway, "first tokens=30 hold_at=1", background=True)
-        found = stream(gateway, "second tokens=3", lambda event: gateway.go_on())  # the first one goes on
-    assert text_in(found[-1]["response"]) == text_of("second tokens=3", 3)
+    took_s = []
+    for _ in range(TRIES):
+        with gateway.held():
+            ask(gateway, "first tokens=30 hold_at=1", background=True)
+            first = FirstEvent(gateway.go_on)  # the other request goes on
+            found = stream(gateway, "second tokens=3", first)
+        assert text_in(found[-1]["response"]) == text_of("second tokens=3", 3)
+        took_s.append(first.seconds[0])
+        if took_s[-1] < FIRST_EVENT_WITHIN_S:
+            break
+    assert min(took_s) < FIRST_EVENT_WITHIN_S
 
 
 def test_response_stream_sends_its_first_event_while_the_engine_starts(make_gateway, text_of):
-    gateway = make_gateway({"starts_held": True}, **OWN_BEGIN_OF_STREAMS).start()
-    with gateway.held():
-        gateway.until(lambda: gateway.health()["status"] == "starting", "it listens")
-        found = stream(gateway, "early tokens=3", lambda event: gateway.go_on())  # the engine starts
-    assert text_in(found[-1]["response"]) == text_of("early tokens=3", 3)
+    took_s = []
+    for _ in range(TRIES):
+        gateway = make_gateway({"starts_held": True}, **OWN_BEGIN_OF_STREAMS).start()
+        with gateway.held():
+            gateway.until(lambda it=gateway: it.health()["status"] == "starting", "it listens")
+            first = FirstEvent(gateway.go_on)  # the engine starts
+            found = stream(gateway, "early tokens=3", first)
+        assert text_in(found[-1]["response"]) == text_of("early tokens=3", 3)
+        took_s.append(first.seconds[0])
+        if took_s[-1] < FIRST_EVENT_WITHIN_S:
+            break
+    assert min(took_s) < FIRST_EVENT_WITHIN_S
 
 
 def test_response_that_reaches_its_length_limit_has_the_status_incomplete(gateway):
@@ -420,9 +451,11 @@ def test_websocket_that_is_idle_does_not_delay_the_stop_of_the_gateway(make_gate
     gateway = make_gateway(VESTAL_MLX__DRAIN_S="600").start().until_ok()
     with open_socket(gateway) as socket:
         assert turn(socket, create("tokens=1"))[-1]["type"] == "response.completed"
-        assert gateway.stop() == 0  # which does not wait for as long as the drain
+        began = time.monotonic()
+        assert gateway.stop() == 0
         with pytest.raises(ConnectionClosed):
             socket.recv(60)
+    assert time.monotonic() - began < 10
 
 
 @pytest.mark.parametrize("path", ["/v1/responses", "/v1/chat/completions"])
