@@ -135,8 +135,8 @@ def test_task_of_a_killed_orchestrator_finishes_without_repeating_a_step(
         MLX_API_URL=f"{llm.url},{slow.url}", VESTAL_AGENTS_FILE=str(agents), SMART_WORKER_MAX_CONCURRENT="1"
     ).start()
     task_id = one.submit("survive this", agents=["first", "second"])
-    queued = one.submit("and this waits its turn")
     wait_until("the second step is at work", lambda: chats("second", slow) == 1)
+    queued = one.submit("and this waits its turn")  # for the only call at a time, which the second step holds
     assert chats("first", llm) == 1
     assert one.child
     one.child.end(number)
