@@ -10,12 +10,14 @@ import importlib
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import mlx.core as mx
 from mlx_lm.generate import BatchGenerator
 
 from mlx_server.engine.blas_threads.threads_for_products import ThreadsForProducts
+from mlx_server.engine.fast_exponential import logsumexp
 from mlx_server.engine.generation.drafting.draft_batch import DraftBatch
 from mlx_server.engine.generation.drafting.draft_counts import DraftCounts
 from mlx_server.engine.generation.drafting.draft_model import DraftModel
@@ -44,6 +46,8 @@ def _do_not_raise_wired_limit() -> None:
 # Imported by name, because the attribute `mlx_lm.generate` is the function of that name, not the module.
 _generate: Any = importlib.import_module("mlx_lm.generate")
 _generate.maybe_set_recommended_wired_limit = _do_not_raise_wired_limit
+# The module's own `mx`, with a faster function for the log-probabilities of each step.
+_generate.mx = SimpleNamespace(**{**vars(mx), "logsumexp": logsumexp})
 
 
 @dataclass(frozen=True)

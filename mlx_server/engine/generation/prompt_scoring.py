@@ -12,6 +12,7 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_server.engine.errors import RequestError
+from mlx_server.engine.fast_exponential import logsumexp
 from mlx_server.engine.generation.logprobs import MIN_LOGPROB, Array, TokenBytes, logprobs_of, to_numpy
 from mlx_server.protocol import Generate, Logprobs, TokenLogprob
 
@@ -47,7 +48,7 @@ class PromptScorer:
         if not inputs:
             return np.zeros((0, 0), np.float32)
         logits = self._model(mx.array([inputs]), cache=self.caches)[0].astype(mx.float32)
-        return to_numpy(logits - mx.logsumexp(logits, axis=-1, keepdims=True))
+        return to_numpy(logits - logsumexp(logits))
 
     def add(self, rows: Array, token_bytes: TokenBytes) -> int:
         """Score further tokens of the prompt with `rows`, the result of `compute` for the next slice: the row

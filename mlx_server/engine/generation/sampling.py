@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 
 import mlx.core as mx
 
+from mlx_server.engine.fast_exponential import logsumexp
 from mlx_server.protocol import Sampling
 
 Sampler = Callable[[mx.array], mx.array]
@@ -100,7 +101,7 @@ def _smallest_kept(logits: mx.array, sampling: Sampling) -> mx.array:
     if not 0.0 < sampling.top_p < 1.0:
         return mx.min(largest, axis=-1, keepdims=True)
     largest = mx.sort(largest, axis=-1)[..., ::-1]
-    total = mx.logsumexp(largest if has_top_k else logits, axis=-1, keepdims=True)
+    total = logsumexp(largest if has_top_k else logits)
     mass_above = mx.cumsum(mx.exp(largest - total), axis=-1, inclusive=False)
     count = mx.maximum((mass_above < sampling.top_p).sum(axis=-1, keepdims=True), 1)
     return mx.take_along_axis(largest, count - 1, axis=-1)

@@ -9,9 +9,10 @@ A block consists of the queries of some consecutive tokens in the heads that sha
 its scores, which are few enough to stay in the processor's cache. Keys that no query of the block may see are
 left out, which in a prompt without a cached beginning are half of the keys.
 
-Steps of answers have only one query for each request, and use MLX's attention: MLX computes it in the
-background, while a call of numpy would wait for the step before. (Computing the scores of the heads that
-share keys in one product, as in blocks, gained less in these steps than could be measured.)
+Steps of answers have only one query for each request. MLX computes them in the background, while a call of
+numpy would wait for the step before. So their attention is computed by MLX's operations, but with the softmax
+of `fast_exponential`, and with one product for the heads that share keys: 16 answers attend to 300 tokens in
+0.8 ms in place of 1.6.
 """
 
 from __future__ import annotations
@@ -26,12 +27,15 @@ from mlx_lm.models.base import scaled_dot_product_attention
 from numpy.typing import NDArray
 
 from mlx_server.engine.device import computes_on_gpu
+from mlx_server.engine.fast_exponential import softmax
 from mlx_server.engine.models.visible_keys import Block, VisibleKeys
 from mlx_server.engine.pausable_call import is_pausable, pause_point
 from mlx_server.memory_forecast.forecast import SCORES_IN_BLOCK
 
 FEWEST_SCORES = 32_768
 """With fewer scores in all heads and rows, a call of numpy in each layer gains nothing."""
+FEWEST_SCORES_OF_A_STEP = 4096
+"""With fewer scores in all heads and rows, MLX's attention of single queries is as fast."""
 ATTENTION = "scaled_dot_product_attention"
 """The name under which mlx-lm's models import the function that computes attention."""
 _HIDDEN = np.finfo(np.float32).min
@@ -64,13 +68,16 @@ def attention(
     mask: Any,
     sinks: mx.array | None = None,
 ) -> mx.array:
-    """Compute the same result as mlx-lm's `scaled_dot_product_attention`: in blocks if that is faster and the
-    arguments allow it, or else by calling that function.
+    """Compute the same result as mlx-lm's `scaled_dot_product_attention`: in blocks or, of single queries,
+    with another softmax if that is faster and the arguments allow it, or else by calling that function.
 
     `queries` has the shape (rows, heads, queries, width). `keys` and `values` may have fewer heads.
     """
     is_plain = not hasattr(cache, "bits") and all(x.dtype == mx.float32 for x in (queries, keys, values))
-    if is_plain and _is_large(queries, keys):
+    if is_plain and queries.shape[2] == 1:
+        if sinks is None and _is_large_step(queries, keys) and _hides_keys(mask):
+            return _attend_with_one_query(queries * scale, keys, values, mask)
+    elif is_plain and _is_large(queries, keys):
         visible = _visible(mask, queries.shape[2], keys.shape[2])
         if visible is not None:
             return _attend_in_blocks(queries * scale, keys, values, sinks, visible)
@@ -82,9 +89,33 @@ def attention(
 
 
 def _is_large(q: mx.array, k: mx.array) -> bool:
-    """Return whether computing in blocks is faster, because there are several queries and many scores."""
+    """Return whether computing in blocks is faster, because there are many scores."""
     rows, heads, queries, _ = q.shape
-    return queries > 1 and rows * heads * queries * k.shape[2] >= FEWEST_SCORES
+    return rows * heads * queries * k.shape[2] >= FEWEST_SCORES
+
+
+def _is_large_step(q: mx.array, k: mx.array) -> bool:
+    """Return whether `_attend_with_one_query` is faster than MLX, because there are many scores."""
+    return q.shape[0] * q.shape[1] * k.shape[2] >= FEWEST_SCORES_OF_A_STEP
+
+
+def _hides_keys(mask: Any) -> bool:
+    """Return whether the mask, of single queries, does nothing but hide keys, the same ones in all heads."""
+    if mask is None or isinstance(mask, str):
+        return True
+    return bool(mask.dtype == mx.bool_ and (mask.ndim < 3 or mask.shape[-3] == 1))
+
+
+def _attend_with_one_query(q: mx.array, k: mx.array, v: mx.array, mask: Any) -> mx.array:
+    """Return the output of attention of one query in each row, of shape (rows, heads, 1, width of the
+    values). The queries `q` are already scaled. A `mask` that is an array is True where a key is visible.
+    """
+    rows, heads, _, width = q.shape
+    groups = k.shape[1]
+    scores = q.reshape(rows, groups, heads // groups, width) @ k.swapaxes(2, 3)
+    if isinstance(mask, mx.array):
+        scores = mx.where(mask, scores, float(_HIDDEN))
+    return (softmax(scores) @ v).reshape(rows, heads, 1, v.shape[3])
 
 
 def _attend_in_blocks(

@@ -11,6 +11,7 @@ from typing import Any
 import mlx.core as mx
 from mlx_lm.generate import GenerationBatch
 
+from mlx_server.engine.fast_exponential import logsumexp
 from mlx_server.engine.generation.drafting.draft_counts import DraftCounts
 from mlx_server.engine.generation.drafting.draft_length import cost_of_a_guess
 from mlx_server.engine.generation.drafting.draft_model import Asked, DraftModel
@@ -273,7 +274,7 @@ class DraftBatch(GenerationBatch):
 
         `logits` has the shape (rows, tokens of the longest row, vocabulary).
         """
-        everywhere = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
+        everywhere = logits - logsumexp(logits)
         logprobs: list[Any] = []
         samples: list[Any] = []
         for row, tokens in enumerate(rows):
@@ -289,7 +290,7 @@ class DraftBatch(GenerationBatch):
                     processed = logits[row : row + 1, i]
                     for processor in processors:
                         processed = processor(so_far, processed)
-                    own.append((processed - mx.logsumexp(processed, axis=-1, keepdims=True))[0])
+                    own.append((processed - logsumexp(processed))[0])
             logprobs.append(own)
             samples.append(mx.concatenate([sampler(each[None]) for each in own]))
         mx.eval(samples)

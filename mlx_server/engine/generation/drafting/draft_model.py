@@ -8,6 +8,7 @@ from typing import Any
 
 import mlx.core as mx
 
+from mlx_server.engine.fast_exponential import logsumexp
 from mlx_server.engine.generation.drafting.rules import Rewindable
 from mlx_server.engine.generation.sampling import Sampler, greedy
 from mlx_server.engine.kv.kv_cache import BatchKV, RequestKV
@@ -245,7 +246,7 @@ def _draw(logits: mx.array, vocabulary: int, samplers: Sequence[Sampler]) -> mx.
     logits = logits[:, :vocabulary]
     if all(sampler is greedy for sampler in samplers):
         return greedy(logits)
-    logprobs = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
+    logprobs = logits - logsumexp(logits)
     return mx.concatenate([sampler(logprobs[row : row + 1]) for row, sampler in enumerate(samplers)])
 
 

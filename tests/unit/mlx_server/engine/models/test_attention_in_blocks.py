@@ -18,7 +18,7 @@ from mlx_lm.models.base import create_causal_mask, scaled_dot_product_attention 
 from mlx_server.engine.models import attention_in_blocks  # noqa: E402
 from mlx_server.engine.models.attention_in_blocks import (  # noqa: E402
     ATTENTION,
-    FEWEST_SCORES,
+    FEWEST_SCORES_OF_A_STEP,
     attend_in_blocks,
     attention,
 )
@@ -58,7 +58,7 @@ def _own(queries: int, keys: int) -> Any:
 @st.composite
 def calls(draw):
     rows, groups, of_group = draw(st.integers(1, 3)), draw(st.integers(1, 3)), draw(st.integers(1, 3))
-    queries, cached = draw(st.integers(2, 12)), draw(st.integers(0, 30))
+    queries, cached = draw(st.integers(1, 12)), draw(st.integers(0, 30))
     keys = queries + cached
     sinks = draw(st.booleans())
     mx.random.seed(draw(st.integers(0, 1000)))
@@ -75,6 +75,7 @@ def test_attention_in_blocks_equals_mlxs_for_any_mask_and_block_size(call, at_on
     arrays, options = call
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(attention_in_blocks, "FEWEST_SCORES", 0)
+        patch.setattr(attention_in_blocks, "FEWEST_SCORES_OF_A_STEP", 0)
         patch.setattr(attention_in_blocks, "SCORES_IN_BLOCK", at_once)
         found = attention(*arrays, **options)
     wanted = scaled_dot_product_attention(*arrays, **options)
@@ -105,14 +106,15 @@ def test_attention_in_blocks_skips_keys_that_no_query_of_a_block_sees():
     assert [block.first_hidden for block in blocks] == [4, 6, 8]  # all see what comes before
 
 
-@pytest.mark.parametrize(
-    "case", ["few scores", "one query", "bfloat16", "added mask", "mask for each head", "quantized"]
-)
-def test_attention_calls_unsuited_to_blocks_are_left_to_mlx_lm(monkeypatch, case):
+@pytest.mark.parametrize("case", ["few scores", "bfloat16", "added mask", "mask for each head", "quantized"])
+@pytest.mark.parametrize(("many_queries", "many_keys"), [(200, 200), (1, FEWEST_SCORES_OF_A_STEP)])
+def test_attention_calls_that_would_gain_nothing_are_left_to_mlx_lm(
+    monkeypatch, case, many_queries, many_keys
+):
     left: list[object] = []
     monkeypatch.setattr(attention_in_blocks, ATTENTION, lambda *arguments: left.append(arguments))
-    queries = {"few scores": 2, "one query": 1}.get(case, 200)
-    keys = FEWEST_SCORES if case == "one query" else 200
+    queries = min(many_queries, 2) if case == "few scores" else many_queries
+    keys = 200 if case == "few scores" else many_keys
     q, k, v = mx.zeros((1, 2, queries, 8)), mx.zeros((1, 2, keys, 8)), mx.zeros((1, 2, keys, 8))
     if case == "bfloat16":
         q, k, v = (x.astype(mx.bfloat16) for x in (q, k, v))
