@@ -73,9 +73,9 @@ async def pauses(server: Server) -> dict[str, float]:
             await running_stream
     if ended and answer.fault:
         raise RuntimeError(answer.fault)
-    alone, beside = split(answer.pieces_at, arrived_at, first_at)
+    alone, during_prefill = split(answer.pieces_at, arrived_at, first_at)
     found: dict[str, float] = {}
-    for place, gaps in (("alone", alone), ("beside_prefill", beside)):
+    for place, gaps in (("alone", alone), ("beside_prefill", during_prefill)):
         found |= {ROW.format(place, name): percentile(gaps, share) * 1e3 for name, share in SHARES.items()}
     found[SLOWER] = found[ROW.format("beside_prefill", "p99")] / found[ROW.format("alone", "p50")]
     return found | {FIRST: first_at - arrived_at}
@@ -91,10 +91,10 @@ def split(pieces_at: Sequence[float], arrived_at: float, first_at: float) -> tup
     """
     gaps = list(pairwise(pieces_at))
     alone = [end - begin for begin, end in gaps if end <= arrived_at]
-    beside = [end - begin for begin, end in gaps if end > arrived_at and begin < first_at]
+    during_prefill = [end - begin for begin, end in gaps if end > arrived_at and begin < first_at]
     if pieces_at and pieces_at[-1] < first_at:
-        beside.append(first_at - pieces_at[-1])
-    return alone, beside
+        during_prefill.append(first_at - pieces_at[-1])
+    return alone, during_prefill
 
 
 SCENARIO = Scenario(

@@ -103,5 +103,5 @@ def test_chaos_requests_are_equal_for_equal_seeds_and_cover_every_route():
 
 def test_chaos_clients_resume_each_kind_of_request_both_by_id_and_by_idempotency_key():
     kinds = [ask.path + str("tools" in ask.body) for ask in make_requests(36, seed=1)]
-    ways = {(kind, comes_back_by_id(number)) for number, kind in enumerate(kinds)}
-    assert ways == {(kind, by_id) for kind in kinds for by_id in (True, False)}
+    found = {(kind, comes_back_by_id(number)) for number, kind in enumerate(kinds)}
+    assert found == {(kind, by_id) for kind in kinds for by_id in (True, False)}

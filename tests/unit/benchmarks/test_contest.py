@@ -111,8 +111,8 @@ def test_quoted_log_of_a_dead_server_is_shortened_but_keeps_its_beginning_and_en
 
 
 def test_token_gaps_that_overlap_the_prefill_of_another_prompt_are_counted_separately():
-    alone, beside = split([0, 1, 2, 5, 9, 10], arrived_at=3, first_at=8)
-    assert alone == [1, 1] and beside == [3, 4]
+    alone, during_prefill = split([0, 1, 2, 5, 9, 10], arrived_at=3, first_at=8)
+    assert alone == [1, 1] and during_prefill == [3, 4]
 
 
 def test_stream_silent_during_the_prefill_of_another_prompt_has_one_gap_until_the_prefill_ends():

@@ -143,8 +143,8 @@ def test_simulated_prompt_takes_longer_to_read_while_other_answers_run():
         return late.first_token_at - late.arrived_at
 
     assert first_token_s(0) == pytest.approx(10.0)  # 2,950 tokens at 295 a second
-    beside = 2950 / 128 * (128 / 295 + PARAMETERS.engine.step_for(3))
-    assert first_token_s(3) == pytest.approx(beside, rel=0.01)
+    expected_s = 2950 / 128 * (128 / 295 + PARAMETERS.engine.step_for(3))
+    assert first_token_s(3) == pytest.approx(expected_s, rel=0.01)
 
 
 @given(st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=4), max_size=30))

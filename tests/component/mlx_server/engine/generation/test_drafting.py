@@ -166,8 +166,8 @@ def test_drafting_pauses_during_a_prefill_and_the_prefill_pace_counts_only_steps
         guesses_of_a_step()
     assert batch.draft_counts.guessed > 20
     late = batch.add(list(range(1, 40)) * 4, make_sampler(GREEDY, 0), make_processors(GREEDY))
-    beside = [guesses_of_a_step() for _ in range(9)]
-    assert beside == [(0, True)] * 9
+    guesses = [guesses_of_a_step() for _ in range(9)]
+    assert guesses == [(0, True)] * 9
     batch.remove(late)
     assert sum(guesses_of_a_step()[0] for _ in range(10)) > 0
     assert recorded_after and all(earlier == later for earlier, later in recorded_after)

@@ -97,7 +97,7 @@ def test_answer_about_an_image_equals_the_answer_of_mlx_vlm_whether_alone_or_in_
     family, folders, uncached
 ):
     engine = uncached
-    tokens, chances = Reference(folders[family]).answer(
+    tokens, logprobs = Reference(folders[family]).answer(
         prompt_text(family),
         [part for part in parts(family) if isinstance(part, bytes)],
         ANSWER_TOKENS,
@@ -107,19 +107,19 @@ def test_answer_about_an_image_equals_the_answer_of_mlx_vlm_whether_alone_or_in_
     assert isinstance(alone, Done), alone
     assert engine.tokens(f"{family} alone") == tokens
     events = [e for e in engine.events if isinstance(e, Token) and e.id == f"{family} alone"]
-    for event, chance in zip(events, chances, strict=True):
+    for event, expected in zip(events, logprobs, strict=True):
         assert event.logprobs is not None
         top = np.array([one.logprob for one in event.logprobs.top])
-        assert np.abs(top - np.sort(chance)[::-1][:5]).max() < TOLERANCE
+        assert np.abs(top - np.sort(expected)[::-1][:5]).max() < TOLERANCE
 
     texts = [chat(f"{family} text {n}", family, f"A text of {n} words. " * (n + 1)) for n in range(2)]
     cold = [engine.answer(text) for text in texts]
-    beside = [
+    together = [
         msgspec.structs.replace(op, id=f"{op.id} again")
         for op in (texts[0], chat(f"{family} beside", family, *parts(family)), *texts[1:])
     ]
-    engine.run(*beside)
-    drawn = [engine.tokens(op.id) for op in beside]
+    engine.run(*together)
+    drawn = [engine.tokens(op.id) for op in together]
     assert drawn == [cold[0], tokens, *cold[1:]]
 
     for cut in (1, ANSWER_TOKENS - 1):

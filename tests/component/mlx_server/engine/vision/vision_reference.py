@@ -47,11 +47,11 @@ class Reference:
             given["mask"] = mx.array(mask_of(ids[0].tolist()))
         out = text_model(ids, cache=cache, **given)
         drawn: list[int] = []
-        chances: list[np.ndarray] = []
+        logprobs: list[np.ndarray] = []
         while True:
             logits = out.logits[0, -1].astype(mx.float32)
-            chances.append(np.array(logits - mx.logsumexp(logits)))
-            drawn.append(int(chances[-1].argmax()))
+            logprobs.append(np.array(logits - mx.logsumexp(logits)))
+            drawn.append(int(logprobs[-1].argmax()))
             if len(drawn) == tokens:
-                return drawn, chances
+                return drawn, logprobs
             out = text_model(mx.array([drawn[-1:]]), cache=cache)
