@@ -14,9 +14,12 @@ from mlx_server.engine_environment import THREADS_CHOSEN
 
 @dataclass(frozen=True)
 class _Step:
+    """A step that has begun. `is_first` tells whether no step before it was still being computed then."""
+
     began_s: float
     rows: int
     threads: int
+    is_first: bool
 
 
 class ThreadsForProducts:
@@ -71,24 +74,36 @@ class ThreadsForProducts:
         self._slice_began_s = None
         self._use(self._few)
 
-    def begin_step(self, rows: int) -> None:
+    def begin_step(self, rows: int, *, waited: bool = False) -> None:
         """Set the number of threads for the next step, which computes `rows` tokens for all running answers
         together. Record how long the step before it took; later numbers of threads are chosen by that.
 
         A step is measured from one call of this method to the next, because MLX computes it in the background
-        while the next step is prepared. The caller must call `begin` before a slice of prompts that comes
-        between two steps, and `rest` if no step follows for the time being. The step before a call of `begin`
-        or `rest` is not measured. Between `begin` and `end`, this method does nothing, so a step within a
-        slice uses the slice's number of threads.
+        while the next step is prepared. So it is measured only if steps followed each other at once: not if
+        the caller has `waited` for its tokens before this call, and not if it was the first one after a call
+        of `begin`, `rest` or `end_step`, or after such a wait. The caller must call `begin` before a slice of
+        prompts that comes between two steps, and `rest` if no step follows for the time being. Between
+        `begin` and `end`, this method does nothing, so a step within a slice uses the slice's number of
+        threads.
         """
         if not self._works or self._slice_began_s is not None:
             return
-        now = time.monotonic()
-        if self._step is not None:
-            self._steps.record(self._step.rows, self._step.threads, now - self._step.began_s, now)
+        now, before = time.monotonic(), self._step
+        is_first = before is None or waited
+        if before is not None and not (before.is_first or is_first):
+            self._steps.record(before.rows, before.threads, now - before.began_s, now)
         threads = self._steps.choose(rows, self._others.busy_cores(now), now)
-        self._step = _Step(now, rows, threads)
+        self._step = _Step(now, rows, threads, is_first)
         self._use(threads)
+
+    def end_step(self) -> None:
+        """Record how long the step took that `begin_step` began, because it has been computed, and not only
+        begun, and no step before it was still being computed when it began.
+        """
+        step, self._step = self._step, None
+        if step is not None:
+            now = time.monotonic()
+            self._steps.record(step.rows, step.threads, now - step.began_s, now)
 
     def rest(self) -> None:
         """Go back to the number of threads that was set when this object was made, because no further step

@@ -139,8 +139,8 @@ class Batch:
         self._last_was_plain = self._last_had_slice = False
         self._drafts: DraftBatch | None = None
         if drafting:
-            sampler, begin_step = self._generator.sampler, self._threads.begin_step
-            self._drafts = DraftBatch.over(computed, sampler, self.draft_counts, begin_step, draft_model)
+            sampler = self._generator.sampler
+            self._drafts = DraftBatch.over(computed, sampler, self.draft_counts, self._threads, draft_model)
             self._generator._generation_batch = self._drafts
         self._prompts: dict[int, _Prompt] = {}  # by uid
         self._returned_early: set[int] = set()  # uids whose first token `step` has returned before mlx-lm

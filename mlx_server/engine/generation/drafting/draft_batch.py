@@ -5,12 +5,13 @@ request.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import mlx.core as mx
 from mlx_lm.generate import GenerationBatch
 
+from mlx_server.engine.blas_threads.threads_for_products import ThreadsForProducts
 from mlx_server.engine.fast_exponential import logsumexp
 from mlx_server.engine.generation.drafting.draft_counts import DraftCounts
 from mlx_server.engine.generation.drafting.draft_length import cost_of_a_guess
@@ -32,20 +33,22 @@ class DraftBatch(GenerationBatch):
     request's own sampler draws at that position, after its own logits processors. So answers are the same as
     in a batch without drafts, as far as the arithmetic of a longer step is the same. While `may_guess` is
     False, steps are plain: no tokens are drafted or verified. `last_was_plain` tells whether the last step
-    was plain. The caller of `next` records in `costs` how long plain steps take. `counts` has the numbers of
-    drafted and of accepted tokens. `begin_step` is called before each step, with the number of tokens that
-    the step computes. `draft_model` drafts for a request if its own text and grammar suggest no tokens.
+    was plain, and began without a wait for the step before it. The caller of `next` records in `costs` how
+    long plain steps take. `counts` has the numbers of drafted and of accepted tokens. `threads` sets the
+    number of threads for each step. `draft_model` drafts for a request if its own text and grammar suggest no
+    tokens.
     """
 
     drafters: dict[int, Drafter]
     counts: DraftCounts
     costs: StepCosts
     draft_model: DraftModel | None
-    begin_step: Callable[[int], None]
+    threads: ThreadsForProducts
     _next_tokens: Any
     _next_logprobs: list[mx.array]
     may_guess: bool
     last_was_plain: bool
+    _has_waited: bool
 
     @classmethod
     def over(
@@ -53,34 +56,34 @@ class DraftBatch(GenerationBatch):
         model: Any,
         sampler: Any,
         counts: DraftCounts,
-        begin_step: Callable[[int], None] = lambda tokens: None,
+        threads: ThreadsForProducts,
         draft_model: DraftModel | None = None,
     ) -> DraftBatch:
         """Return an empty batch for `model`.
 
-        Drafted and accepted tokens are counted in `counts`. `begin_step` is called before each step, with the
-        number of tokens that the step computes. `draft_model` drafts for a request if its own text and
-        grammar suggest no tokens.
+        Drafted and accepted tokens are counted in `counts`. `threads` sets the number of threads for each
+        step. `draft_model` drafts for a request if its own text and grammar suggest no tokens.
         """
         batch: DraftBatch = cls.empty(model, sampler)
-        batch.drafters, batch.counts, batch.begin_step = {}, counts, begin_step
+        batch.drafters, batch.counts, batch.threads = {}, counts, threads
         batch.draft_model, batch.costs = draft_model, StepCosts()
-        batch.may_guess, batch.last_was_plain = True, False
+        batch.may_guess, batch.last_was_plain, batch._has_waited = True, False, False
         return batch
 
     def next(self) -> list[Any]:
         """Make a step, and return the responses for all requests, request by request. Each request gets one
         token, and in addition the drafted tokens that were accepted.
         """
+        self._has_waited = False
         has_read = self.may_guess and self._read_for_draft_model()
         plan = self._plan() if self.may_guess else None
-        self.last_was_plain = plan is None and not has_read
+        self.last_was_plain = plan is None and not has_read and not self._has_waited
         if plan is not None:
             return self._checked(plan)
         for uid in self.uids:
             if drafter := self.drafters.get(uid):
                 drafter.record_plain()
-        self.begin_step(len(self.uids))
+        self.threads.begin_step(len(self.uids), waited=not self.last_was_plain)
         responses: list[Any] = super().next()
         return responses
 
@@ -131,6 +134,7 @@ class DraftBatch(GenerationBatch):
         if not promising or 2 * promising < len(rows):
             return None
         drawn: list[int] = self._next_tokens.tolist()
+        self._has_waited = True
         drafts = [self._own_draft(row, drawn[row], own[row], by_model[row]) for row in rows]
         guess_s = self._add_model_drafts(drafts, drawn, by_model)
         with_draft = sum(bool(draft.tokens) for draft in drafts)
@@ -235,11 +239,12 @@ class DraftBatch(GenerationBatch):
         drafts = [draft.tokens for draft in plan.drafts]
         width = 1 + max(map(len, drafts))
         rows = [[token, *draft] for token, draft in zip(plan.drawn, drafts, strict=True)]
-        self.begin_step(len(rows) * width)
+        self.threads.begin_step(len(rows) * width, waited=True)
         logits = self.model(
             mx.array([row + [0] * (width - len(row)) for row in rows]), cache=self.prompt_cache
         )
         logprobs, samples = self._sampled(logits, rows)
+        self.threads.end_step()
         accepted = [_accepted(draft, drew) for draft, drew in zip(drafts, samples, strict=True)]
         for cache in self.prompt_cache:
             cache.drop_last([width - 1 - kept for kept in accepted])

@@ -235,3 +235,43 @@ def test_blas_thread_choice_for_fast_decode_steps_uses_the_cpu_load_of_the_last_
         threads.begin_step(16)
         machine.run(0.02 if machine.set == [] else 0.015, others=0.0, own=2.0)
     assert machine.set == [2]
+
+
+def test_decode_steps_are_measured_only_while_they_follow_each_other_without_a_wait(machine, monkeypatch):
+    """The first step after a wait seemed to take no time, because it is measured until the next one begins.
+    Between steps with drafts, few threads seemed so fast that more of them were not used for minutes.
+    """
+    measured: list[tuple[int, float]] = []
+
+    def record(self, rows: int, threads: int, seconds: float, now: float) -> None:
+        measured.append((rows, round(seconds, 3)))
+
+    monkeypatch.setattr(StepThreadChoice, "record", record)
+    threads = ThreadsForProducts()
+    for waited, seconds in (
+        (False, 0.01),
+        (False, 0.1),
+        (False, 0.12),
+        (True, 0.02),
+        (False, 0.13),
+        (False, 0.2),
+    ):
+        threads.begin_step(8, waited=waited)
+        machine.run(seconds, others=0.0, own=1.0)
+    threads.begin_step(32, waited=True)
+    machine.run(0.3, others=0.0, own=1.0)
+    threads.end_step()
+    for seconds in (0.03, 0.14, 0.0):
+        threads.begin_step(8)
+        machine.run(seconds, others=0.0, own=1.0)
+    assert measured == [(8, 0.1), (8, 0.13), (32, 0.3), (8, 0.14)]
+
+
+def test_decode_steps_with_drafts_are_measured_from_their_begin_to_their_end(machine):
+    threads = ThreadsForProducts()
+    for _ in range(12):
+        threads.begin_step(32, waited=True)
+        machine.run(0.15 if machine.set == [] else 0.1, others=0.0, own=1.0)
+        threads.end_step()
+        machine.run(0.5, others=0.0, own=1.0)
+    assert machine.set == [2]
