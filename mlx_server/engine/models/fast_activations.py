@@ -24,25 +24,30 @@ from mlx_server.engine.fast_exponential import exponential_factors
 
 SWIGLU = "swiglu"
 """The name under which mlx-lm's models import the function that computes SwiGLU."""
+swiglu_of_mlx_lm = activations.swiglu
 
 FEWEST_NUMBERS = 4096
 """Fewer numbers take MLX's function no longer, because it passes over them only once."""
 FEWEST_NUMBERS_OF_A_PROMPT = 1 << 14
 """With fewer numbers of a prompt, a call of numpy in each layer gains nothing."""
+MOST_NUMBERS_OF_A_STEP = 1 << 18
+"""More numbers are a prompt's, also where experts compute each of its tokens alone. `fast_exponential` takes
+memory for six arrays of this size, which is more than the forecast of memory counts for prompts."""
 _NUMBERS_IN_BLOCK = 1 << 14
 
 
 def use_fast_activations(model: nn.Module) -> None:
     """On a CPU, make the layers of `model` compute SwiGLU by this module's `swiglu` instead of mlx-lm's
     function. The function is replaced in the Python modules that define the layers, and thus for every model
-    whose layers come from these modules.
+    whose layers come from these modules. In mlx-lm's own module of activations, which has layers of a few
+    models too, it is not replaced.
 
     On a GPU, nothing is replaced, because its exponential function is fast.
     """
     if computes_on_gpu():
         return
-    for name in {type(layer).__module__ for layer in model.modules()}:
-        if getattr(sys.modules[name], SWIGLU, None) is activations.swiglu:
+    for name in {type(layer).__module__ for layer in model.modules()} - {activations.__name__}:
+        if getattr(sys.modules[name], SWIGLU, None) is swiglu_of_mlx_lm:
             setattr(sys.modules[name], SWIGLU, swiglu)
 
 
@@ -51,10 +56,11 @@ def swiglu(gate: mx.array, x: mx.array) -> mx.array:
     some 8e-7. Few numbers, and those that are not float32, are left to mlx-lm's function.
     """
     if gate.size < FEWEST_NUMBERS or gate.dtype != mx.float32 or x.dtype != mx.float32:
-        out: mx.array = activations.swiglu(gate, x)
+        out: mx.array = swiglu_of_mlx_lm(gate, x)
         return out
     has_several_tokens = gate.ndim > 1 and gate.shape[-2] > 1
-    if has_several_tokens and gate.size >= FEWEST_NUMBERS_OF_A_PROMPT and gate.shape == x.shape:
+    fewest = FEWEST_NUMBERS_OF_A_PROMPT if has_several_tokens else MOST_NUMBERS_OF_A_STEP
+    if gate.size >= fewest and gate.shape == x.shape:
         return _swiglu_in_blocks(gate, x)
     mantissa, power = exponential_factors(-gate)
     return _product(gate, x, mantissa, power.view(mx.float32))

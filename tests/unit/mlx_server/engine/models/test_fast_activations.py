@@ -86,6 +86,20 @@ def test_swiglu_of_few_numbers_is_that_of_mlx_lm(monkeypatch):
     assert mx.array_equal(swiglu(gate, x), activations.swiglu(gate, x))
 
 
+def test_swiglu_of_many_tokens_that_experts_compute_alone_takes_no_memory_for_factors(monkeypatch):
+    monkeypatch.setattr(fast_activations, "MOST_NUMBERS_OF_A_STEP", 6)
+    monkeypatch.delattr(fast_activations, "exponential_factors")
+    gate, x = mx.random.normal((2, 3, 1, 1)), mx.random.normal((2, 3, 1, 1))
+    assert mx.allclose(swiglu(gate, x), activations.swiglu(gate, x), rtol=1e-5)
+
+
+def test_swiglu_function_of_mlx_lm_itself_is_never_replaced():
+    """GPT-OSS has a layer in the module of that function, which our own function calls for few numbers."""
+    before = activations.swiglu
+    use_fast_activations(SimpleNamespace(modules=lambda: [activations.SwigluOAI()]))
+    assert activations.swiglu is before is not swiglu
+
+
 @pytest.mark.parametrize("on_gpu", [False, True])
 def test_swiglu_function_of_a_model_family_is_replaced_only_on_a_cpu(monkeypatch, on_gpu):
     monkeypatch.setattr(fast_activations, "computes_on_gpu", lambda: on_gpu)
