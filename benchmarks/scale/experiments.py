@@ -14,15 +14,15 @@ from benchmarks.scale.routing import Alone, FewestRequests, Placement, RoundRobi
 from benchmarks.scale.workers import Workers
 
 MACHINES = (1, 10, 100)
-LOADS = (20, 40, 60)
+LOADS = (50, 100, 150)
 """Numbers of conversations that begin per hour and machine."""
-PLOTTED_LOADS = (10, 20, 30, 40, 50, 60, 70, 80, 90)
+PLOTTED_LOADS = (25, 50, 75, 100, 125, 150, 175, 200, 225)
 WARM_UP_S, MEASURED_S = 600.0, 1800.0
 ALONE_MEASURED_S = 36_000.0
 """How many seconds a single machine is simulated. It is longer, because few requests arrive at one
 machine.
 """
-FAILURE_LOAD, FAILURE_MACHINE_S = 50, 360_000.0
+FAILURE_LOAD, FAILURE_MACHINE_S = 125, 360_000.0
 """The conversations per hour and machine, and the simulated seconds of all machines together: a single
 machine is simulated for 100 hours, each of 100 machines for one.
 """

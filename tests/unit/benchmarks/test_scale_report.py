@@ -23,7 +23,7 @@ def test_recorded_figures_of_the_scale_simulation_match_the_current_parameters()
 
 
 @pytest.mark.parametrize(
-    ("routing", "per_hour"), [("Vestal", 10), ("round robin", 20), ("Vestal, one entry", 10)]
+    ("routing", "per_hour"), [("Vestal", 25), ("round robin", 50), ("Vestal, one entry", 25)]
 )
 def test_scale_simulation_of_requests_reproduces_its_recorded_figures(routing: str, per_hour: int):
     assert asdict(served(PARAMETERS, 10, routing, per_hour)) in RECORDED["served"], REMEDY
