@@ -1,11 +1,11 @@
-"""Convert between MLX's caches and blocks or snapshots, on the MLX thread, except for `copied`. No other file
-of this package uses MLX.
+"""Convert between MLX's caches and blocks or snapshots, on the MLX thread. No other file of this package uses
+MLX.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import mlx.core as mx
@@ -71,39 +71,20 @@ def _arrays(cache: Any) -> list[mx.array]:
     return [array for _, array in tree_flatten((cache.keys, cache.values))]
 
 
-def copied(value: BlockRun | Snapshot) -> list[mx.array]:
-    """Copy the arrays in `value` to MLX's memory, so that `caches_of` can make caches of them. Their numbers
-    are still unsigned integers of the same width.
-
-    Any thread may call this, because MLX computes nothing here. For 20,000 tokens of a large model the copies
-    are gigabytes, which would hold up the running answers for half a second on the MLX thread.
-    """
-    if isinstance(value, BlockRun):
-        return _concatenated(value)
-    return [mx.array(raw) for raw in value.arrays]
-
-
-def caches_of(value: BlockRun | Snapshot, arrays: Sequence[mx.array], kv: KvQuantization | None) -> list[Any]:
+def caches_of(value: BlockRun | Snapshot, kv: KvQuantization | None) -> list[Any]:
     """Return a cache for each of the model's layers with the keys and values in `value`, which were stored
-    with the setting `kv`. `arrays` is what `copied` has returned for `value`.
+    with the setting `kv`.
     """
-    if isinstance(value, BlockRun):
-        names = [value.blocks[0].dtypes[number] for number in value.blocks[0].order]
-        typed = [array.view(_TYPES[name]) for array, name in zip(arrays, names, strict=True)]
-        return _caches_of_blocks(typed, value.tokens, kv)
-    typed = [array.view(_TYPES[name]) for array, name in zip(arrays, value.dtypes, strict=True)]
-    return [_CLASSES[name].from_state(_state(plain, typed)) for name, plain in json.loads(value.tree)]
+    return _from_run(value, kv) if isinstance(value, BlockRun) else _from_snapshot(value)
 
 
-def _caches_of_blocks(arrays: Sequence[mx.array], tokens: int, kv: KvQuantization | None) -> list[Any]:
-    """Return a cache for each layer, with the keys and values of `tokens` tokens. `arrays` are those of all
-    layers, in the order in which `Block.order` has them.
-    """
+def _from_run(run: BlockRun, kv: KvQuantization | None) -> list[Any]:
+    arrays, total = _concatenated(run), run.tokens
     if kv is None:
-        return [RequestKV.from_state((*pair, tokens)) for pair in zip(arrays[::2], arrays[1::2], strict=True)]
+        return [RequestKV.from_state((*pair, total)) for pair in zip(arrays[::2], arrays[1::2], strict=True)]
     triples = list(zip(arrays[::3], arrays[1::3], arrays[2::3], strict=True))
     pairs = zip(triples[::2], triples[1::2], strict=True)
-    return [QuantizedRequestKV.from_state((*pair, tokens, kv.group_size, kv.bits)) for pair in pairs]
+    return [QuantizedRequestKV.from_state((*pair, total, kv.group_size, kv.bits)) for pair in pairs]
 
 
 def _concatenated(run: BlockRun) -> list[mx.array]:
@@ -112,16 +93,17 @@ def _concatenated(run: BlockRun) -> list[mx.array]:
     The blocks are concatenated in plain memory, which is reused for each array so that it stays in the
     processor's cache, and then copied to MLX. This takes half the time of filling zeroed MLX arrays in place.
     """
-    total = run.tokens
+    first, total = run.blocks[0], run.tokens
+    names = [first.dtypes[number] for number in first.order]
     buffers: dict[tuple[object, ...], Array] = {}
     arrays = []
-    for parts in zip(*(block.parts() for block in run.blocks), strict=True):
+    for parts, name in zip(zip(*(block.parts() for block in run.blocks), strict=True), names, strict=True):
         heads, _, width = parts[0].shape
         kind = heads, width, parts[0].dtype
         if kind not in buffers:
             buffers[kind] = np.zeros((1, heads, total + ROOM_TOKENS, width), parts[0].dtype)
         np.concatenate(parts, axis=1, out=buffers[kind][0, :, :total])
-        arrays.append(mx.array(buffers[kind]))
+        arrays.append(_array(buffers[kind], name))
     return arrays
 
 
@@ -145,6 +127,13 @@ def snapshot(caches: Sequence[Any], row: int, tokens: Sequence[int]) -> Snapshot
     mx.eval(raw)
     names = tuple(_NAMES[array.dtype] for array in arrays)
     return Snapshot(tuple(tokens), tuple(np.array(one) for one in raw), names, json.dumps(tree))
+
+
+def _from_snapshot(stored: Snapshot) -> list[Any]:
+    def array(number: int) -> mx.array:
+        return _array(stored.arrays[number], stored.dtypes[number])
+
+    return [_CLASSES[name].from_state(_state(plain, array)) for name, plain in json.loads(stored.tree)]
 
 
 def _class_name(cache: Any) -> str:
@@ -172,11 +161,10 @@ def _plain(state: Any, arrays: list[mx.array]) -> Any:
     raise KeyError(type(state).__name__)
 
 
-def _state(plain: Any, arrays: Sequence[mx.array]) -> Any:
-    """Convert what `_plain` has returned back to the state of a cache, whose arrays are in `arrays`."""
+def _state(plain: Any, array: Callable[[int], mx.array]) -> Any:
     if isinstance(plain, dict):
-        return arrays[plain["array"]]
-    return [_state(part, arrays) for part in plain] if isinstance(plain, list) else plain
+        return array(plain["array"])
+    return [_state(part, array) for part in plain] if isinstance(plain, list) else plain
 
 
 def _numpy_views(arrays: Sequence[mx.array]) -> list[Array]:
@@ -192,3 +180,7 @@ def _numpy_views(arrays: Sequence[mx.array]) -> list[Array]:
 
 def _raw(array: mx.array) -> mx.array:
     return array.view(_RAW[array.dtype.size])
+
+
+def _array(raw: Array, dtype: str) -> mx.array:
+    return mx.array(raw).view(_TYPES[dtype])

@@ -24,16 +24,6 @@ class StoredBlocks:
     keys: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class RestoredArrays:
-    """What was restored of a prompt's beginning, and the copies of its arrays in MLX's memory
-    (`mlx_arrays.copied`), until `ModelCache.finish_restore` takes them.
-    """
-
-    prefix: RestoredPrefix
-    arrays: list[Any]
-
-
 class ModelCache:
     """Restores and stores the keys and values of one model.
 
@@ -73,37 +63,32 @@ class ModelCache:
         except Exception as error:
             log_event("cache_not_read", cause=f"{type(error).__name__}: {error}")
 
-    def restore_job(self, match: PrefixMatch) -> Callable[[], RestoredArrays]:
-        """Return a job for another thread, which reads the match's blocks from disk and copies them to MLX's
-        memory. If an error occurs, the job logs it and returns an empty result.
+    def restore_job(self, match: PrefixMatch) -> Callable[[], RestoredPrefix]:
+        """Return a job for another thread, which reads the match's blocks from disk. If an error occurs, the
+        job logs it and returns an empty result.
         """
 
-        def restore() -> RestoredArrays:
+        def restore() -> RestoredPrefix:
             try:
-                prefix = self._store.restore(match)
-                return RestoredArrays(prefix, mlx_arrays.copied(prefix.value) if prefix.value else [])
+                return self._store.restore(match)
             except Exception as error:
                 log_event("cache_not_read", cause=f"{type(error).__name__}: {error}")
-                return RestoredArrays(RestoredPrefix(), [])
+                return RestoredPrefix()
 
         return restore
 
-    def finish_restore(self, match: PrefixMatch, restored: RestoredArrays) -> tuple[list[Any], int]:
-        """Make of `restored`, which a restore job has read of the match `match`, a key-value cache for each
-        of the model's layers. Return the caches and the number of tokens in them; ([], 0) if nothing could be
-        read.
+    def finish_restore(self, match: PrefixMatch, restored: RestoredPrefix) -> tuple[list[Any], int]:
+        """Convert `restored`, which a restore job has read of the match `match`, to a key-value cache for
+        each of the model's layers. Return the caches and the number of tokens in them; ([], 0) if nothing
+        could be read.
 
         Count the restored blocks or the restored snapshot as hits, and the prompt's blocks that must be
-        computed as misses. The arrays are removed from `restored`: MLX would copy a cache in which it writes
-        while anything else refers to its memory.
+        computed as misses.
         """
-        value = restored.prefix.value
-        self._store.record_restore(match, restored.prefix)
-        if value is None:
+        self._store.record_restore(match, restored)
+        if restored.value is None:
             return [], 0
-        caches = mlx_arrays.caches_of(value, restored.arrays, self._kv)
-        restored.arrays.clear()
-        return caches, value.tokens
+        return mlx_arrays.caches_of(restored.value, self._kv), restored.value.tokens
 
     def store_computed(
         self, stored: StoredBlocks, tokens: Sequence[int], caches: Sequence[Any], row: int, *, whole: bool

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from msgspec.structs import replace
 
 from mlx_server.engine.generation.generation import Generation
-from mlx_server.engine.prompt_cache.model_cache import RestoredArrays
-from mlx_server.engine.prompt_cache.prefix_match import PrefixMatch
+from mlx_server.engine.prompt_cache.prefix_match import PrefixMatch, RestoredPrefix
 from mlx_server.engine.vision.pictures import PlacedPicture
 from mlx_server.protocol import Done, Embed, Embedding, Generate, Load, Rerank, Reranked
 from vestal.config import canonical
@@ -93,7 +92,7 @@ class BackgroundJobs:
 
     grammar: Future[GrammarProcessor | None] | None = None
     """Compiles the grammar of the request's JSON schema, or only reads the vocabulary."""
-    prefix: Future[RestoredArrays] | None = None
+    prefix: Future[RestoredPrefix] | None = None
     """Restores `prefix_match`, the cached beginning of the prompt, from the prompt cache."""
     prefix_match: PrefixMatch | None = None
     scorer: PromptScorer | None = None

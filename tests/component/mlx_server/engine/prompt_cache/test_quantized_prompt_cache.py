@@ -73,8 +73,7 @@ def test_quantized_prompt_cache_blocks_written_and_read_back_are_identical(bits,
     for one in blocks:
         facts, tensors = blob.decode(b"".join(blob.encode(*block.to_tensors(one))))
         read.append(block.from_tensors(tensors, facts))
-    run = BlockRun(tuple(read))
-    restored = mlx_arrays.caches_of(run, mlx_arrays.copied(run), KvQuantization(bits, GROUP_SIZE))
+    restored = mlx_arrays.caches_of(BlockRun(tuple(read)), KvQuantization(bits, GROUP_SIZE))
     assert_same(restored, caches, row, 32)
 
 
@@ -83,8 +82,7 @@ def test_quantized_prompt_cache_snapshot_written_and_read_back_is_identical():
     taken = mlx_arrays.snapshot(caches, 1, range(LENGTHS[1]))
     assert isinstance(taken, Snapshot)
     facts, tensors = blob.decode(b"".join(blob.encode(*snapshot.to_tensors(taken))))
-    stored = snapshot.from_tensors(tensors, facts)
-    restored = mlx_arrays.caches_of(stored, mlx_arrays.copied(stored), KvQuantization(8, GROUP_SIZE))
+    restored = mlx_arrays.caches_of(snapshot.from_tensors(tensors, facts), KvQuantization(8, GROUP_SIZE))
     assert_same(restored, caches, 1, LENGTHS[1])
     merged = restored[0].merge([restored[0], QuantizedRequestKV(GROUP_SIZE, 8)])
     assert merged.offset.tolist() == [LENGTHS[1], 0]
