@@ -114,10 +114,6 @@ def test_killed_engine_and_hung_gateway_are_recovered_at_the_request_of_the_orch
     assert asked, "nobody asked"
     assert all(entry["fields"]["remote"] != "127.0.0.1" for entry in asked), asked
     stack.until_healthy()
-    skipped = stack.orchestrator("/cycles?limit=50").body["cycles"]
-    assert "no healthy backend" in json.dumps(skipped), (
-        "a cycle without a backend says what it skipped, and why"
-    )
 
 
 def test_oom_killed_container_is_restarted_and_the_journal_names_its_memory_limit_as_the_cause(stack):
