@@ -97,8 +97,9 @@ class ThreadsForProducts:
         self._use(threads)
 
     def end_step(self) -> None:
-        """Record how long the step took that `begin_step` began, because it has been computed, and not only
-        begun, and no step before it was still being computed when it began.
+        """Record how long the step took that was begun last. Call this only if the caller has waited for the
+        step's tokens, and had waited for the step before when it called `begin_step`: then nothing else was
+        computed in the meantime.
         """
         step, self._step = self._step, None
         if step is not None:

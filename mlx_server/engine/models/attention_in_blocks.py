@@ -17,7 +17,6 @@ of `fast_exponential`, and with one product for the heads that share keys: 16 an
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import mlx.core as mx
@@ -28,6 +27,7 @@ from numpy.typing import NDArray
 
 from mlx_server.engine.device import computes_on_gpu
 from mlx_server.engine.fast_exponential import softmax
+from mlx_server.engine.models.replaced_functions import replace_function
 from mlx_server.engine.models.visible_keys import Block, VisibleKeys
 from mlx_server.engine.pausable_call import is_pausable, pause_point
 from mlx_server.memory_forecast.forecast import SCORES_IN_BLOCK
@@ -47,16 +47,12 @@ Floats = NDArray[np.float32]
 
 def attend_in_blocks(model: nn.Module) -> None:
     """On a CPU, make the layers of `model` compute attention by this module's `attention` instead of mlx-lm's
-    function. The function is replaced in the Python modules that define the layers, and thus for every model
-    whose layers come from these modules.
+    function (see `replace_function`).
 
     On a GPU, nothing is replaced, because MLX has fused kernels there.
     """
-    if computes_on_gpu():
-        return
-    for name in {type(layer).__module__ for layer in model.modules()}:
-        if getattr(sys.modules[name], ATTENTION, None) is scaled_dot_product_attention:
-            setattr(sys.modules[name], ATTENTION, attention)
+    if not computes_on_gpu():
+        replace_function(model, ATTENTION, scaled_dot_product_attention, attention)
 
 
 def attention(
