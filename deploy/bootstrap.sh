@@ -129,8 +129,9 @@ EOF
 }
 
 [ -f "$lock" ] || fail "there is no $lock"
-# Whoever asks for `vision` has seen that some of it is missing.
-if [ "$wanted" != vision ] && [ -x "$venv/bin/vestal" ] && [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$(fingerprint)" ]; then
+# Whoever asks for `vision` has seen that some of it is missing. The Python that .venv links to may have been removed,
+# by an upgrade for example.
+if [ "$wanted" != vision ] && [ -x "$venv/bin/python" ] && [ -x "$venv/bin/vestal" ] && [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$(fingerprint)" ]; then
     exit 0
 fi
 make_venv

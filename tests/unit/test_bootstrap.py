@@ -76,6 +76,25 @@ def test_vestal_command_starts_in_a_checkout_whose_path_has_blanks_or_quotes_or_
         assert (done.returncode, done.stdout, done.stderr) == (3, "a b|$c\n", "")
 
 
+def test_bootstrap_makes_the_environment_anew_if_its_python_was_removed(tmp_path: Path, repo: Path):
+    """An upgrade of Python removes the one that .venv links to; every command then failed with status 127."""
+    folder = checkout(tmp_path, repo)
+    env = {**os.environ, "PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
+    env.pop("PYTHONPATH", None)
+    for _ in range(2):
+        made = subprocess.run(
+            ["deploy/bootstrap.sh", "host"], cwd=folder, env=env, capture_output=True, text=True, timeout=110
+        )
+        assert made.returncode == 0, made.stderr
+        done = subprocess.run(
+            [".venv/bin/vestal", "a"], cwd=folder, env=env, capture_output=True, timeout=110
+        )
+        assert done.returncode == 3, done.stderr
+        python = folder / ".venv" / "bin" / "python"
+        python.unlink()
+        python.symlink_to(tmp_path / "removed")
+
+
 def apple_checkout(folder: Path, repo: Path, fetches: str) -> Path:
     """Make a checkout on a Mac with an Apple chip, whose uv chooses an Intel Python. `fetches` is the shell
     command that says whether uv can fetch an arm64 one.

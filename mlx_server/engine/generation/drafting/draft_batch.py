@@ -14,16 +14,11 @@ from mlx_lm.generate import GenerationBatch
 from mlx_server.engine.blas_threads.threads_for_products import ThreadsForProducts
 from mlx_server.engine.fast_exponential import logsumexp
 from mlx_server.engine.generation.drafting.draft_counts import DraftCounts
-from mlx_server.engine.generation.drafting.draft_length import cost_of_a_guess
 from mlx_server.engine.generation.drafting.draft_model import Asked, DraftModel
 from mlx_server.engine.generation.drafting.drafter import Draft, Drafter, Plan
 from mlx_server.engine.generation.drafting.rules import DraftRules, Rewindable
 from mlx_server.engine.generation.drafting.step_costs import StepCosts
 from mlx_server.engine.kv.kv_cache import BatchKV
-
-MOST_STEP_TOKENS = 32
-"""The most tokens that a step with drafts may compute for all requests together. A larger step takes so much
-longer that requests without a draft would lose more than the others gain."""
 
 
 class DraftBatch(GenerationBatch):
@@ -33,10 +28,10 @@ class DraftBatch(GenerationBatch):
     request's own sampler draws at that position, after its own logits processors. So answers are the same as
     in a batch without drafts, as far as the arithmetic of a longer step is the same. While `may_guess` is
     False, steps are plain: no tokens are drafted or verified. `last_was_plain` tells whether the last step
-    was plain, and began without a wait for the step before it. The caller of `next` records in `costs` how
-    long plain steps take. `counts` has the numbers of drafted and of accepted tokens. `threads` sets the
-    number of threads for each step. `draft_model` drafts for a request if its own text and grammar suggest no
-    tokens.
+    was plain, and began without a wait for the step before it. `costs` measures what drafts cost; the caller
+    of `next` records there how long plain steps take. `counts` has the numbers of drafted and of accepted
+    tokens. `threads` sets the number of threads for each step. `draft_model` drafts for a request if its own
+    text and grammar suggest no tokens.
     """
 
     drafters: dict[int, Drafter]
@@ -49,6 +44,7 @@ class DraftBatch(GenerationBatch):
     may_guess: bool
     last_was_plain: bool
     _has_waited: bool
+    _has_background_step: bool
 
     @classmethod
     def over(
@@ -68,23 +64,30 @@ class DraftBatch(GenerationBatch):
         batch.drafters, batch.counts, batch.threads = {}, counts, threads
         batch.draft_model, batch.costs = draft_model, StepCosts()
         batch.may_guess, batch.last_was_plain, batch._has_waited = True, False, False
+        batch._has_background_step = True
         return batch
 
     def next(self) -> list[Any]:
         """Make a step, and return the responses for all requests, request by request. Each request gets one
         token, and in addition the drafted tokens that were accepted.
         """
-        self._has_waited = False
+        began_s, self._has_waited = time.perf_counter(), False
         has_read = self.may_guess and self._read_for_draft_model()
         plan = self._plan() if self.may_guess else None
         self.last_was_plain = plan is None and not has_read and not self._has_waited
         if plan is not None:
-            return self._checked(plan)
+            responses: list[Any] = self._checked(plan)
+            if not (has_read or self._has_background_step):
+                step_s = time.perf_counter() - began_s - plan.guess_s
+                self.costs.record_verified(len(plan.drafts), plan.computed, step_s)
+            self._has_background_step = False
+            return responses
+        self._has_background_step = True
         for uid in self.uids:
             if drafter := self.drafters.get(uid):
                 drafter.record_plain()
         self.threads.begin_step(len(self.uids), waited=not self.last_was_plain)
-        responses: list[Any] = super().next()
+        responses = super().next()
         return responses
 
     def remove(self, uid: int) -> None:
@@ -124,7 +127,7 @@ class DraftBatch(GenerationBatch):
         and by whether the draft model is ready.
         """
         rows = range(len(self.uids))
-        limit = MOST_STEP_TOKENS // max(len(self.uids), 1) - 1
+        limit = self.costs.longest_draft(len(rows))
         if limit <= 0 or not self._can_check:
             return None
         own, by_model = [self._length(row, limit) for row in rows], [0] * len(rows)
@@ -224,11 +227,11 @@ class DraftBatch(GenerationBatch):
 
     def _to_guess(self, plan: Plan) -> float:
         """Return what it cost to draft one token of `plan` with the draft model: the number of tokens that
-        all requests together would have got in that time without drafts (see `StepCosts.cost_of_a_guess`).
+        all requests together would have got in that time without drafts (see `StepCosts.cost_to_draft`).
         It is 0 if the draft model drafted none.
         """
         guessed = sum(draft.guessed_by_model for draft in plan.drafts)
-        return self.costs.cost_of_a_guess(len(plan.drafts), plan.guess_s, guessed)
+        return self.costs.cost_to_draft(len(plan.drafts), plan.guess_s, guessed)
 
     # --- verifying ---
 
@@ -237,7 +240,7 @@ class DraftBatch(GenerationBatch):
         that follows it. Return mlx-lm's responses for these drawn tokens and the accepted drafted tokens.
         """
         drafts = [draft.tokens for draft in plan.drafts]
-        width = 1 + max(map(len, drafts))
+        width = plan.width
         rows = [[token, *draft] for token, draft in zip(plan.drawn, drafts, strict=True)]
         self.threads.begin_step(len(rows) * width, waited=True)
         logits = self.model(
@@ -249,7 +252,7 @@ class DraftBatch(GenerationBatch):
         for cache in self.prompt_cache:
             cache.drop_last([width - 1 - kept for kept in accepted])
         responses = []
-        self._weigh(plan, accepted, width)
+        self._weigh(plan, accepted)
         for row, kept in enumerate(accepted):
             right = rows[row][: 1 + kept]
             known = [self._next_logprobs[row], *logprobs[row][:kept]]
@@ -259,15 +262,13 @@ class DraftBatch(GenerationBatch):
         self._next_logprobs = [logprobs[row][kept] for row, kept in enumerate(accepted)]
         return responses
 
-    def _weigh(self, plan: Plan, accepted: Sequence[int], width: int) -> None:
+    def _weigh(self, plan: Plan, accepted: Sequence[int]) -> None:
         """Record for each request how many drafted tokens were accepted, and what drafting and verifying
-        cost.
-
-        `accepted` counts the accepted tokens of each draft. The step computed `width` tokens for each
-        request.
+        cost. `accepted` counts the accepted tokens of each draft.
         """
         requests, guessed = len(plan.drafts), sum(len(draft.tokens) for draft in plan.drafts)
-        to_check, to_guess = cost_of_a_guess(requests, requests * (width - 1), guessed), self._to_guess(plan)
+        to_check = self.costs.cost_to_verify(requests, plan.computed, guessed)
+        to_guess = self._to_guess(plan)
         for uid, draft, kept in zip(self.uids, plan.drafts, accepted, strict=True):
             if drafter := self.drafters.get(uid):
                 drafter.record(draft, kept, to_check, to_guess)

@@ -5,23 +5,8 @@ Pure.
 from __future__ import annotations
 
 FIRST_LENGTH, MOST_LENGTH = 4, 16
-_STEP_MS, _TOKEN_MS = 70.0, 13.0
-"""How long a step takes, and how much longer for each token in it, measured for a model of 135 million
-weights on two cores. Only the ratio of the two matters."""
 _WORST_BALANCE, _BEST_BALANCE = -2.0, 4.0
 _FIRST_PAUSE_TOKENS, _LONGEST_PAUSE_TOKENS = 16, 1024
-
-
-def cost_of_a_guess(requests: int, computed: int, guessed: int) -> float:
-    """Return the cost of verifying one drafted token: the number of tokens that all requests together would
-    get in the same time without drafts.
-
-    A step with drafts generates one token for each of `requests` requests, and computes `computed` further
-    tokens to verify `guessed` drafted ones. `computed` may be larger than `guessed`, because all rows of a
-    batch are as long as the longest draft. The cost rises with `requests`: without drafts, more requests get
-    more tokens in the same time.
-    """
-    return computed / guessed * _TOKEN_MS * requests / (_STEP_MS + _TOKEN_MS * requests)
 
 
 class DraftLength:

@@ -67,3 +67,13 @@ class Plan:
     drawn: Sequence[int]
     drafts: Sequence[Draft]
     guess_s: float = 0.0
+
+    @property
+    def width(self) -> int:
+        """Return how many tokens the step computes for each request: as many as the longest draft needs."""
+        return 1 + max(len(draft.tokens) for draft in self.drafts)
+
+    @property
+    def computed(self) -> int:
+        """Return how many tokens the step computes to verify the drafts, for all requests together."""
+        return len(self.drafts) * (self.width - 1)

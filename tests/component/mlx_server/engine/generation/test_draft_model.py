@@ -42,7 +42,7 @@ HOT = Sampling(seed=5, temperature=1.0)
 @pytest.fixture(autouse=True)
 def guesses_cost_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """A small draft model takes as long as the small target: on cost, it would be switched off."""
-    monkeypatch.setattr(StepCosts, "cost_of_a_guess", lambda *_: 0.0)
+    monkeypatch.setattr(StepCosts, "cost_to_draft", lambda *_: 0.0)
 
 
 @pytest.fixture(scope="module")
@@ -205,7 +205,7 @@ def test_draft_model_guesses_nothing_for_text_with_tokens_outside_its_vocabulary
 
 def test_draft_model_pauses_if_a_grammar_rejects_its_guesses(monkeypatch):
     """Guesses that the grammar rejects still count as cost, so the draft model guesses less often."""
-    monkeypatch.setattr(StepCosts, "cost_of_a_guess", lambda *_: 1.0)
+    monkeypatch.setattr(StepCosts, "cost_to_draft", lambda *_: 1.0)
     target, prompts = random_model(seed=5, vocabulary=262), [[3, 9, 4, 7, 11] * 4, [1, 2], [9] * 30]
     plain, _ = constrained(target, prompts, drafting=False)
     draft = draft_of(target)
@@ -244,7 +244,7 @@ def loaded(loader: Any) -> Any:
 
 def test_draft_model_that_costs_more_than_it_saves_is_switched_off(model, drafts, monkeypatch):
     """After wrong guesses, the request pauses its guesses, for longer each time."""
-    monkeypatch.setattr(StepCosts, "cost_of_a_guess", lambda *_: 1.0)
+    monkeypatch.setattr(StepCosts, "cost_to_draft", lambda *_: 1.0)
     asked = [Asked([3, 9, 4], HOT, 120)]
     drafted = run(model, asked, drafting=True, draft_model=draft_of(drafts["more tokens"]))
     assert 0 < drafted.guessed < 40

@@ -17,7 +17,7 @@ from hypothesis import strategies as st  # noqa: E402
 from mlx_lm.models import gemma3_text, llama  # noqa: E402
 
 from mlx_server.engine.generation.batch import Batch, Prefilled, Sampled  # noqa: E402
-from mlx_server.engine.generation.drafting import draft_batch  # noqa: E402
+from mlx_server.engine.generation.drafting import draft_batch, step_costs  # noqa: E402
 from mlx_server.engine.generation.drafting.draft_model import DraftModel  # noqa: E402
 from mlx_server.engine.generation.drafting.drafter import Draft  # noqa: E402
 from mlx_server.engine.generation.sampling import make_processors, make_sampler  # noqa: E402
@@ -323,7 +323,7 @@ def test_drafting_is_off_for_a_model_whose_cache_cannot_be_trimmed():
 
 def test_no_tokens_are_drafted_if_the_batch_alone_reaches_the_token_limit_of_a_step(model, monkeypatch):
     """Four requests fill a step of four tokens, so there is no room for a guess."""
-    monkeypatch.setattr(draft_batch, "MOST_STEP_TOKENS", 4)
+    monkeypatch.setattr(step_costs, "MOST_STEP_TOKENS", 4)
     asked = [Asked([3, 9, 4, 7, 11] * 4, GREEDY, 20)] * 4
     assert run(model, asked, drafting=True).guessed == 0
     assert run(model, asked[:1], drafting=True).guessed > 0

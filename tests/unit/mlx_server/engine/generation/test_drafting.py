@@ -10,12 +10,11 @@ from mlx_server.engine.generation.drafting.draft_length import (
     FIRST_LENGTH,
     MOST_LENGTH,
     DraftLength,
-    cost_of_a_guess,
 )
 from mlx_server.engine.generation.drafting.prompt_lookup import MATCH_TOKENS, PromptLookup
 from mlx_server.engine.generation.drafting.step_costs import StepCosts
 
-COST = cost_of_a_guess(1, 4, 4)
+COST = StepCosts().cost_to_verify(1, 4, 4)
 
 
 def lookup_of(tokens: list[int]) -> PromptLookup:
@@ -69,11 +68,43 @@ def test_prompt_lookup_guesses_correctly_after_reading_more_tokens_than_its_init
     assert lookup.guess(3, 3) == [4, 5, 6]
 
 
-def test_cost_of_a_guessed_token_grows_with_running_requests_and_computed_tokens():
-    assert 0.1 < cost_of_a_guess(1, 4, 4) < 0.2
-    assert 0.4 < cost_of_a_guess(4, 16, 16) < 0.5
-    assert cost_of_a_guess(4, 16, 8) == 2 * cost_of_a_guess(4, 16, 16)
-    assert cost_of_a_guess(8, 8, 8) < 1
+def test_cost_to_drafted_token_grows_with_running_requests_and_computed_tokens():
+    cost = StepCosts().cost_to_verify
+    assert 0.1 < cost(1, 4, 4) < 0.2
+    assert 0.4 < cost(4, 16, 16) < 0.5
+    assert cost(4, 16, 8) == 2 * cost(4, 16, 16)
+    assert cost(8, 8, 8) < 1
+
+
+def test_cost_of_verifying_a_token_is_what_the_steps_with_drafts_took_longer():
+    costs = StepCosts()
+    costs.record_verified(4, 16, 9.0)  # ignored: nothing to compare with
+    assert costs.cost_to_verify(4, 16, 16) == StepCosts().cost_to_verify(4, 16, 16)
+    costs.record_plain(4, 0.1)
+    costs.record_verified(4, 20, 0.2)  # 5 ms a token; without drafts, 4 requests get 40 tokens a second
+    assert costs.cost_to_verify(4, 20, 20) == pytest.approx(0.2)
+    assert costs.cost_to_verify(4, 20, 10) == pytest.approx(0.4)
+    costs.record_verified(4, 20, 60.0)
+    assert costs.cost_to_verify(4, 20, 20) < 0.3, "one step that was held up hardly counts"
+    for _ in range(60):
+        costs.record_verified(4, 20, 0.1)
+    assert costs.cost_to_verify(4, 20, 20) == pytest.approx(0.0, abs=0.001)
+
+
+def test_drafts_are_as_long_as_a_step_may_take_three_times_its_time_without_them():
+    costs = StepCosts()
+    assert costs.longest_draft(0) > MOST_LENGTH
+    assert costs.longest_draft(1) > MOST_LENGTH, "no other request waits"
+    assert [costs.longest_draft(requests) for requests in (4, 8, 16)] == [4, 3, 2]
+    costs.record_plain(8, 0.05)
+    costs.record_verified(8, 8, 0.06)  # 1.25 ms a token
+    assert costs.longest_draft(8) == 7, "64 tokens a step at most"
+    costs.record_plain(4, 0.05)
+    assert costs.longest_draft(4) == 15
+    assert costs.longest_draft(64) == 0
+    for _ in range(60):
+        costs.record_verified(8, 8, 0.45)  # 50 ms a token
+    assert costs.longest_draft(8) == 1, "so that the cost is measured again"
 
 
 def test_draft_length_grows_while_all_guessed_tokens_are_accepted():
@@ -124,14 +155,14 @@ def test_drafting_costs_at_most_a_few_steps_per_pause_more_than_it_saves_whateve
 
 def test_cost_of_a_draft_models_guess_is_relative_to_the_time_of_a_step_without_drafts():
     costs = StepCosts()
-    assert costs.cost_of_a_guess(1, 0.02, 4) == 0.0, "nothing to compare with yet"
+    assert costs.cost_to_draft(1, 0.02, 4) == 0.0, "nothing to compare with yet"
     costs.record_plain(1, 0.1)
     costs.record_plain(4, 0.2)
-    assert costs.cost_of_a_guess(1, 0.02, 4) == pytest.approx(0.05)
-    assert costs.cost_of_a_guess(4, 0.02, 4) == pytest.approx(0.1), "four requests wait"
-    assert costs.cost_of_a_guess(8, 0.02, 4) == pytest.approx(0.2), "the nearest number that was measured"
-    assert costs.cost_of_a_guess(1, 9.0, 4) == 1.0, "a guess saves no more than a token"
-    assert costs.cost_of_a_guess(1, 0.0, 0) == 0.0
+    assert costs.cost_to_draft(1, 0.02, 4) == pytest.approx(0.05)
+    assert costs.cost_to_draft(4, 0.02, 4) == pytest.approx(0.1), "four requests wait"
+    assert costs.cost_to_draft(8, 0.02, 4) == pytest.approx(0.2), "the nearest number that was measured"
+    assert costs.cost_to_draft(1, 9.0, 4) == 1.0, "a guess saves no more than a token"
+    assert costs.cost_to_draft(1, 0.0, 0) == 0.0
 
 
 def test_single_delayed_step_hardly_changes_the_average_step_time_for_drafting():
@@ -139,7 +170,7 @@ def test_single_delayed_step_hardly_changes_the_average_step_time_for_drafting()
     for _ in range(10):
         costs.record_plain(1, 0.1)
     costs.record_plain(1, 60.0)
-    assert costs.cost_of_a_guess(1, 0.1, 1) > 0.7
+    assert costs.cost_to_draft(1, 0.1, 1) > 0.7
 
 
 def test_prompt_lookup_is_promising_only_after_four_tokens_that_occurred_before():
