@@ -10,6 +10,7 @@ import importlib
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from types import SimpleNamespace
 from typing import Any
 
@@ -27,8 +28,14 @@ from mlx_server.engine.generation.prefill_pace import PrefillPace
 from mlx_server.engine.generation.prompt_batch import MOST_TOKENS, PromptBatch, short_rest
 from mlx_server.engine.generation.prompt_slices import PromptSlices
 from mlx_server.engine.generation.sampling import Processor, Sampler
-from mlx_server.engine.kv.kv_cache import as_request_kv, share_offsets
-from mlx_server.engine.kv.request_caches import can_drop_tokens, make_request_caches, supports_padding
+from mlx_server.engine.kv.grouped_kv import GroupedKV, as_groups, share_offsets
+from mlx_server.engine.kv.kv_cache import as_request_kv
+from mlx_server.engine.kv.request_caches import (
+    can_drop_tokens,
+    make_request_caches,
+    supports_groups,
+    supports_padding,
+)
 from mlx_server.memory_forecast.kv_quantization import KvQuantization
 
 _NO_TOKEN_LIMIT = 1 << 62
@@ -190,7 +197,7 @@ class Batch:
         for batch in (self._generator._generation_batch, self._generator._prompt_batch):
             if uid in batch.uids:
                 row = batch.uids.index(uid)
-                return ComputedKv(batch.tokens[row], batch.prompt_cache, row)
+                return _computed(batch.tokens[row], batch.prompt_cache, row)
         return None
 
     @property
@@ -258,11 +265,14 @@ class Batch:
         """
         generator = self._generator
         is_paused = self._slices.is_paused
-        share_offsets(generator._generation_batch.prompt_cache)
+        reads_prompts = is_paused or bool(generator._currently_processing or generator._unprocessed_sequences)
+        running = generator._generation_batch
+        if reads_prompts and running.prompt_cache and self._supports_groups:  # further requests will join
+            running.prompt_cache = as_groups(running.prompt_cache)
+        share_offsets(running.prompt_cache)
         if not is_paused:
             share_offsets(generator._prompt_batch.prompt_cache)
-        answers, began_s = len(generator._generation_batch), time.monotonic()
-        reads_prompts = is_paused or bool(generator._currently_processing or generator._unprocessed_sequences)
+        answers, began_s = len(running), time.monotonic()
         if self._drafts is not None:
             # Verifying drafted tokens would lengthen a step that a slice of a prompt has made long already.
             self._drafts.may_guess = not reads_prompts and self._pace.knows_step
@@ -277,6 +287,10 @@ class Batch:
             return list(prompts), list(tokens)
         self._last_was_plain = False  # the next step waits for the tokens that were computed with the slice
         return self._slices.process_alone()
+
+    @cached_property
+    def _supports_groups(self) -> bool:
+        return supports_groups(self._model, self._kv)
 
     def _next_with_slice(self, began_s: float) -> tuple[list[Any], list[Any]]:
         """Compute the next tokens of the running answers, then process the current slice of the prompts for
@@ -335,3 +349,13 @@ class Batch:
         self._prompts.clear()
         self._returned_early.clear()
         self._generator.close()
+
+
+def _computed(tokens: Sequence[int], caches: Sequence[Any], row: int) -> ComputedKv:
+    """Return the keys and values of the `tokens` in row `row` of a batch's `caches`. If the rows are in
+    groups, return those of the row's group.
+    """
+    if not all(isinstance(cache, GroupedKV) for cache in caches):
+        return ComputedKv(tokens, caches, row)
+    located = [cache.locate(row) for cache in caches]
+    return ComputedKv(tokens, [group for group, _ in located], located[0][1])

@@ -115,15 +115,6 @@ class BatchKV(BatchKVCache):
         self._ends = None if all(end == self._idx for end in ends) else ends
 
 
-def share_offsets(caches: Sequence[Any]) -> None:
-    """Make the caches of all layers of a batch refer to the same array object of token positions, so that
-    layers can recognize equal positions without comparing arrays. If a cache is not a BatchKV, do nothing.
-    """
-    if all(type(cache) is BatchKV for cache in caches):
-        for cache in caches[1:]:
-            cache.offset = caches[0].offset
-
-
 def write_rows(stored: mx.array, new: mx.array, places: mx.array) -> mx.array:
     """Return `stored`, of shape (rows, heads, capacity, width), with `new` written into each row.
 

@@ -9,7 +9,8 @@ from typing import Any
 import mlx.core as mx
 from mlx_lm.models.cache import KVCache, RotatingKVCache, make_prompt_cache
 
-from mlx_server.engine.kv.kv_cache import RequestKV
+from mlx_server.engine.kv.grouped_kv import GroupedKV
+from mlx_server.engine.kv.kv_cache import BatchKV, RequestKV
 from mlx_server.engine.kv.quantized_kv_cache import QuantizedRequestKV
 from mlx_server.memory_forecast.kv_quantization import KvQuantization
 
@@ -59,6 +60,29 @@ def quantization_obstacle(model: Any, quantization: KvQuantization) -> str | Non
     except Exception as error:  # a model may raise any exception for a cache that it does not know
         return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:300]}"
     return None
+
+
+def supports_groups(model: Any, quantization: KvQuantization | None = None) -> bool:
+    """Return whether the rows of the model's caches may be in several groups (see `GroupedKV`).
+
+    The model is called with a step of one token, and with one of two, for requests in two groups, but nothing
+    is computed (as in `quantization_obstacle`). So no list is needed of the models that compute attention in
+    another way than by the function that `layers/attention.py` replaces.
+    """
+    one, other = (
+        [cache.merge([cache]) for cache in make_request_caches(model, quantization)] for _ in range(2)
+    )
+    if not all(isinstance(cache, BatchKV) for cache in one):
+        return False
+    try:
+        for caches in (one, other):
+            model(mx.array([[0, 0]]), cache=caches)
+        groups = [GroupedKV(pair) for pair in zip(one, other, strict=True)]
+        for tokens in ([[0], [0]], [[0, 0], [0, 0]]):
+            model(mx.array(tokens), cache=groups)
+    except Exception:  # a model may raise any exception for keys that it does not know
+        return False
+    return True
 
 
 def supports_padding(model: Any) -> bool:

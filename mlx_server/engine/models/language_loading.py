@@ -19,12 +19,12 @@ from mlx_server.engine.generation.prompts.prompt_maker import PromptMaker
 from mlx_server.engine.generation.prompts.templates.process import TemplateProcess, take_process
 from mlx_server.engine.grammar.grammars import Grammars
 from mlx_server.engine.kv.request_caches import can_drop_tokens
+from mlx_server.engine.layers.attention import replace_attention
+from mlx_server.engine.layers.fast_activations import use_fast_activations
+from mlx_server.engine.layers.shared_rotations import share_rotations
 from mlx_server.engine.log import log_event
-from mlx_server.engine.models.attention_in_blocks import attend_in_blocks
-from mlx_server.engine.models.fast_activations import use_fast_activations
 from mlx_server.engine.models.language_model import LanguageModel, SharedWeights, arrays_of
 from mlx_server.engine.models.plausibility import logits_fault
-from mlx_server.engine.models.shared_rotations import share_rotations
 from mlx_server.engine.models.tokenizers import (
     decoder_of,
     has_template_text,
@@ -139,7 +139,7 @@ def _read_model(entry: ModelEntry) -> tuple[Any, dict[str, Any]]:
                 model = dequantize_model(model)
             reading.convert_to_float32(model)
     share_rotations(model)
-    attend_in_blocks(model)
+    replace_attention(model)
     use_fast_activations(model)
     return model, config
 

@@ -18,6 +18,7 @@ from mlx_server.engine.generation.drafting.draft_model import Asked, DraftModel
 from mlx_server.engine.generation.drafting.drafter import Draft, Drafter, Plan
 from mlx_server.engine.generation.drafting.rules import DraftRules, Rewindable
 from mlx_server.engine.generation.drafting.step_costs import StepCosts
+from mlx_server.engine.kv.grouped_kv import GroupedKV
 from mlx_server.engine.kv.kv_cache import BatchKV
 
 
@@ -103,7 +104,9 @@ class DraftBatch(GenerationBatch):
         """Return True if drafts can be verified: there are drafters, and all caches can drop the tokens that
         turn out to be wrong.
         """
-        return bool(self.drafters) and all(isinstance(cache, BatchKV) for cache in self.prompt_cache)
+        return bool(self.drafters) and all(
+            isinstance(cache, BatchKV | GroupedKV) for cache in self.prompt_cache
+        )
 
     def _read_for_draft_model(self) -> bool:
         """Make the draft model process the next slice of one request's tokens, so that it can draft for that

@@ -16,7 +16,7 @@ from mlx_lm.models.base import scaled_dot_product_attention  # noqa: E402
 from mlx_server.engine.generation.batch import Batch, Prefilled, Sampled  # noqa: E402
 from mlx_server.engine.generation.prefill_pace import PrefillPace  # noqa: E402
 from mlx_server.engine.generation.sampling import make_sampler  # noqa: E402
-from mlx_server.engine.models.attention_in_blocks import ATTENTION, attention  # noqa: E402
+from mlx_server.engine.layers.attention import ATTENTION, attention  # noqa: E402
 from mlx_server.protocol import Sampling  # noqa: E402
 from tests.component.mlx_server.engine.generation.test_drafting import random_model  # noqa: E402
 

@@ -12,17 +12,15 @@ mx = pytest.importorskip("mlx.core")
 import numpy as np  # noqa: E402
 from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
-from mlx_lm.models import llama  # noqa: E402
 from mlx_lm.models.base import create_causal_mask, scaled_dot_product_attention  # noqa: E402
 
-from mlx_server.engine.models import attention_in_blocks  # noqa: E402
-from mlx_server.engine.models.attention_in_blocks import (  # noqa: E402
-    ATTENTION,
+from mlx_server.engine.layers import attention_in_blocks  # noqa: E402
+from mlx_server.engine.layers.attention import ATTENTION  # noqa: E402
+from mlx_server.engine.layers.attention_in_blocks import (  # noqa: E402
     FEWEST_SCORES_OF_A_STEP,
-    attend_in_blocks,
     attention,
 )
-from mlx_server.engine.models.visible_keys import VisibleKeys  # noqa: E402
+from mlx_server.engine.layers.visible_keys import VisibleKeys  # noqa: E402
 
 
 @pytest.fixture
@@ -112,7 +110,9 @@ def test_attention_calls_that_would_gain_nothing_are_left_to_mlx_lm(
     monkeypatch, case, many_queries, many_keys
 ):
     left: list[object] = []
-    monkeypatch.setattr(attention_in_blocks, ATTENTION, lambda *arguments: left.append(arguments))
+    monkeypatch.setattr(
+        attention_in_blocks, "scaled_dot_product_attention", lambda *arguments: left.append(arguments)
+    )
     queries = min(many_queries, 2) if case == "few scores" else many_queries
     keys = 200 if case == "few scores" else many_keys
     q, k, v = mx.zeros((1, 2, queries, 8)), mx.zeros((1, 2, keys, 8)), mx.zeros((1, 2, keys, 8))
@@ -128,13 +128,3 @@ def test_large_attention_calls_are_computed_in_blocks(monkeypatch):
     monkeypatch.setattr(attention_in_blocks, ATTENTION, None)
     q = mx.zeros((1, 2, 200, 8))
     assert attention(q, q, q, None, 1.0, "causal").shape == q.shape
-
-
-@pytest.mark.parametrize("on_gpu", [True, False])
-def test_attention_function_of_a_model_family_is_replaced_only_on_a_cpu(monkeypatch, on_gpu):
-    monkeypatch.setattr(attention_in_blocks, "computes_on_gpu", lambda: on_gpu)
-    monkeypatch.setattr(llama, ATTENTION, scaled_dot_product_attention)
-    arguments = llama.ModelArgs("llama", 8, 1, 8, 1, 1e-5, 10)
-    for _again in range(2):
-        attend_in_blocks(llama.Model(arguments))
-        assert getattr(llama, ATTENTION) is (scaled_dot_product_attention if on_gpu else attention)

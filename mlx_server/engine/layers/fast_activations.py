@@ -20,7 +20,7 @@ from mlx_lm.models.activations import swiglu as swiglu_of_mlx_lm
 
 from mlx_server.engine.device import computes_on_gpu
 from mlx_server.engine.fast_exponential import exponential_factors
-from mlx_server.engine.models.replaced_functions import replace_function
+from mlx_server.engine.layers.replaced_functions import replace_function
 
 SWIGLU = "swiglu"
 """The name under which mlx-lm's models import the function that computes SwiGLU."""

@@ -20,15 +20,12 @@ from __future__ import annotations
 from typing import Any
 
 import mlx.core as mx
-import mlx.nn as nn
 import numpy as np
 from mlx_lm.models.base import scaled_dot_product_attention
 from numpy.typing import NDArray
 
-from mlx_server.engine.device import computes_on_gpu
 from mlx_server.engine.fast_exponential import softmax
-from mlx_server.engine.models.replaced_functions import replace_function
-from mlx_server.engine.models.visible_keys import Block, VisibleKeys
+from mlx_server.engine.layers.visible_keys import Block, VisibleKeys
 from mlx_server.engine.pausable_call import is_pausable, pause_point
 from mlx_server.memory_forecast.forecast import SCORES_IN_BLOCK
 
@@ -36,23 +33,11 @@ FEWEST_SCORES = 32_768
 """With fewer scores in all heads and rows, a call of numpy in each layer gains nothing."""
 FEWEST_SCORES_OF_A_STEP = 4096
 """With fewer scores in all heads and rows, MLX's attention of single queries is as fast."""
-ATTENTION = "scaled_dot_product_attention"
-"""The name under which mlx-lm's models import the function that computes attention."""
 _HIDDEN = np.finfo(np.float32).min
 """The score of a hidden key, as in MLX. It is finite, so that the weights of a query without any visible key
 are finite, too."""
 
 Floats = NDArray[np.float32]
-
-
-def attend_in_blocks(model: nn.Module) -> None:
-    """On a CPU, make the layers of `model` compute attention by this module's `attention` instead of mlx-lm's
-    function (see `replace_function`).
-
-    On a GPU, nothing is replaced, because MLX has fused kernels there.
-    """
-    if not computes_on_gpu():
-        replace_function(model, ATTENTION, scaled_dot_product_attention, attention)
 
 
 def attention(

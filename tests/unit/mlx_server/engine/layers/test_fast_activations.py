@@ -14,8 +14,8 @@ from hypothesis import example, given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 from mlx_lm.models import activations, llama  # noqa: E402
 
-from mlx_server.engine.models import fast_activations  # noqa: E402
-from mlx_server.engine.models.fast_activations import SWIGLU, swiglu, use_fast_activations  # noqa: E402
+from mlx_server.engine.layers import fast_activations  # noqa: E402
+from mlx_server.engine.layers.fast_activations import SWIGLU, swiglu, use_fast_activations  # noqa: E402
 
 FINITE = st.floats(-(2.0**100), 2.0**100, width=32)
 PAIRS = st.tuples(st.floats(-100, 100, width=32), st.floats(-8, 8, width=32))

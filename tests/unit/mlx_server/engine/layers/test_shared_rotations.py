@@ -10,9 +10,10 @@ import mlx.nn as nn  # noqa: E402
 from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
-from mlx_server.engine.kv.kv_cache import BatchKV, RequestKV, share_offsets  # noqa: E402
-from mlx_server.engine.models import shared_rotations  # noqa: E402
-from mlx_server.engine.models.shared_rotations import SharedRotation, share_rotations  # noqa: E402
+from mlx_server.engine.kv.grouped_kv import share_offsets  # noqa: E402
+from mlx_server.engine.kv.kv_cache import BatchKV, RequestKV  # noqa: E402
+from mlx_server.engine.layers import shared_rotations  # noqa: E402
+from mlx_server.engine.layers.shared_rotations import SharedRotation, share_rotations  # noqa: E402
 
 
 class Layers(nn.Module):

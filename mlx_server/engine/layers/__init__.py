@@ -1,0 +1,1 @@
+"""Functions that replace those of mlx-lm in a model's layers: attention, activations, rotary positions."""
