@@ -16,6 +16,7 @@ MODULES: tuple[str, ...] = (
     "benchmarks.serving.warm_restart",
     "benchmarks.serving.drafting",
     "benchmarks.serving.pace",
+    "benchmarks.serving.mixed_lengths",
     "benchmarks.serving.stream_pause",
     "benchmarks.serving.embeddings",
     "benchmarks.loading.reload",

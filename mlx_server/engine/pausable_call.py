@@ -57,8 +57,8 @@ class PausableCall(Generic[T]):
 
     def go_on(self, until_s: float) -> bool:
         """Begin or continue the call. Return True if it has ended, and False if it is paused. It pauses at
-        the first pause point after `until_s` (monotonic seconds). An exception of the function is raised
-        here.
+        the pause point nearest to `until_s` (monotonic seconds), if the time to the next pause point is as
+        long as that from the last one. An exception of the function is raised here.
         """
         outer = mx.default_stream(mx.default_device())
         self._until_s, self._part_began_s = until_s, time.monotonic()
@@ -80,18 +80,20 @@ class PausableCall(Generic[T]):
 
     def _reach_pause_point(self) -> None:
         self.pause_points += 1
-        self._end_part()
-        if self._part_began_s < self._until_s:
+        part_s = self._end_part()
+        if self._part_began_s + part_s / 2 < self._until_s:
             return
         inner = mx.default_stream(mx.default_device())
         getcurrent().parent.switch()
         mx.set_default_stream(inner)
 
-    def _end_part(self) -> None:
+    def _end_part(self) -> float:
+        """Record that a part has ended, and return how many seconds it took."""
         now = time.monotonic()
         part_s, self._part_began_s = now - self._part_began_s, now
         self.computed_s += part_s
         self.longest_part_s = max(self.longest_part_s, part_s)
+        return part_s
 
 
 _running: list[PausableCall[Any]] = []

@@ -23,8 +23,8 @@ _STEPS_UNTIL_PAUSE = 1.0
 """How long a step processes a slice before pausing it, as a multiple of a step without a slice."""
 _PART_STEPS = 0.4
 """How long a slice may run between two points at which it can be paused, as a multiple of a step without a
-slice. A step with a slice then takes 2.4 times as long as a step without one, and somewhat longer because the
-slice has emptied the processor's caches. Nearly all such steps take at most 3 times as long."""
+slice. A step with a slice then takes up to 2.2 times as long as a step without one, and somewhat longer
+because the slice has emptied the processor's caches. Nearly all such steps take at most 3 times as long."""
 _PAUSED_SLICE_STEPS = 8.0
 """How long a slice that can be paused may take in all, as a multiple of a step without a slice. It is limited
 because a prompt that arrives meanwhile waits for the slice's end."""

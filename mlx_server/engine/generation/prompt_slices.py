@@ -81,9 +81,9 @@ class PromptSlices:
         return list(prompts), list(tokens)
 
     def go_on(self, until_s: float) -> list[Any]:
-        """Begin a slice of the prompts, or continue the paused one. Pause it at the first possible point
-        after `until_s` (monotonic seconds). If the slice has ended, return mlx-lm's progress responses, one
-        for each prompt that the slice has processed or completed; else return [].
+        """Begin a slice of the prompts, or continue the paused one. Pause it at the possible point that is
+        nearest to `until_s` (monotonic seconds). If the slice has ended, return mlx-lm's progress responses,
+        one for each prompt that the slice has processed or completed; else return [].
         """
         call = self._call = self._call or self._begin()
         generator, answers = self._generator, self._generator._generation_batch
