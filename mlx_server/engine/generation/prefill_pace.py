@@ -19,11 +19,11 @@ from dataclasses import dataclass
 
 FEWEST_TOKENS = 16
 """Smaller slices would take nearly as long, because most of their time goes into reading the weights."""
-_STEPS_UNTIL_PAUSE = 1.0
+_STEPS_UNTIL_PAUSE = 0.8
 """How long a step processes a slice before pausing it, as a multiple of a step without a slice."""
 _PART_STEPS = 0.4
 """How long a slice may run between two points at which it can be paused, as a multiple of a step without a
-slice. A step with a slice then takes up to 2.2 times as long as a step without one, and somewhat longer
+slice. A step with a slice then takes up to 2 times as long as a step without one, and somewhat longer
 because the slice has emptied the processor's caches. Nearly all such steps take at most 3 times as long."""
 _PAUSED_SLICE_STEPS = 8.0
 """How long a slice that can be paused may take in all, as a multiple of a step without a slice. It is limited
@@ -61,8 +61,8 @@ class PrefillPace:
     @property
     def until_pause_s(self) -> float:
         """Return for how many seconds a step may process a slice of the prompts, after it has computed the
-        next tokens of the running answers; the slice is then paused. This is as long as an average step
-        without a slice takes; infinity while no step's duration has been recorded.
+        next tokens of the running answers; the slice is then paused. This is somewhat less than an
+        average step without a slice takes; infinity while no step's duration has been recorded.
         """
         return float("inf") if self._step_s is None else _STEPS_UNTIL_PAUSE * self._step_s
 
