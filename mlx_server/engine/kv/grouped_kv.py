@@ -103,6 +103,11 @@ class GroupedKV:
         raise IndexError(f"The cache has no row {idx}.")
 
     @property
+    def state(self) -> list[Any]:
+        """Return all arrays of all groups, for `mx.eval`."""
+        return [self.offset, *(group.state for group in self.groups)]
+
+    @property
     def nbytes(self) -> int:
         """Return the bytes of all groups, including their spare capacity."""
         return sum(int(group.nbytes) for group in self.groups)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import mlx.core as mx
@@ -11,8 +12,9 @@ import mlx.core as mx
 from mlx_server.engine.fast_exponential import logsumexp
 from mlx_server.engine.generation.drafting.rules import Rewindable
 from mlx_server.engine.generation.sampling import Sampler, greedy
-from mlx_server.engine.kv.kv_cache import BatchKV, RequestKV
-from mlx_server.engine.kv.request_caches import make_request_caches
+from mlx_server.engine.kv.grouped_kv import as_groups
+from mlx_server.engine.kv.kv_cache import RequestKV
+from mlx_server.engine.kv.request_caches import make_request_caches, supports_groups
 
 MOST_MISSING_TOKENS = 32
 """The draft model may draft for a request if it has yet to process at most this many of the request's tokens.
@@ -74,7 +76,7 @@ class DraftModel:
         self._model, self._slice_tokens = model, slice_tokens
         self._token_limit = token_limit  # MLX does not check indices into the embedding
         self._rows: list[_Row] = []
-        self._caches: list[BatchKV] = []
+        self._caches: list[Any] = []
         self._reading: dict[int, _Reading] = {}
         self._unreadable: set[int] = set()  # uids of requests with tokens that the draft model does not have
 
@@ -83,6 +85,10 @@ class DraftModel:
         """Return the bytes that all keys and values take."""
         reading = (cache for one in self._reading.values() for cache in one.caches)
         return sum(int(cache.nbytes) for cache in (*self._caches, *reading))
+
+    @cached_property
+    def _supports_groups(self) -> bool:
+        return supports_groups(self._model)
 
     def can_guess(self, uid: int, tokens: int) -> bool:
         """Return True if the draft model can draft for a request with `tokens` tokens, because at most
@@ -128,7 +134,9 @@ class DraftModel:
             self._join(uid, self._reading.pop(uid))
 
     def _join(self, uid: int, one: _Reading) -> None:
-        batch = [RequestKV.merge([cache]) for cache in one.caches]
+        batch: list[Any] = [RequestKV.merge([cache]) for cache in one.caches]
+        if self._supports_groups:
+            batch = as_groups(batch)
         if self._rows:
             for cache, joining in zip(self._caches, batch, strict=True):
                 cache.extend(joining)

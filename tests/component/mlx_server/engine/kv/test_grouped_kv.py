@@ -17,6 +17,7 @@ from mlx_lm.models import gemma2, llama, qwen3  # noqa: E402
 from mlx_lm.models.base import scaled_dot_product_attention  # noqa: E402
 
 from mlx_server.engine.generation.batch import Batch, Sampled  # noqa: E402
+from mlx_server.engine.generation.drafting.draft_model import DraftModel  # noqa: E402
 from mlx_server.engine.kv import groups_to_join  # noqa: E402
 from mlx_server.engine.kv.grouped_kv import Grouped, GroupedKV  # noqa: E402
 from mlx_server.engine.kv.kv_cache import RequestKV  # noqa: E402
@@ -181,7 +182,7 @@ def in_groups(patch: pytest.MonkeyPatch, *modules: Any) -> None:
 @settings(max_examples=25, deadline=None)
 @given(
     quantized=st.booleans(),
-    drafts=st.booleans(),
+    drafts=st.sampled_from(["none", "from the text", "by a model"]),
     asked=st.lists(
         st.builds(
             drafting.Asked,
@@ -196,14 +197,18 @@ def in_groups(patch: pytest.MonkeyPatch, *modules: Any) -> None:
 )
 def test_answers_of_a_batch_in_groups_equal_those_of_a_batch_in_one_array(quantized, drafts, asked):
     model, kv = drafting.random_model(3, 48), EIGHT_BITS if quantized else None
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(llama, ATTENTION, scaled_dot_product_attention)
-        assert not supports_groups(model, kv)
-        expected = drafting.run(model, asked, drafting=drafts, kv=kv)
-    with pytest.MonkeyPatch.context() as patch:
-        in_groups(patch, llama)
-        assert supports_groups(model, kv)
-        assert drafting.run(model, asked, drafting=drafts, kv=kv).answers == expected.answers
+    answers = []
+    for in_one_array in (True, False):
+        draft = DraftModel(drafting.random_model(5, 48), None, 16) if drafts == "by a model" else None
+        with pytest.MonkeyPatch.context() as patch:
+            if in_one_array:
+                patch.setattr(llama, ATTENTION, scaled_dot_product_attention)
+            else:
+                in_groups(patch, llama)
+            assert supports_groups(model, kv) is not in_one_array
+            found = drafting.run(model, asked, drafting=drafts != "none", kv=kv, draft_model=draft)
+        answers.append(found.answers)
+    assert answers[0] == answers[1]
 
 
 def test_request_that_joins_a_running_batch_is_in_a_group_of_its_own(monkeypatch):
