@@ -65,8 +65,8 @@ def quantization_obstacle(model: Any, quantization: KvQuantization) -> str | Non
 def supports_groups(model: Any, quantization: KvQuantization | None = None) -> bool:
     """Return whether the rows of the model's caches may be in several groups (see `GroupedKV`).
 
-    The model is called with a step of one token, and with one of two, for requests in two groups, but nothing
-    is computed (as in `quantization_obstacle`). So no list is needed of the models that compute attention in
+    The model is called for two requests in two groups, with one token each and with two, but nothing is
+    computed (as in `quantization_obstacle`). So no list is needed of the models that compute attention in
     another way than by the function that `layers/attention.py` replaces.
     """
     one, other = (

@@ -17,6 +17,8 @@ of `fast_exponential`, and with one product for the heads that share keys: 16 an
 
 from __future__ import annotations
 
+import math
+from collections import deque
 from typing import Any
 
 import mlx.core as mx
@@ -25,6 +27,7 @@ from mlx_lm.models.base import scaled_dot_product_attention
 from numpy.typing import NDArray
 
 from mlx_server.engine.fast_exponential import softmax
+from mlx_server.engine.kv.groups_to_join import MOST_GROUPS
 from mlx_server.engine.layers.visible_keys import Block, VisibleKeys
 from mlx_server.engine.pausable_call import is_pausable, pause_point
 from mlx_server.memory_forecast.forecast import SCORES_IN_BLOCK
@@ -163,17 +166,22 @@ def _attend(q: mx.array, k: mx.array, v: mx.array, sinks: Floats | None, block: 
     return out.reshape(groups, heads, queries, v.shape[2])
 
 
-_last: list[tuple[Any, tuple[int, int], VisibleKeys]] = []
-"""The mask for which `_visible` was called last, the numbers of queries and keys, and the result. The result
-is cached because all layers of a step have the same mask. Only the MLX thread uses this."""
+_recent: deque[tuple[Any, tuple[int, int], VisibleKeys]] = deque(maxlen=MOST_GROUPS)
+"""The masks for which `_visible` was called last, the numbers of queries and keys, and the results. The
+results are cached because all layers of a step have the same masks, one for each group of rows. Only the MLX
+thread uses this."""
+_MOST_CACHED = 1 << 22
+"""The masks in `_recent` have at most this many elements together, unless the last one alone has more. Those
+of a long prompt take 50 MB each."""
 
 
 def _visible(mask: Any, queries: int, keys: int) -> VisibleKeys | None:
     """Return which keys the queries may see; None if the mask does more than hide keys (it is added to the
     scores), or differs between heads.
     """
-    if _last and _last[0][0] is mask and _last[0][1] == (queries, keys):
-        return _last[0][2]
+    for known, numbers, visible in _recent:
+        if known is mask and numbers == (queries, keys):
+            return visible
     if mask is None:
         seen = np.ones((1, 1, keys), np.bool_)
     elif isinstance(mask, str):  # "causal": keys up to the query's position; the last query sees all keys
@@ -184,5 +192,7 @@ def _visible(mask: Any, queries: int, keys: int) -> VisibleKeys | None:
             return None
         seen = np.array(mask).reshape(shape)[:, 0]
     visible = VisibleKeys(np.broadcast_to(seen, (seen.shape[0], queries, keys)))
-    _last[:] = [(mask, (queries, keys), visible)]
+    _recent.append((mask, (queries, keys), visible))
+    while len(_recent) > 1 and sum(math.prod(numbers) for _, numbers, _ in _recent) > _MOST_CACHED:
+        _recent.popleft()
     return visible

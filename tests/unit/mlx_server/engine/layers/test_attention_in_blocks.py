@@ -97,6 +97,17 @@ def test_attention_in_blocks_with_a_new_mask_does_not_reuse_the_previous_mask(sm
             assert mx.allclose(attention(q, k, v, None, 1.0, mask), wanted, atol=2e-6).item()
 
 
+def test_masks_of_several_groups_are_read_once_each_and_those_of_long_prompts_are_not_kept(monkeypatch):
+    attention_in_blocks._recent.clear()
+    masks = [mx.ones((1, 1, 2, keys)) > 0 for keys in (5, 6, 7)]
+    found = [attention_in_blocks._visible(mask, 2, mask.shape[-1]) for mask in masks]
+    again = [attention_in_blocks._visible(mask, 2, mask.shape[-1]) for mask in masks]
+    assert all(one is other for one, other in zip(found, again, strict=True))
+    monkeypatch.setattr(attention_in_blocks, "_MOST_CACHED", 30)
+    attention_in_blocks._visible(mx.ones((1, 1, 4, 9)) > 0, 4, 9)
+    assert [numbers for _, numbers, _ in attention_in_blocks._recent] == [(4, 9)]
+
+
 def test_attention_in_blocks_skips_keys_that_no_query_of_a_block_sees():
     causal = np.tri(6, 9, 3, dtype=np.bool_)[None]
     blocks = VisibleKeys(causal).blocks(0, at_once=2)
