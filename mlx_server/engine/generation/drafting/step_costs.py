@@ -20,13 +20,14 @@ class StepCosts:
     """Computes what it costs to draft and to verify a token: the number of tokens that all running requests
     together would have got in the same time without drafts.
 
-    For this, it keeps two moving averages: how long a step without a draft takes, for each number of requests
-    that a step serves, and how much longer a step takes for each token that it computes to verify drafts.
+    For this, it keeps two moving averages for each number of requests that a step serves: how long a step
+    without a draft takes, and how much longer a step takes for each token that it computes to verify drafts.
+    The latter falls with the number of requests, because a part of it is the same for any number of tokens.
     """
 
     def __init__(self) -> None:
         self._plain_s: dict[int, float] = {}
-        self._token_s: float | None = None
+        self._token_s: dict[int, float] = {}
 
     def record_plain(self, requests: int, seconds: float) -> None:
         """Record that a step without a draft, for `requests` requests, took `seconds`."""
@@ -39,7 +40,8 @@ class StepCosts:
         This is ignored as long as no step without a draft was measured for this number of requests.
         """
         if computed and (plain_s := self._plain_s.get(requests)) is not None:
-            self._token_s = _averaged(self._token_s, max(seconds - plain_s, 0.0) / computed)
+            token_s = max(seconds - plain_s, 0.0) / computed
+            self._token_s[requests] = _averaged(self._token_s.get(requests), token_s)
 
     def cost_to_draft(self, requests: int, seconds: float, guessed: int) -> float:
         """Return the cost of drafting one token with the draft model, which took `seconds` to draft `guessed`
@@ -77,9 +79,9 @@ class StepCosts:
         """Return how much longer a step for `requests` requests takes for each token to verify, as a share of
         a step without a draft.
         """
-        if self._token_s is None:
+        if (token_s := self._token_s.get(requests)) is None:
             return _ASSUMED_TOKEN_MS / (_ASSUMED_STEP_MS + _ASSUMED_TOKEN_MS * requests)
-        return self._token_s / self._plain_step_s(requests)
+        return token_s / self._plain_step_s(requests)
 
     def _plain_step_s(self, requests: int) -> float:
         """Return how long a step without a draft takes for the measured number of requests that is nearest to

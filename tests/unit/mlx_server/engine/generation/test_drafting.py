@@ -99,7 +99,9 @@ def test_drafts_are_as_long_as_a_step_may_take_three_times_its_time_without_them
     costs.record_plain(8, 0.05)
     costs.record_verified(8, 8, 0.06)  # 1.25 ms a token
     assert costs.longest_draft(8) == 7, "64 tokens a step at most"
+    assert costs.longest_draft(4) == 4, "not measured yet, and a token costs less the more requests there are"
     costs.record_plain(4, 0.05)
+    costs.record_verified(4, 4, 0.055)
     assert costs.longest_draft(4) == 15
     assert costs.longest_draft(64) == 0
     for _ in range(60):
