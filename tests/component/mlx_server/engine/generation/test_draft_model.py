@@ -174,6 +174,7 @@ def test_draft_model_prefills_a_prompt_in_slices_while_the_target_model_generate
     slow._model = counted
     make_caches = module.make_request_caches
     monkeypatch.setattr(module, "make_request_caches", lambda _: make_caches(forward))
+    monkeypatch.setattr(module, "supports_groups", lambda _: False)  # it calls the model
     drafted = run(model, [Asked([3, 9, 4, 7, 11] * 20, HOT, 60)], drafting=True, draft_model=slow)
     assert drafted.accepted_of_model > 0
     assert max(lengths) <= module.MOST_MISSING_TOKENS
