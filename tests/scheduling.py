@@ -1,10 +1,11 @@
 """How pytest-xdist's workers share the tests.
 
 Most component tests wait for processes, so more workers than cores help. What competes for one thing runs in
-turn, though, in a lane: an engine that computes needs a core, and containers share one Docker engine. One
-worker runs the files of a lane one after the other; any other file may be run by any worker. What waits comes
-before what computes, except in one worker, so that the cores always have work; the small files of unit tests
-come last, so that all workers end together.
+turn, though, in a lane: an engine that computes needs a core, containers share one Docker engine, and an
+agent that repairs Ollama ends the orphaned runners of all servers of this user. One worker runs the files of
+a lane one after the other; any other file may be run by any worker. What waits comes before what computes,
+except in one worker, so that the cores always have work; the small files of unit tests come last, so that all
+workers end together.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ LANES: dict[str, tuple[str, ...]] = {
         f"{GATEWAY}/test_odd_settings.py",
         f"{GATEWAY}/survival/test_shutdown.py",
     ),
+    "ollama": (f"{COMPONENT}/host_agent/ollama/",),
     # The gateway of the first file must answer within 3 s, which is uncertain while images are built.
     "docker": (f"{GATEWAY}/connections/test_many_connections.py", "tests/e2e/"),
 }
@@ -38,8 +40,6 @@ ORDER: tuple[str, ...] = (
     f"{COMPONENT}/orchestrator/test_workers.py",
     f"{GATEWAY}/models/test_pull.py",
     f"{GATEWAY}/survival/test_handover.py",
-    f"{COMPONENT}/host_agent/ollama/test_agent_repairs_ollama.py",
-    f"{COMPONENT}/host_agent/ollama/test_agent_with_ollama.py",
     f"{COMPONENT}/host_agent/test_agent_replaced.py",
     f"{COMPONENT}/host_agent/test_upgrade.py",
     f"{GATEWAY}/",

@@ -42,8 +42,9 @@ class Issue:
 
     A recovery pass applies the `remedy`, if there is one, and waits for an issue that `resolves_itself`. For
     any other issue, `advice` says why nothing is done and what a person can do. `event` is the journal event
-    by which a person is notified of the issue; "" if nobody is notified. `container` is the identifier of the
-    worker's container that the issue is about; "" for services that have no more than one.
+    by which a person is notified of the issue; "" if nobody is notified. `part` is what the issue is about if
+    that is not the service itself: the identifier of a worker's container, or the PID of a runner without its
+    server; else "".
     """
 
     service: str
@@ -52,12 +53,12 @@ class Issue:
     advice: str = ""
     resolves_itself: bool = False
     event: str = ""
-    container: str = ""
+    part: str = ""
 
     @property
     def subject(self) -> tuple[str, str]:
-        """Return what the issue is about: the service, and which of its containers."""
-        return self.service, self.container
+        """Return what the issue is about: the service, and which part of it."""
+        return self.service, self.part
 
 
 def find_issues(facts: Facts) -> tuple[Issue, ...]:
@@ -90,7 +91,7 @@ def _services(facts: Facts) -> Iterator[Issue]:
             continue
         issue = _service(service, facts)
         if issue:
-            yield replace(issue, container=service.container)
+            yield replace(issue, part=service.container)
 
 
 def _orphans(service: ServiceFacts, facts: Facts) -> Iterator[Issue]:
@@ -102,9 +103,10 @@ def _orphans(service: ServiceFacts, facts: Facts) -> Iterator[Issue]:
             continue
         found = f"a runner without its server holds {format_size(orphan.rss_bytes)} (PID {orphan.pid})"
         if orphan.may_terminate:
-            yield Issue(service.name, found, TerminateOrphan(service.name, orphan.pid))
+            issue = Issue(service.name, found, TerminateOrphan(service.name, orphan.pid))
         else:
-            yield Issue(service.name, found, advice=f"{found}; `sudo kill {orphan.pid}` ends it")
+            issue = Issue(service.name, found, advice=f"{found}; `sudo kill {orphan.pid}` ends it")
+        yield replace(issue, part=str(orphan.pid))
 
 
 def _service(service: ServiceFacts, facts: Facts) -> Issue | None:

@@ -109,16 +109,22 @@ class RecoveryPass:
         both parameters.
         """
         facts = await self._checks.gather()
-        remedied = {issue.subject for issue in self._applied}
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._settle_s):
-                while any(issue.resolves_itself or issue.subject in remedied for issue in find_issues(facts)):
+                while any(self._may_recover(issue) for issue in find_issues(facts)):
                     needs_remedy = any(issue.remedy for issue in find_issues(facts))
                     if joined.is_set() and (needs_remedy or not is_last):
                         break
                     await asyncio.sleep(RECHECK_INTERVAL_S)
                     facts = await self._checks.gather()
         return facts
+
+    def _may_recover(self, issue: Issue) -> bool:
+        """Return True if the issue is expected to end by itself, or by a remedy that this pass has applied.
+        Nothing but a person starts a service that was stopped by hand.
+        """
+        remedied = issue.subject in {applied.subject for applied in self._applied}
+        return issue.resolves_itself or (remedied and issue.found != STOPPED_BY_HAND)
 
     def _write(self, facts: Facts, failures: list[tuple[Issue, str]], took_s: float) -> None:
         self._remaining = remaining = find_issues(facts)

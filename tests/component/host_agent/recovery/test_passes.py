@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from host_agent.journal import Journal
-from host_agent.recovery.facts import ControlledBy, Facts, ServiceFacts
+from host_agent.recovery.facts import ControlledBy, Facts, OrphanFacts, PortFacts, ServiceFacts
 from host_agent.recovery.passes import MAX_LOOKS, Passes
 from host_agent.recovery.remedies import BringUpContainer, Remedy, StartChild
 from vestal.platform import file_lock
@@ -22,6 +22,7 @@ from vestal.web.http_error import HttpError
 
 WITHIN_S = 60.0
 MLX = ServiceFacts("mlx_server", ControlledBy.SUPERVISOR, State.STOPPED)
+OLLAMA = ServiceFacts("ollama", ControlledBy.SUPERVISOR, State.STOPPED)
 NIGHTLY = ServiceFacts("nightly", ControlledBy.DOCKER, State.STOPPED, detail="it has no container")
 
 
@@ -89,6 +90,32 @@ async def test_recovery_pass_whose_first_remedy_fails_applies_the_next_remedy(jo
     assert report.left == ["mlx_server: tried to start it, but: the disk is full"], "each service once"
     assert any(line.startswith("nightly") for line in report.done)
     assert not report.healthy
+
+
+@pytest.mark.parametrize("held", ["memory", "port"])
+async def test_recovery_pass_does_not_wait_for_a_service_that_was_stopped_by_hand(
+    journal: Journal, home: Path, held: str
+):
+    """A pass that ended a runner without its server waited a minute for Ollama, stopped by a person."""
+    machine = machine_with(replace(OLLAMA, stopped_by_hand=True))
+    services = tuple(machine.services.values())
+    if held == "memory":
+        first = Facts(services=services, orphans=(OrphanFacts("ollama", 77, 2**30),))
+    else:
+        port = PortFacts("ollama", 77, "an old server holds its port", held_by_old_server=True)
+        first = Facts(services=services, ports=(port,))
+    gather = machine.gather
+
+    async def once_with_the_holder() -> Facts:
+        return first if not machine.applied else await gather()
+
+    async def apply(remedy: Remedy) -> None:
+        machine.applied.append(remedy)
+
+    machine.gather, machine.apply = once_with_the_holder, apply  # type: ignore[method-assign]
+    report = await asyncio.wait_for(one_pass(machine, journal, home, settle_s=WITHIN_S), WITHIN_S / 2)
+    assert len(machine.applied) == 1
+    assert any("stopped by hand" in line for line in report.left)
 
 
 async def test_recovery_pass_reports_a_service_that_stays_unhealthy_after_its_remedy(
