@@ -69,12 +69,12 @@ def supports_groups(model: Any, quantization: KvQuantization | None = None) -> b
     computed (as in `quantization_obstacle`). So no list is needed of the models that compute attention in
     another way than by the function that `layers/attention.py` replaces.
     """
-    one, other = (
-        [cache.merge([cache]) for cache in make_request_caches(model, quantization)] for _ in range(2)
-    )
-    if not all(isinstance(cache, BatchKV) for cache in one):
-        return False
     try:
+        one, other = (
+            [cache.merge([cache]) for cache in make_request_caches(model, quantization)] for _ in range(2)
+        )
+        if not all(isinstance(cache, BatchKV) for cache in one):
+            return False
         for caches in (one, other):
             model(mx.array([[0, 0]]), cache=caches)
         groups = [GroupedKV(pair) for pair in zip(one, other, strict=True)]

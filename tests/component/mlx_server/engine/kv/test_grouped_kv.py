@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -246,3 +247,5 @@ def test_models_that_compute_attention_in_their_own_way_keep_their_rows_in_one_a
     assert [supports_groups(model) for model in made] == [True, True, False], "gemma2 limits its scores"
     assert not supports_groups(sliding_window())
     assert not supports_groups(wide_hybrid())
+    unmergeable = SimpleNamespace(make_cache=lambda: [object()])
+    assert not supports_groups(unmergeable), "a kind of cache that no batch knows"
