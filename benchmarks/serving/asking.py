@@ -5,9 +5,10 @@ to the first token.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import aiohttp
@@ -18,6 +19,7 @@ from benchmarks.serving.servers import Server
 from benchmarks.serving.streaming import stream, tokens_of
 
 TOKENS_AN_ITEM, TOKENS_AROUND = 29.2, 40
+LOOK_S = 0.005
 _numbers = itertools.count(time.time_ns() // 1_000_000 % 1_000_000)
 """Numbers that begin each prompt, so that no server has seen the prompt before, in this process or an earlier
 one.
@@ -72,6 +74,31 @@ async def ask(session: aiohttp.ClientSession, server: Server, body: dict[str, An
     if answer.fault or not answer.pieces_at:
         raise RuntimeError(answer.fault or "The answer has no text.")
     return answer
+
+
+@contextlib.asynccontextmanager
+async def running_answer(
+    session: aiohttp.ClientSession, server: Server, body: dict[str, Any], parts: int
+) -> AsyncIterator[Answer]:
+    """Send a request, wait until its answer has `parts` parts, and let it run during the `async with` block,
+    which gets it. Then cancel the request.
+
+    Raises RuntimeError if the answer ends before it has so many parts, or fails before the block ends.
+    """
+    answer = Answer()
+    task = asyncio.ensure_future(stream(session, server.url, body, answer))
+    try:
+        while len(answer.pieces_at) < parts and not task.done():  # noqa: ASYNC110
+            await asyncio.sleep(LOOK_S)
+        if task.done():
+            raise RuntimeError(answer.fault or "The answer ended before it was to run beside others.")
+        yield answer
+        if task.done() and answer.fault:
+            raise RuntimeError(answer.fault)
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
 
 
 def answers(server: Server, requests: Sequence[dict[str, Any]]) -> tuple[list[Answer], float, float]:

@@ -10,23 +10,30 @@ keeps all running answers in one array computes the attention of the short ones 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import sys
 
 import aiohttp
 
-from benchmarks.client.reading import Answer
 from benchmarks.figures import Better
 from benchmarks.scenario import Log, Scenario, Subjects, run_alone
-from benchmarks.serving.asking import Messages, ask, long_prompt, request, story, warm_up
+from benchmarks.serving.asking import (
+    Messages,
+    ask,
+    long_prompt,
+    request,
+    running_answer,
+    story,
+    warm_up,
+)
 from benchmarks.serving.servers import Server
 from benchmarks.serving.starting import measure_in_rounds
-from benchmarks.serving.streaming import stream, tokens_of
+from benchmarks.serving.streaming import tokens_of
 
 PROMPT_TOKENS = 6_000
 SHORT_ANSWERS, SHORT_TOKENS = 7, 32
 MOST_TOKENS = 1_500
-LOOK_S = 0.005
+STILL_RUNS_S = 2.0
+"""A long answer without any part in this time has ended."""
 ROW = "serving/mixed_lengths/{}"
 ALONE, BESIDE = ROW.format("alone"), ROW.format("beside_a_long_answer")
 UNITS: dict[str, tuple[str, Better]] = {ALONE: ("tok/s", "higher"), BESIDE: ("tok/s", "higher")}
@@ -44,20 +51,14 @@ async def speeds(server: Server) -> dict[str, float]:
 
     Raises RuntimeError if a request fails, or if the long answer ends before the short ones have.
     """
-    long = Answer()
     async with aiohttp.ClientSession() as session:
         found = {ALONE: await short_tokens_per_s(session, server)}
-        body = request(server, long_story(), MOST_TOKENS)
-        running_stream = asyncio.ensure_future(stream(session, server.url, body, long))
-        while not long.pieces_at and not running_stream.done():  # noqa: ASYNC110
-            await asyncio.sleep(LOOK_S)
-        found[BESIDE] = await short_tokens_per_s(session, server)
-        ended = running_stream.done()
-        running_stream.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await running_stream
-    if ended:
-        raise RuntimeError(long.fault or "The long answer ended before the short ones.")
+        async with running_answer(session, server, request(server, long_story(), MOST_TOKENS), 1) as long:
+            found[BESIDE] = await short_tokens_per_s(session, server)
+            parts = len(long.pieces_at)
+            await asyncio.sleep(STILL_RUNS_S)
+            if len(long.pieces_at) == parts:
+                raise RuntimeError("The long answer ended before the short ones.")
     return found
 
 

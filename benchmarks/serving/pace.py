@@ -12,7 +12,6 @@ prompt wait.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import sys
 import time
 from collections.abc import Sequence
@@ -20,18 +19,15 @@ from itertools import pairwise
 
 import aiohttp
 
-from benchmarks.client.reading import Answer
 from benchmarks.figures import Better, percentile
 from benchmarks.scenario import Log, Scenario, Subjects, run_alone
-from benchmarks.serving.asking import ask, long_prompt, request, story, warm_up
+from benchmarks.serving.asking import ask, long_prompt, request, running_answer, story, warm_up
 from benchmarks.serving.servers import Server
 from benchmarks.serving.starting import measure_in_rounds
-from benchmarks.serving.streaming import stream
 
 PROMPT_TOKENS = 6_000
 ALONE_PARTS = 40
 MOST_TOKENS = 1_500
-LOOK_S = 0.005
 ROW = "serving/inter_token_ms/{}/{}"
 SLOWER = ROW.format("beside_prefill", "p99_over_p50_alone")
 FIRST = "serving/inter_token_ms/beside_prefill/first_token_of_the_prompt_s"
@@ -56,23 +52,12 @@ async def pauses(server: Server) -> dict[str, float]:
     long prompt to the first token of its answer. Raises RuntimeError if a request fails, or if the stream
     ends before the long prompt is sent.
     """
-    answer = Answer()
     async with aiohttp.ClientSession() as session:
         body = request(server, story(), MOST_TOKENS)
-        running_stream = asyncio.ensure_future(stream(session, server.url, body, answer))
-        while len(answer.pieces_at) < ALONE_PARTS and not running_stream.done():  # noqa: ASYNC110
-            await asyncio.sleep(LOOK_S)
-        if running_stream.done():
-            raise RuntimeError(answer.fault or "The stream ended before the long prompt arrived.")
-        arrived_at = time.monotonic()
-        prompt = await ask(session, server, request(server, long_prompt(PROMPT_TOKENS), 1))
-        first_at = prompt.pieces_at[0]
-        ended = running_stream.done()
-        running_stream.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await running_stream
-    if ended and answer.fault:
-        raise RuntimeError(answer.fault)
+        async with running_answer(session, server, body, ALONE_PARTS) as answer:
+            arrived_at = time.monotonic()
+            prompt = await ask(session, server, request(server, long_prompt(PROMPT_TOKENS), 1))
+            first_at = prompt.pieces_at[0]
     alone, during_prefill = split(answer.pieces_at, arrived_at, first_at)
     found: dict[str, float] = {}
     for place, gaps in (("alone", alone), ("beside_prefill", during_prefill)):
