@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mlx_server.engine.generation.batch import BatchLimits
 from mlx_server.engine.images import MAX_PIXELS
-from mlx_server.engine.prompt_cache.folder import BlockFolder
+from mlx_server.engine.prompt_cache.disk.folder import BlockFolder
 from mlx_server.engine.prompt_cache.store import BlockStore
 from mlx_server.memory_forecast.kv_quantization import KvQuantization, KvQuantizationOf, never_quantized
 from mlx_server.model_store import ModelEntry

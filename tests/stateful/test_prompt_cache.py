@@ -12,7 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from mlx_server.engine.prompt_cache.folder import SUFFIX, BlockFolder
+from mlx_server.engine.prompt_cache.disk.folder import SUFFIX, BlockFolder
 from mlx_server.engine.prompt_cache.keys import length_of
 from mlx_server.engine.prompt_cache.store import BlockStore
 from tests.prompt_cache_model import BLOCK_BYTES, SIZE, Model

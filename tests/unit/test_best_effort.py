@@ -27,8 +27,8 @@ ALLOWED = {
     # `vestal up --dry-run` and its like print what they would run.
     "vestal/platform/commands.py": {"print"},
     # The prompt cache counts what it cannot write (`not_written`) and tries again.
-    "mlx_server/engine/prompt_cache/folder.py": {"os.open", "open"},
-    "mlx_server/engine/prompt_cache/disk_tier.py": {"touch"},
+    "mlx_server/engine/prompt_cache/disk/folder.py": {"os.open", "open"},
+    "mlx_server/engine/prompt_cache/disk/disk_tier.py": {"touch"},
     # The answer log keeps in memory what it cannot write, up to a limit, and tries again.
     "mlx_server/gateway/answer_log/folder.py": {"os.open"},
     # Only `vestal up` calls this, for a person.

@@ -3,9 +3,8 @@
     keys  lru  blob             names of prefixes; eviction order; the bytes of a file       pure
     block  snapshot  entry      what is stored under a key, and its file's contents          pure
     preload                     what is read from disk before a request asks for it          pure
-    folder  write_behind        files, and the thread that writes them
-    block_reader                reads and checks files ahead of the MLX thread               any thread
-    disk_tier  store            the lower tier; both tiers: find, restore, insert            MLX thread
+    disk/                       the lower tier: files, the threads that write and read them
+    store                       both tiers, RAM and disk: find, restore, insert              MLX thread
     mlx_arrays  model_cache     conversion from and to MLX's caches; one model's share       MLX thread
 
 A block holds the keys and values of BLOCK_TOKENS consecutive tokens. Its key is a rolling hash over the

@@ -12,10 +12,10 @@ from functools import partial
 
 from mlx_server.engine.log import log_event
 from mlx_server.engine.prompt_cache.block import Block, BlockRun, common_prefix_length
-from mlx_server.engine.prompt_cache.block_reader import BlockReader
-from mlx_server.engine.prompt_cache.disk_tier import DiskTier
+from mlx_server.engine.prompt_cache.disk.block_reader import BlockReader
+from mlx_server.engine.prompt_cache.disk.disk_tier import DiskTier
+from mlx_server.engine.prompt_cache.disk.folder import BlockFolder
 from mlx_server.engine.prompt_cache.entry import Entry, Value
-from mlx_server.engine.prompt_cache.folder import BlockFolder
 from mlx_server.engine.prompt_cache.keys import PrefixKeys, as_parent, length_of, parent_of
 from mlx_server.engine.prompt_cache.lru import Lru
 from mlx_server.engine.prompt_cache.prefix_match import (

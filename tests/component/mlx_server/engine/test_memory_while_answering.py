@@ -17,7 +17,7 @@ import pytest
 mx = pytest.importorskip("mlx.core")
 
 from mlx_server.engine.prompt_cache.block import Block  # noqa: E402
-from mlx_server.engine.prompt_cache.folder import BlockFolder  # noqa: E402
+from mlx_server.engine.prompt_cache.disk.folder import BlockFolder  # noqa: E402
 from mlx_server.engine.prompt_cache.model_cache import ModelCache  # noqa: E402
 from mlx_server.engine.prompt_cache.store import BlockStore  # noqa: E402
 from mlx_server.engine.scheduling.request import BackgroundJobs, Request, RequestStatus  # noqa: E402

@@ -14,7 +14,7 @@ import pytest
 
 from host_agent.cli import parser
 from host_agent.cli.inspect import cache
-from mlx_server.engine.prompt_cache.folder import BlockFolder
+from mlx_server.engine.prompt_cache.disk.folder import BlockFolder
 from mlx_server.engine.prompt_cache.store import BlockStore
 from tests.prompt_cache_model import Model
 from tests.services.http_servers import JsonAnswers, serving

@@ -22,7 +22,7 @@ from mlx_server.engine.generation.drafting.draft_model import DraftModel  # noqa
 from mlx_server.engine.generation.drafting.drafter import Draft  # noqa: E402
 from mlx_server.engine.generation.sampling import make_processors, make_sampler  # noqa: E402
 from mlx_server.engine.grammar.grammars import Grammars  # noqa: E402
-from mlx_server.engine.prompt_cache.folder import BlockFolder  # noqa: E402
+from mlx_server.engine.prompt_cache.disk.folder import BlockFolder  # noqa: E402
 from mlx_server.engine.prompt_cache.model_cache import ModelCache, StoredBlocks  # noqa: E402
 from mlx_server.engine.prompt_cache.store import BlockStore  # noqa: E402
 from mlx_server.memory_forecast.kv_quantization import KvQuantization  # noqa: E402

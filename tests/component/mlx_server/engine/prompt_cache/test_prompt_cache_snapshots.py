@@ -13,7 +13,7 @@ mx = pytest.importorskip("mlx.core")
 from mlx_lm.models import gemma3_text, jamba, llama, mamba  # noqa: E402
 
 from mlx_server.engine.generation.batch import Batch, Prefilled, Sampled  # noqa: E402
-from mlx_server.engine.prompt_cache.folder import BlockFolder  # noqa: E402
+from mlx_server.engine.prompt_cache.disk.folder import BlockFolder  # noqa: E402
 from mlx_server.engine.prompt_cache.model_cache import ModelCache, StoredBlocks  # noqa: E402
 from mlx_server.engine.prompt_cache.store import BlockStore  # noqa: E402
 from mlx_server.memory_forecast.kv_quantization import KvQuantization  # noqa: E402

@@ -5,8 +5,8 @@ import shutil
 
 import pytest
 
-from mlx_server.engine.prompt_cache import disk_tier
-from mlx_server.engine.prompt_cache.folder import BlockFolder
+from mlx_server.engine.prompt_cache.disk import disk_tier
+from mlx_server.engine.prompt_cache.disk.folder import BlockFolder
 from mlx_server.engine.prompt_cache.store import BlockStore
 from tests.prompt_cache_model import BLOCK_BYTES, SIZE, TAGS, Model
 

@@ -9,8 +9,8 @@ import subprocess
 
 import pytest
 
-from mlx_server.engine.prompt_cache import folder as module
-from mlx_server.engine.prompt_cache.folder import BlockFolder
+from mlx_server.engine.prompt_cache.disk import folder as module
+from mlx_server.engine.prompt_cache.disk.folder import BlockFolder
 
 
 @pytest.fixture

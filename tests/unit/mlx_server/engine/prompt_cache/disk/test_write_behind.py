@@ -2,7 +2,7 @@
 
 import threading
 
-from mlx_server.engine.prompt_cache.write_behind import WriteBehind
+from mlx_server.engine.prompt_cache.disk.write_behind import WriteBehind
 
 
 def test_write_behind_runs_jobs_in_order_and_flush_waits_for_them():

@@ -7,8 +7,8 @@ import threading
 
 import pytest
 
-from mlx_server.engine.prompt_cache import disk_tier
-from mlx_server.engine.prompt_cache.folder import BlockFolder
+from mlx_server.engine.prompt_cache.disk import disk_tier
+from mlx_server.engine.prompt_cache.disk.folder import BlockFolder
 from mlx_server.engine.prompt_cache.store import BlockStore
 from tests.prompt_cache_model import Model
 from tests.unit.mlx_server.engine.prompt_cache.test_store import MANY, PROMPT, WHOLE, Clock, files

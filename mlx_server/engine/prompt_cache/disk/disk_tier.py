@@ -14,11 +14,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mlx_server.engine.log import log_event
+from mlx_server.engine.prompt_cache.disk.folder import BlockFolder, FolderId
+from mlx_server.engine.prompt_cache.disk.write_behind import WriteBehind
 from mlx_server.engine.prompt_cache.entry import Entry, file_bytes, pack
-from mlx_server.engine.prompt_cache.folder import BlockFolder, FolderId
 from mlx_server.engine.prompt_cache.keys import parent_of
 from mlx_server.engine.prompt_cache.lru import Lru
-from mlx_server.engine.prompt_cache.write_behind import WriteBehind
 
 WAITING_BYTES = 256 << 20
 """The most bytes that may wait to be written. Further blocks are only in RAM until there is room."""
