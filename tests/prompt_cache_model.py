@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from mlx_server.engine.prompt_cache.block import Block, BlockRun
+from mlx_server.engine.prompt_cache.disk.folder import BlockFolder
 from mlx_server.engine.prompt_cache.keys import PrefixKeys
 from mlx_server.engine.prompt_cache.snapshot import Snapshot
 from mlx_server.engine.prompt_cache.store import BlockStore
@@ -15,6 +18,34 @@ from mlx_server.engine.prompt_cache.store import BlockStore
 SIZE = 4
 BLOCK_BYTES = SIZE * 2 * 4 * 2
 TAGS = {"identity": "model", "model": "m:1"}
+PROMPT, OTHER_PROMPT = list(range(22)), list(range(100, 122))
+WHOLE = 20
+"""How many of the tokens of PROMPT are in whole blocks."""
+MANY = 1 << 20
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class RecordingFolder(BlockFolder):
+    """A folder that lists the keys of the files that were read in `reads`."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.reads = list[str]()
+
+    def read(self, key: str) -> bytes:
+        self.reads.append(key)
+        return super().read(key)
+
+
+def files(home: Path) -> list[Path]:
+    """Return the files of the cache in the folder `prompts` in `home`."""
+    return sorted((home / "prompts").glob("*.safetensors"))
 
 
 def values_of(tokens: Sequence[int], salt: str = "model") -> Block:
@@ -79,3 +110,12 @@ class Model:
             return 0
         assert is_right(gathered.value, tokens, self.salt)
         return gathered.value.tokens
+
+
+def restarted(open_store: Callable[..., BlockStore], *prompts: Sequence[int], **limits: Any) -> Any:
+    """Return the model of a new engine, after an earlier one has stored the prompts, the newest last."""
+    first = Model(open_store())
+    for prompt in prompts:
+        first.keep(prompt)
+        first.store.persist(60.0)
+    return Model(open_store(**limits))

@@ -24,6 +24,9 @@ from vestal.config import ConfigError
 from vestal.config.handed_down import load_handed_down
 
 EXIT_BUSY, EXIT_CONFIG = 75, 78
+SWITCH_S = 0.0005
+"""How long one thread may run Python code while another one waits to do so. For Python's 5 ms, the main
+thread, which sends the tokens, would wait for the MLX thread."""
 OTHER_PROTOCOL = (
     "the installed engine is of another version than the gateway that started it: run `vestal up`, or start "
     "`vestal server` again"
@@ -33,6 +36,7 @@ OTHER_PROTOCOL = (
 def main() -> int:
     """Run the engine. Return the exit code."""
     output.protect("mlx_engine")
+    sys.setswitchinterval(SWITCH_S)
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     parser = argparse.ArgumentParser(prog="python -m mlx_server.engine", description=__doc__)

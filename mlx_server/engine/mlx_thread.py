@@ -68,6 +68,7 @@ def _serve(
     import_mlx_lm()
 
     from mlx_server.engine import shutdown
+    from mlx_server.engine.fast_exponential import prepare_exponential
     from mlx_server.engine.generation.prompts.templates.process import start_process_ahead
     from mlx_server.engine.memory import readings
     from mlx_server.engine.models import tokenizers
@@ -78,6 +79,7 @@ def _serve(
     settings = EngineSettings.from_config(config).with_shared_weights(catalog(config))
     if is_standby and not may_serve.is_set():  # a standby engine has time for this
         start_process_ahead()
+        prepare_exponential()
         tokenizers.preload_tokenizers(
             entry.path
             for entry in catalog(config)

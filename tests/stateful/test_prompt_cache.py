@@ -10,12 +10,14 @@ from pathlib import Path
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from mlx_server.engine.prompt_cache.block import BlockRun
 from mlx_server.engine.prompt_cache.disk.folder import SUFFIX, BlockFolder
 from mlx_server.engine.prompt_cache.keys import length_of
+from mlx_server.engine.prompt_cache.ready_caches import ReadyCache
 from mlx_server.engine.prompt_cache.store import BlockStore
-from tests.prompt_cache_model import BLOCK_BYTES, SIZE, Model
+from tests.prompt_cache_model import BLOCK_BYTES, SIZE, Model, is_right, values_of
 
 RAM_BYTES = 6 * BLOCK_BYTES
 DISK_BYTES = 12 * 600
@@ -53,6 +55,7 @@ class AnyUse(RuleBasedStateMachine):
         # By key, the bytes that the file had.
         self.spoiled: dict[str, bytes] = {}
         self.stores = [self.opened(0), self.opened(1)]
+        self.ended: list[tuple[int, str, list[int]]] = []
         self.known: dict[str, set[tuple[int, ...]]] = {"model": set(), "other": set()}
 
     def opened(self, engine: int) -> BlockStore:
@@ -87,9 +90,33 @@ class AnyUse(RuleBasedStateMachine):
         model.get(tokens)  # as every request does first: a folder that was cleared is noticed here
         model.keep(tokens)
         self.known[name] |= {tuple(tokens[:end]) for end in range(len(tokens) + 1)}
-        longest_in_ram = RAM_BYTES // BLOCK_BYTES * SIZE
+        longest_in_ram = (RAM_BYTES - model.store.ready_bytes) // BLOCK_BYTES * SIZE
         if not any(map(length_of, model.store._group(model.keys.snapshots))):
             assert model.get(tokens) >= min(len(tokens) // SIZE * SIZE, longest_in_ram)
+
+    @rule(engine=ENGINE, name=MODEL, tokens=TOKENS.filter(lambda tokens: 0 < len(tokens) <= 12))
+    def an_answer_ends(self, engine: int, name: str, tokens: list[int]) -> None:
+        self.ended.append((engine, name, tokens))
+        model = self.model(engine, name)
+        model.keep(tokens)
+        self.known[name] |= {tuple(tokens[:end]) for end in range(len(tokens) + 1)}
+        values = values_of(tokens, name)
+        model.store.keep_ready(ReadyCache(name, tuple(tokens), [values], values.nbytes))
+
+    @precondition(lambda self: self.ended)
+    @rule(pick=ANY, dropped=st.integers(0, 6), more=TOKENS)
+    def an_answer_is_continued(self, pick: int, dropped: int, more: list[int]) -> None:
+        engine, name, ended = self.ended[-1 - pick % min(len(self.ended), 3)]
+        tokens, store = ended[: max(len(ended) - dropped, 1)] + more, self.stores[engine]
+        find = store.find(self.model(engine, name).keys, tokens, {"identity": name})
+        before = store.ready_bytes
+        if find is None or (taken := store.take_ready(find, name)) is None:
+            return
+        ready, count = taken
+        assert count >= len(find.keys) * SIZE
+        assert store.ready_bytes == before - ready.nbytes
+        (values,) = ready.caches
+        assert is_right(BlockRun((values.head(count),)), tokens, name)
 
     @rule(engine=ENGINE)
     def an_engine_is_killed_and_started(self, engine: int) -> None:
@@ -147,22 +174,23 @@ class AnyUse(RuleBasedStateMachine):
             store.persist(60.0)
         shutil.rmtree(self.path, ignore_errors=True)
 
-    @rule(engine=ENGINE, limit=st.integers(0, RAM_BYTES))
-    def memory_is_asked_back(self, engine: int, limit: int) -> None:
-        self.stores[engine].set_ram_limit(limit)
-        assert self.stores[engine].ram_bytes <= limit
-        self.stores[engine].set_ram_limit(RAM_BYTES)
+    @rule(engine=ENGINE, size=st.integers(0, RAM_BYTES))
+    def memory_is_asked_back(self, engine: int, size: int) -> None:
+        store = self.stores[engine]
+        before = store.ram_bytes + store.ready_bytes
+        store.free_ram(size)
+        assert store.ram_bytes + store.ready_bytes <= before - min(size, before)
 
     @invariant()
     def bytes_are_within_the_limits(self) -> None:
         for store in self.stores:
-            assert store.ram_bytes <= RAM_BYTES
+            assert store.ram_bytes + store.ready_bytes <= RAM_BYTES
             assert store.disk_bytes <= DISK_BYTES
 
     @invariant()
     def all_that_is_in_ram_is_counted(self) -> None:
         for store in self.stores:
-            assert sum(entry.nbytes for entry in store._entries.values()) == store.ram_bytes
+            assert sum(entry.nbytes for entry in store._ram._entries.values()) == store.ram_bytes
 
     def teardown(self) -> None:
         for store in self.stores:

@@ -29,7 +29,7 @@ from mlx_server.engine.generation.prompt_batch import MOST_TOKENS, PromptBatch, 
 from mlx_server.engine.generation.prompt_slices import PromptSlices
 from mlx_server.engine.generation.sampling import Processor, Sampler
 from mlx_server.engine.kv.grouped_kv import GroupedKV, as_groups, share_offsets
-from mlx_server.engine.kv.kv_cache import as_request_kv
+from mlx_server.engine.kv.kv_cache import BatchKV, as_request_kv
 from mlx_server.engine.kv.request_caches import (
     can_drop_tokens,
     make_request_caches,
@@ -199,6 +199,25 @@ class Batch:
                 row = batch.uids.index(uid)
                 return _computed(batch.tokens[row], batch.prompt_cache, row)
         return None
+
+    def caches_alone(self, uid: int) -> tuple[Sequence[int], list[Any]] | None:
+        """Return the tokens of a request whose keys and values are known, and its caches, without a copy.
+        Return None if it shares arrays with other requests, or if its caches hold more than plain keys and
+        values of these tokens.
+
+        The caller must remove the request from the batch before it uses the caches.
+        """
+        computed = self.computed(uid)
+        if computed is None or not all(isinstance(cache, BatchKV) for cache in computed.caches):
+            return None
+        try:
+            alone = [cache.as_request() for cache in computed.caches]
+        except ValueError:
+            return None
+        if any(cache.size() != len(computed.tokens) for cache in alone):
+            return None
+        mx.eval([cache.state for cache in alone])
+        return computed.tokens, alone
 
     @property
     def kv_bytes(self) -> int:

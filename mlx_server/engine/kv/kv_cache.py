@@ -100,6 +100,17 @@ class BatchKV(BatchKVCache):
             row.trim(unused)
         return row
 
+    def as_request(self) -> Any:
+        """Return the only row as the cache of one request, which has the same arrays. Raises ValueError if
+        there are several rows, or the row has padding.
+        """
+        self._check_is_alone()
+        return RequestKV.from_state((self.keys, self.values, self._idx))
+
+    def _check_is_alone(self) -> None:
+        if self.keys is None or self.left_padding.tolist() != [0]:
+            raise ValueError("The batch has several rows, padding or no tokens.")
+
     def places_of_next(self, width: int) -> mx.array:
         """Return the columns of the next `width` tokens of each row, of shape (rows, width)."""
         return mx.array(self.ends())[:, None] + mx.arange(width)

@@ -152,6 +152,15 @@ class QuantizedBatchKV(BatchKV):
             row.offset = end - begin
         return row
 
+    def as_request(self) -> QuantizedRequestKV:
+        """Return the only row as the cache of one request, which has the same arrays. Raises ValueError if
+        there are several rows, or the row has padding.
+        """
+        self._check_is_alone()
+        row = QuantizedRequestKV(self.group_size, self._bits)
+        row.keys, row.values, row.offset = self.keys, self.values, self._idx
+        return row
+
     @classmethod
     def merge(cls, caches: Sequence[QuantizedRequestKV]) -> QuantizedBatchKV:
         """Return a batch with a row for each cache. A single cache is not copied."""

@@ -33,6 +33,7 @@ class MemoryReading:
     active_bytes: int
     cached_bytes: int
     prompt_cache_bytes: int = 0  # from earlier requests; plain memory that MLX does not count
+    ready_bytes: int = 0  # of the prompt cache, too, but in MLX's memory, so part of active_bytes
     wired_bytes: int | None = None
 
     @property
@@ -164,14 +165,14 @@ class Ledger:
 
     @property
     def idle_caches_bytes(self) -> int:
-        """Return how many more bytes could be reserved if both idle caches were dropped: the prompt cache,
-        and the free memory that MLX holds for reuse.
+        """Return how many more bytes could be reserved if both idle caches were dropped: the prompt cache
+        with all its tiers, and the free memory that MLX holds for reuse.
 
         The result is at most what the engine holds beyond `reserved_total_bytes`. Memory up to that total is
         already reserved for models and requests. Even where caches fill this memory at this time, dropping
         them would not let more be reserved.
         """
-        caches = self.reading.cached_bytes + self.reading.prompt_cache_bytes
+        caches = self.reading.cached_bytes + self.reading.prompt_cache_bytes + self.reading.ready_bytes
         return min(caches, max(self.reading.own_bytes - self.reserved_total_bytes, 0))
 
 

@@ -28,9 +28,9 @@ _MOST_CACHED_ON_CPU = 256 << 20
 _process = psutil.Process(os.getpid())
 
 
-def read(prompt_cache_bytes: int = 0) -> MemoryReading:
+def read(prompt_cache_bytes: int = 0, ready_bytes: int = 0) -> MemoryReading:
     """Return the current figures of memory, in bytes. In a container, the container's limit counts as the
-    machine's memory. `prompt_cache_bytes` is copied into the result.
+    machine's memory. `prompt_cache_bytes` and `ready_bytes` are copied into the result.
     """
     virtual = psutil.virtual_memory()
     total, available = virtual.total, virtual.available
@@ -44,6 +44,7 @@ def read(prompt_cache_bytes: int = 0) -> MemoryReading:
         active_bytes=mx.get_active_memory(),
         cached_bytes=mx.get_cache_memory(),
         prompt_cache_bytes=prompt_cache_bytes,
+        ready_bytes=ready_bytes,
         wired_bytes=int(getattr(virtual, "wired", 0)) if sys.platform == "darwin" else None,
     )
 
@@ -64,17 +65,17 @@ def arithmetic() -> Arithmetic:
 def memory_guard(
     configured_limit_bytes: int | None,
     step_tokens: int,
-    prompt_cache_bytes: Callable[[], int] = lambda: 0,
+    prompt_cache_bytes: Callable[[], tuple[int, int]] = lambda: (0, 0),
     kv_of: KvQuantizationOf = never_quantized,
 ) -> MemoryGuard:
     """Return the guard for this machine's memory. `step_tokens` is how many tokens of a prompt a step
     processes.
 
-    `prompt_cache_bytes` returns how many bytes the prompt cache holds in memory; these are freed before
-    models are unloaded. `kv_of` returns how the keys and values of a model are quantized.
+    `prompt_cache_bytes` returns how many bytes the prompt cache holds in plain memory and in MLX's; these are
+    freed before models are unloaded. `kv_of` returns how the keys and values of a model are quantized.
     """
     limit = limit_bytes(configured_limit_bytes)
-    return MemoryGuard(limit, arithmetic(), step_tokens, lambda: read(prompt_cache_bytes()), files_of, kv_of)
+    return MemoryGuard(limit, arithmetic(), step_tokens, lambda: read(*prompt_cache_bytes()), files_of, kv_of)
 
 
 def set_wired_limit(configured_bytes: int | None) -> None:

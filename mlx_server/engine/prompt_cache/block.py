@@ -83,6 +83,10 @@ class BlockRun:
     def tokens(self) -> int:
         return sum(block.tokens for block in self.blocks)
 
+    @property
+    def nbytes(self) -> int:
+        return sum(block.nbytes for block in self.blocks)
+
 
 def block_of(ids: Sequence[int], parts: Sequence[Array], dtypes: Sequence[str]) -> Block:
     """Copy the arrays `parts` of all layers, (heads, tokens, width) each, into one block. `ids` are their

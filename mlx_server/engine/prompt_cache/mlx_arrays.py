@@ -75,11 +75,18 @@ def caches_of(value: BlockRun | Snapshot, kv: KvQuantization | None) -> list[Any
     """Return a cache for each of the model's layers with the keys and values in `value`, which were stored
     with the setting `kv`.
     """
-    return _from_run(value, kv) if isinstance(value, BlockRun) else _from_snapshot(value)
+    if isinstance(value, BlockRun):
+        return caches_of_run(value, concatenated(value), kv)
+    return _from_snapshot(value)
 
 
-def _from_run(run: BlockRun, kv: KvQuantization | None) -> list[Any]:
-    arrays, total = _concatenated(run), run.tokens
+def caches_of_run(run: BlockRun, raw: Sequence[mx.array], kv: KvQuantization | None) -> list[Any]:
+    """Return a cache for each of the model's layers with the keys and values of `run`, which were stored with
+    the setting `kv`. `raw` is what `concatenated` has returned for `run`.
+    """
+    first, total = run.blocks[0], run.tokens
+    names = [first.dtypes[number] for number in first.order]
+    arrays = [array.view(_TYPES[name]) for array, name in zip(raw, names, strict=True)]
     if kv is None:
         return [RequestKV.from_state((*pair, total)) for pair in zip(arrays[::2], arrays[1::2], strict=True)]
     triples = list(zip(arrays[::3], arrays[1::3], arrays[2::3], strict=True))
@@ -87,23 +94,23 @@ def _from_run(run: BlockRun, kv: KvQuantization | None) -> list[Any]:
     return [QuantizedRequestKV.from_state((*pair, total, kv.group_size, kv.bits)) for pair in pairs]
 
 
-def _concatenated(run: BlockRun) -> list[mx.array]:
-    """Return each layer's keys and values of all blocks, with room for ROOM_TOKENS more tokens.
+def concatenated(run: BlockRun) -> list[mx.array]:
+    """Return each layer's keys and values of all blocks, with room for ROOM_TOKENS more tokens, as unsigned
+    integers with the same bytes. Any thread may call this: arrays are only filled, and nothing is computed.
 
     The blocks are concatenated in plain memory, which is reused for each array so that it stays in the
     processor's cache, and then copied to MLX. This takes half the time of filling zeroed MLX arrays in place.
     """
-    first, total = run.blocks[0], run.tokens
-    names = [first.dtypes[number] for number in first.order]
+    total = run.tokens
     buffers: dict[tuple[object, ...], Array] = {}
     arrays = []
-    for parts, name in zip(zip(*(block.parts() for block in run.blocks), strict=True), names, strict=True):
+    for parts in zip(*(block.parts() for block in run.blocks), strict=True):
         heads, _, width = parts[0].shape
         kind = heads, width, parts[0].dtype
         if kind not in buffers:
             buffers[kind] = np.zeros((1, heads, total + ROOM_TOKENS, width), parts[0].dtype)
         np.concatenate(parts, axis=1, out=buffers[kind][0, :, :total])
-        arrays.append(_array(buffers[kind], name))
+        arrays.append(mx.array(buffers[kind]))
     return arrays
 
 

@@ -9,9 +9,11 @@ from typing import Any
 
 from mlx_server.engine.log import log_event
 from mlx_server.engine.prompt_cache import mlx_arrays
+from mlx_server.engine.prompt_cache.block import BlockRun
 from mlx_server.engine.prompt_cache.entry import FORMAT
 from mlx_server.engine.prompt_cache.keys import PrefixKeys
 from mlx_server.engine.prompt_cache.prefix_match import PrefixMatch, RestoredPrefix
+from mlx_server.engine.prompt_cache.ready_caches import ReadyCache
 from mlx_server.engine.prompt_cache.store import BlockStore
 from mlx_server.memory_forecast import kv_quantization
 from mlx_server.memory_forecast.kv_quantization import KvQuantization
@@ -41,6 +43,7 @@ class ModelCache:
         made_by = f"mlx-lm {importlib.metadata.version('mlx-lm')}"
         settings = " ".join(f"{name}={value}" for name, value in kv_settings.items())
         whole = f"{identity} {settings} {made_by} format {FORMAT}"
+        self._identity, self._closed = whole, False
         self._keys = PrefixKeys(whole)
         self._tags = {**tags, **kv_settings, "made_by": made_by, "identity": whole}
 
@@ -55,13 +58,59 @@ class ModelCache:
             return None
 
     def preload(self) -> None:
-        """Queue this model's blocks on disk to be read into RAM before requests need them. An error is logged
-        instead of raised.
+        """Queue this model's blocks on disk to be read into RAM before requests need them. When they have
+        been read, keep caches ready for the prompt that was used last. An error is logged instead of raised.
         """
         try:
-            self._store.preload(self._keys, self._tags)
+            self._store.preload(self._keys, self._tags, self._prepare)
         except Exception as error:
             log_event("cache_not_read", cause=f"{type(error).__name__}: {error}")
+
+    def _prepare(self, run: BlockRun) -> Callable[[], None] | None:
+        """Make MLX's arrays of `run`, on any thread. Return a function that keeps them ready for a request,
+        to be called on the MLX thread; None if an error occurred, which is logged.
+        """
+        try:
+            raw = mlx_arrays.concatenated(run)
+        except Exception as error:
+            log_event("cache_not_read", cause=f"{type(error).__name__}: {error}")
+            return None
+
+        def keep() -> None:
+            try:
+                caches = mlx_arrays.caches_of_run(run, raw, self._kv)
+            except Exception as error:
+                log_event("cache_not_read", cause=f"{type(error).__name__}: {error}")
+            else:
+                self.keep_ready(run.ids, caches)
+
+        return keep
+
+    def keep_ready(self, ids: Sequence[int], caches: Sequence[Any]) -> None:
+        """Keep the caches of a request that has ended, which hold the keys and values of the tokens `ids`,
+        for a request that continues these tokens (`take_ready`). Nobody else may use the caches any more.
+        """
+        if not self._closed:
+            size = sum(cache.nbytes for cache in caches)
+            self._store.keep_ready(ReadyCache(self._identity, tuple(ids), caches, size))
+
+    def take_ready(self, match: PrefixMatch | None) -> tuple[list[Any], int]:
+        """Return the caches of an ended request which hold the beginning of a prompt, and the number of its
+        tokens in them; ([], 0) if there are none, or the blocks of `match` hold more of the prompt. `match`
+        is what `find` has returned for the prompt.
+        """
+        taken = self._store.take_ready(match, self._identity) if match is not None else None
+        if taken is None:
+            return [], 0
+        ready, tokens = taken
+        for cache in ready.caches:
+            cache.trim(len(ready.ids) - tokens)
+        return list(ready.caches), tokens
+
+    def close(self) -> None:
+        """Drop the model's caches that are ready, and keep none from now on."""
+        self._closed = True
+        self._store.drop_ready(self._identity)
 
     def restore_job(self, match: PrefixMatch) -> Callable[[], RestoredPrefix]:
         """Return a job for another thread, which reads the match's blocks from disk. If an error occurs, the

@@ -5,7 +5,7 @@ request. Pure.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from mlx_server.engine.prompt_cache.block import BlockRun
 from mlx_server.engine.prompt_cache.entry import Value
@@ -63,20 +63,3 @@ class HitCounts:
     misses: int = 0  # whole blocks of prompts that had to be computed
     missing: int = 0  # files that another engine or a person deleted
     broken: int = 0
-
-
-@dataclass
-class RestoreProgress:
-    """The state of one call of `BlockStore.restore`, which restores what `match` lists. The other fields
-    collect keys of blocks and snapshots, as in `RestoredPrefix`: `used` of those that are used, `missing` of
-    those whose file does not exist, and `broken` of those whose file is unreadable, damaged or of other
-    tokens.
-    """
-
-    match: PrefixMatch
-    used: list[str] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
-    broken: list[str] = field(default_factory=list)
-
-    def result(self, value: BlockRun | Snapshot | None) -> RestoredPrefix:
-        return RestoredPrefix(value, tuple(self.used), tuple(self.missing), tuple(self.broken))

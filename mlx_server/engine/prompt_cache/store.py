@@ -1,4 +1,4 @@
-"""Both tiers, RAM and disk: find and restore the beginning of a prompt, and insert computed keys and values.
+"""All tiers: find and restore the beginning of a prompt, and insert computed keys and values.
 
 The MLX thread calls all methods, except for `restore`, which reads files and may run on any thread. A file
 that cannot be read, or does not hold what its name says, is dropped and counts as a miss.
@@ -8,34 +8,39 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 
 from mlx_server.engine.log import log_event
-from mlx_server.engine.prompt_cache.block import Block, BlockRun, common_prefix_length
 from mlx_server.engine.prompt_cache.disk.block_reader import BlockReader
 from mlx_server.engine.prompt_cache.disk.disk_tier import DiskTier
 from mlx_server.engine.prompt_cache.disk.folder import BlockFolder
 from mlx_server.engine.prompt_cache.entry import Entry, Value
-from mlx_server.engine.prompt_cache.keys import PrefixKeys, as_parent, length_of, parent_of
-from mlx_server.engine.prompt_cache.lru import Lru
+from mlx_server.engine.prompt_cache.keys import PrefixKeys, as_parent, length_of
 from mlx_server.engine.prompt_cache.prefix_match import (
     HitCounts,
     PrefixMatch,
     RestoredPrefix,
-    RestoreProgress,
     Tags,
 )
-from mlx_server.engine.prompt_cache.preload import RAM_SHARE, PreloadQueue, newest_of
-from mlx_server.engine.prompt_cache.snapshot import Snapshot
+from mlx_server.engine.prompt_cache.prefix_restore import PrefixRestore
+from mlx_server.engine.prompt_cache.preload_order import RAM_SHARE
+from mlx_server.engine.prompt_cache.preloads import PreloadJob, Preloads, PrepareRun
+from mlx_server.engine.prompt_cache.ram_tier import RamTier
+from mlx_server.engine.prompt_cache.ready_caches import ReadyCache, ReadyCaches
 from mlx_server.protocol import PromptCacheUse
 
 _MAX_NEXT_KEYS = 4
 """How many of the blocks that follow the last matching one are compared with the rest of the prompt."""
 
 
+READY_SHARE = 0.5
+"""The share of `ram_bytes` that the caches of ended requests may take."""
+
+
 class BlockStore:
-    """The blocks of all models, in RAM and on disk. Without a `folder`, blocks are only in RAM. A limit of 0
-    bytes disables a tier.
+    """The blocks of all models, in RAM and on disk, and the caches of ended requests (`ReadyCaches`). Without
+    a `folder`, blocks are only in RAM. A limit of 0 bytes disables a tier.
+
+    The caches of ended requests and the blocks in RAM have at most `ram_bytes` together.
     """
 
     def __init__(
@@ -47,9 +52,10 @@ class BlockStore:
     ) -> None:
         self.counts = HitCounts()
         self._disk = DiskTier(folder, disk_bytes, clock)
-        self._ram, self._entries = Lru(ram_bytes, parent_of), dict[str, Entry]()
+        self._ram_bytes, self._ram = ram_bytes, RamTier(ram_bytes)
+        self._ready = ReadyCaches(int(READY_SHARE * ram_bytes))
         self._reader = BlockReader(self._disk.read)
-        self._preloads: list[tuple[PreloadQueue, Tags]] = []  # by model
+        self._preloads = Preloads(self._ram, self._disk, self._reader)
 
     # --- find and restore ---
 
@@ -80,61 +86,7 @@ class BlockStore:
         """Read and return the match's longest readable snapshot, or else its blocks up to the first one that
         cannot be read.
         """
-        progress = RestoreProgress(match)
-        for key in match.snapshots:
-            length = length_of(key)
-            value = self._get(key, progress, match.tokens[:length])
-            if isinstance(value, Snapshot):
-                return progress.result(value)
-        blocks = self._matching_blocks(progress)
-        return progress.result(BlockRun(tuple(blocks)) if blocks else None)
-
-    def _matching_blocks(self, progress: RestoreProgress) -> list[Block]:
-        match, blocks = progress.match, list[Block]()
-        size = match.block_tokens
-        for at, key in enumerate(match.keys):
-            block = self._get(key, progress, match.tokens[at * size : (at + 1) * size])
-            if not isinstance(block, Block) or (blocks and not block.fits(blocks[0])):
-                return blocks
-            blocks.append(block)
-        part = self._partial_block(progress)
-        if part and (not blocks or part.fits(blocks[0])):
-            blocks.append(part)
-        return blocks
-
-    def _partial_block(self, progress: RestoreProgress) -> Block | None:
-        """Compare the rest of the prompt, after its last matching block, with the stored blocks that follow
-        that block (`next_keys` of `progress.match`). Choose the block that shares the most first tokens with
-        the rest, and return a copy of this shared beginning; None if no block shares even the first token.
-        """
-        match = progress.match
-        rest = match.tokens[len(match.keys) * match.block_tokens :]
-        best: Block | None = None
-        length, used = 0, list(progress.used)
-        for key in match.next_keys:
-            block = self._get(key, progress)
-            same = common_prefix_length(block.ids, rest) if isinstance(block, Block) else 0
-            if isinstance(block, Block) and same > length:
-                best, length, progress.used = block, same, [*used, key]
-        if best is None:
-            progress.used = used  # the following blocks were compared but are not used
-        return best.head(length) if best else None
-
-    def _get(self, key: str, progress: RestoreProgress, ids: Sequence[int] | None = None) -> Value | None:
-        """Return the block or snapshot of `key` from memory or disk; None if it cannot be read, or holds
-        other tokens than `ids`. The key is added to the used, missing or broken keys of `progress`.
-        """
-        match = progress.match
-        value = match.held.get(key)
-        if value is None:
-            value = self._reader.get(key, match.tags, progress.missing, progress.broken)
-        if value is not None and ids is not None and value.ids != tuple(ids):
-            log_event("cache_block_dropped", cause="it holds other tokens", key=key)
-            progress.broken.append(key)
-            return None
-        if value is not None:
-            progress.used.append(key)
-        return value
+        return PrefixRestore(match, self._reader).run()
 
     def record_restore(self, match: PrefixMatch, restored: RestoredPrefix) -> None:
         """Update the counts and both tiers after `restore(match)` has returned `restored`. Count the restored
@@ -149,47 +101,80 @@ class BlockStore:
         restored_tokens = restored.value.tokens if restored.value is not None else 0
         self.counts.misses += (len(match.tokens) - restored_tokens) // match.block_tokens
         self._drop_unreadable(restored.missing, restored.broken)
-        self._ram.use(restored.used)
-        self._disk.mark_used(restored.used)
+        self._mark_used(restored.used)
+
+    # --- the caches of ended requests ---
+
+    def keep_ready(self, cache: ReadyCache) -> None:
+        """Keep the caches of a request that has ended, for a request that continues its tokens. Blocks in RAM
+        are dropped if they exceed the limit together with them.
+        """
+        self._ready.put(cache)
+        self._make_room_for_ready()
+
+    def take_ready(self, match: PrefixMatch, model: str) -> tuple[ReadyCache, int] | None:
+        """Return the caches of an ended request that hold the beginning of the match's prompt, and how many
+        tokens of it; None if there are none, or blocks hold more of the prompt. The store no longer has them
+        after that. `model` is the identity with which they were kept.
+
+        Count the prompt's blocks as hits and misses, like `record_restore`.
+        """
+        taken = self._ready.take(model, match.tokens, len(match.keys) * match.block_tokens)
+        if taken is None:
+            return None
+        self._make_room_for_ready()
+        size, tokens = match.block_tokens, taken[1]
+        self.counts.hits_ram += -(-tokens // size)
+        self.counts.misses += (len(match.tokens) - tokens) // size
+        self._mark_used(match.keys)
+        return taken
+
+    def drop_ready(self, model: str) -> None:
+        """Drop the caches of ended requests of one model."""
+        self._ready.drop(model)
+        self._make_room_for_ready()
+
+    @property
+    def ready_bytes(self) -> int:
+        """Return how many bytes the caches of ended requests take. They are in MLX's memory."""
+        return self._ready.nbytes
 
     # --- preload ---
 
-    def preload(self, prefixes: PrefixKeys, tags: Tags) -> None:
+    def preload(self, prefixes: PrefixKeys, tags: Tags, prepare: PrepareRun) -> None:
         """Queue the blocks and snapshots of one model on disk for `preload_job`, the most recently used
         first. `prefixes` computes the model's keys. `tags` has the model's identity, which each file must
-        contain.
+        contain. When all have been read, `prepare` makes caches of the prompt that was used last (see
+        `PrepareRun`).
         """
-        if keys := newest_of(prefixes, self._disk.newest()):
-            self._preloads.append((PreloadQueue(keys), tags))
+        self._preloads.add(prefixes, tags, prepare)
 
     @property
     def has_preloads(self) -> bool:
         """Return True if `preload` has queued blocks or snapshots that `preload_job` may still have to read
         from disk.
         """
-        return bool(self._preloads)
+        return self._preloads.are_queued
 
-    def preload_job(self, available_bytes: int) -> Callable[[], None] | None:
-        """Return a job for another thread that reads the next queued blocks and snapshots from disk; None if
-        nothing is left. It reads at most `available_bytes`, and no more than fits until RAM_SHARE of the RAM
-        limit is in use.
+    @property
+    def has_urgent_preloads(self) -> bool:
+        """Return True if the next job of `preload_job` belongs to the prompt that a model has used last."""
+        return self._preloads.are_urgent
+
+    def preload_job(self, available_bytes: int) -> PreloadJob | None:
+        """Return a job for another thread that reads the next queued blocks and snapshots from disk, or makes
+        caches of those of one prompt; None if nothing is left. It takes at most `available_bytes`, and no
+        more than fits until RAM_SHARE of the limit for RAM is in use.
 
         What it has read is moved into RAM by the next call of this method, `find`, `insert` or
-        `record_restore`, and is evicted before everything that was used.
+        `record_restore`, and is evicted before everything that was used. If the job returns a function, the
+        MLX thread must call that.
         """
         self._apply_changes()
-        while self._preloads:
-            queue, tags = self._preloads[0]
-            share_bytes = int(RAM_SHARE * self._ram.limit_bytes) - self._ram.total_bytes
-            if keys := queue.take(self._bytes_to_preload, min(available_bytes, share_bytes)):
-                return partial(self._reader.preload, keys, tags)
-            del self._preloads[0]
-        return None
-
-    def _bytes_to_preload(self, key: str) -> int | None:
-        if key in self._entries or key not in self._disk or self._disk.pending(key):
-            return None
-        return self._disk.size_of(key)
+        most_read_bytes = int(RAM_SHARE * self._ram_bytes) - self._ram.total_bytes
+        return self._preloads.next_job(
+            min(available_bytes, most_read_bytes), min(available_bytes, self._ready.limit_bytes)
+        )
 
     # --- insert ---
 
@@ -198,7 +183,7 @@ class BlockStore:
         stored.
         """
         count = 0
-        while count < len(keys) and (keys[count] in self._entries or keys[count] in self._disk):
+        while count < len(keys) and (keys[count] in self._ram or keys[count] in self._disk):
             count += 1
         return count
 
@@ -219,8 +204,8 @@ class BlockStore:
         """
         self._forget_cleared()
         unwritten = self._disk.unwritten()
-        self._disk.abandon([key for key in unwritten if key not in self._entries])
-        if waiting := {key: entry for key in unwritten if (entry := self._entries.get(key))}:
+        self._disk.abandon([key for key in unwritten if key not in self._ram])
+        if waiting := {key: entry for key in unwritten if (entry := self._ram.get(key))}:
             self._disk.put(waiting, ())
 
     def persist(self, timeout_s: float) -> int:
@@ -255,7 +240,7 @@ class BlockStore:
         disk, counts = self._disk, self.counts
         return PromptCacheUse(
             ram_bytes=self._ram.total_bytes,
-            ram_limit_bytes=self._ram.limit_bytes,
+            ram_limit_bytes=self._ram_bytes,
             disk_bytes=disk.total_bytes,
             disk_limit_bytes=disk.limit_bytes,
             hits_ram=counts.hits_ram,
@@ -269,21 +254,17 @@ class BlockStore:
         )
 
     def free_ram(self, size: int) -> None:
-        """Free `size` bytes of RAM by dropping the least recently used values, without changing the limit for
-        RAM, and stop preloading.
+        """Free `size` bytes by dropping the oldest caches of ended requests, and then the least recently used
+        blocks and snapshots in RAM, without changing the limit for RAM, and stop preloading.
 
-        The dropped values are still on disk, or must be computed again.
+        Dropped blocks and snapshots are still on disk, or must be computed again.
         """
         self._preloads.clear()
-        limit_bytes = self._ram.limit_bytes
-        self.set_ram_limit(max(self._ram.total_bytes - max(size, 0), 0))
-        self.set_ram_limit(limit_bytes)
-
-    def set_ram_limit(self, limit_bytes: int) -> None:
-        """Set the limit for RAM, and drop the least recently used blocks and snapshots that exceed it.
-        Dropped ones that are not on disk must be computed again when a prompt needs them.
-        """
-        self._drop_from_ram(self._ram.resize(limit_bytes))
+        ready_bytes = self._ready.nbytes
+        self._ready.shrink(ready_bytes - size)
+        self._make_room_for_ready()
+        lacking_bytes = max(size - (ready_bytes - self._ready.nbytes), 0)
+        self._disk.abandon(self._ram.shrink(max(self._ram.total_bytes - lacking_bytes, 0)))
 
     # --- internal ---
 
@@ -299,14 +280,13 @@ class BlockStore:
             if key in self._disk:
                 self._insert_into_ram({key: entry})
         for key, entry in read.preloaded.items():
-            if key in self._disk and self._ram.add_oldest(key, entry.nbytes):
-                self._entries[key] = entry
+            if key in self._disk:
+                self._ram.insert_oldest(key, entry)
 
     def _drop_unreadable(self, missing: Sequence[str], broken: Sequence[str]) -> None:
         self.counts.missing += len(missing)
         self.counts.broken += len(broken)
         for key in (*missing, *broken):
-            self._entries.pop(key, None)
             self._ram.discard(key)
         self._disk.discard(missing, remove=False)
         self._disk.discard(broken, remove=True)
@@ -318,23 +298,26 @@ class BlockStore:
         if not self._disk.was_cleared():
             return False
         log_event("cache_cleared", cause="its folder was removed")
-        self._entries.clear()
         self._ram.clear()
+        self._ready.clear()
+        self._make_room_for_ready()
         self._preloads.clear()
         return True
 
     def _insert_into_ram(self, entries: Mapping[str, Entry], chain: Sequence[str] = ()) -> None:
-        self._entries.update(entries)
-        self._drop_from_ram(self._ram.add({key: entry.nbytes for key, entry in entries.items()}, chain))
+        self._disk.abandon(self._ram.insert(entries, chain))
 
-    def _drop_from_ram(self, keys: Sequence[str]) -> None:
-        for key in keys:
-            self._entries.pop(key, None)
-        self._disk.abandon(keys)
+    def _make_room_for_ready(self) -> None:
+        """Leave the RAM tier as much of the limit as the caches of ended requests do not take."""
+        self._disk.abandon(self._ram.resize(self._ram_bytes - self._ready.nbytes))
+
+    def _mark_used(self, keys: Sequence[str]) -> None:
+        self._ram.use(keys)
+        self._disk.mark_used(keys)
 
     def _value(self, key: str) -> Value | None:
-        entry = self._entries.get(key) or self._disk.pending(key)
+        entry = self._ram.get(key) or self._disk.pending(key)
         return entry.value if entry else None
 
     def _group(self, name: str) -> list[str]:
-        return list(dict.fromkeys([*self._ram.group(name), *self._disk.group(name)]))
+        return list(dict.fromkeys([*self._ram.following(name), *self._disk.group(name)]))

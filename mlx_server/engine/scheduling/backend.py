@@ -57,8 +57,9 @@ class Backend:
     """Counts the drafted tokens of all models since the engine's start."""
     verification: Verification = field(default_factory=Verification)
     """Verifies the weights of loaded models in the background."""
-    preload_prompts: Callable[[], None] = lambda: None
-    """Begins to read the next slice of cached prompts from disk into RAM, unless a slice is being read."""
+    preload_prompts: Callable[[bool], None] = lambda requests_run: None
+    """Begins to read the next slice of cached prompts from disk into RAM, unless a slice is being read. Is
+    told whether requests run (see `PromptPreloading.advance`)."""
 
 
 def open_backend(settings: EngineSettings, workers: BackgroundWorkers) -> Backend:
@@ -67,7 +68,7 @@ def open_backend(settings: EngineSettings, workers: BackgroundWorkers) -> Backen
     guard = readings.memory_guard(
         settings.memory_limit_bytes,
         settings.batch.prefill_step_tokens,
-        lambda: store.ram_bytes,
+        lambda: (store.ram_bytes, store.ready_bytes),
         settings.kv_of,
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from enum import Enum
@@ -99,6 +99,9 @@ class BackgroundJobs:
     """Scores the prompt's tokens on the MLX thread, between the steps of other requests."""
     images: ImagePrefill | None = None
     """Computes the prompt up to its last image, on the MLX thread, between the steps of other requests."""
+    ready: tuple[Sequence[Any], int] = ((), 0)
+    """Not a job: caches of an ended request, which hold the beginning of the prompt, and the number of its
+    tokens in them."""
 
     @property
     def of_workers(self) -> list[Future[Any]]:

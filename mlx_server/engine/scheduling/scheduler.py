@@ -216,7 +216,7 @@ class Scheduler:
         this time.
         """
         if self._loads.loading is None and not self._requests.any(*BEFORE_RUNNING):
-            self._preload_prompts()
+            self._preload_prompts(self._requests.any(RequestStatus.RUNNING))
 
     def _publish(self) -> None:
         """Update the engine's status, and pass the events collected since the last call to `emit`, all at

@@ -20,6 +20,10 @@ from mlx_server.engine.models.weights.checks import UsedFile, changed_content, r
 from mlx_server.engine.models.weights.digest_file import DigestFile
 from mlx_server.engine.models.weights.digests import FileDigest
 
+BEGINS_AFTER_S = 2.0
+"""How long the thread rests before the first file. The first answer of an engine is often followed by the
+next turn of a conversation, which waited while the engine was replaced."""
+
 REST_PER_WORK = 3.0
 """After each chunk, the thread rests for this many times as long as the chunk took."""
 
@@ -32,8 +36,8 @@ class Verification:
     their digests with the recorded ones.
 
     `digests` stores the results in a file; with None, they are only held in memory. The thread calls `wake`
-    when a file is damaged. After each chunk that it has read, it calls `rest` with the number of seconds to
-    wait.
+    when a file is damaged. Before the first file, and after each chunk that it has read, it calls `rest` with
+    the number of seconds to wait.
     """
 
     def __init__(
@@ -104,6 +108,7 @@ class Verification:
 
     def _run(self) -> None:
         _take_lowest_priority()
+        self._rest(BEGINS_AFTER_S)
         while True:
             with self._lock:
                 file = self._queue.popleft() if self._queue else None

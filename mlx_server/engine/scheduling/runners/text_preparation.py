@@ -137,11 +137,13 @@ class TextPreparation:
             return BackgroundJobs(compiled, scorer=scorer)
         tokens = [*prompt, *op.emitted]
         match = self._cache.find(cache_keys(tokens, pictures))
+        ready, cached = self._cache.take_ready(match)
         return BackgroundJobs(
             compiled,
-            self._workers.reader.submit(self._cache.restore_job(match)) if match else None,
+            self._workers.reader.submit(self._cache.restore_job(match)) if match and not ready else None,
             match,
             images=self._image_prefill(op, tokens, pictures),
+            ready=(ready, cached),
         )
 
     def _image_prefill(
@@ -166,15 +168,15 @@ class TextPreparation:
         images = request.jobs.images
         assert images is not None
         caches, cached = self._restored(request)
-        images.begin(caches if cached else make_request_caches(self._lm.model, self._kv), cached)
+        images.begin(list(caches) if cached else make_request_caches(self._lm.model, self._kv), cached)
 
-    def _restored(self, request: Request) -> tuple[list[Any], int]:
-        """Return caches that hold the keys and values of the prompt's beginning as restored from the prompt
-        cache, and the number of tokens in them; ([], 0) if nothing was restored.
+    def _restored(self, request: Request) -> tuple[Sequence[Any], int]:
+        """Return caches that hold the keys and values of the prompt's beginning, and the number of tokens in
+        them, which is 0 if the prompt cache has nothing of the prompt.
         """
         jobs = request.jobs
         if not (jobs.prefix_match and jobs.prefix):
-            return [], 0
+            return jobs.ready
         return self._cache.finish_restore(jobs.prefix_match, jobs.prefix.result())
 
     def _grammar_job(self, op: Generate, gate: Gate | None) -> Callable[[], GrammarProcessor | None] | None:
@@ -207,7 +209,8 @@ class TextPreparation:
         assert isinstance(op, Generate)
         grammar = request.grammar
         if jobs.images:
-            caches, cached = jobs.images.caches, jobs.images.cached
+            caches: Sequence[Any] = jobs.images.caches
+            cached = jobs.images.cached
             generation.cached_tokens = jobs.images.restored
         else:
             caches, cached = self._restored(request)

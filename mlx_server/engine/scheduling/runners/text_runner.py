@@ -213,7 +213,17 @@ class TextRunner(Runner):
             self._cache_kv(request, whole=whole)
             if request.status is RequestStatus.FINISHED:
                 del self._in_batch[uid]
-                self._batch.remove(uid)
+                self._remove(request)
+
+    def _remove(self, request: Request) -> None:
+        """Remove a finished request from the batch. Its caches are kept ready for a request that continues
+        it, unless they share arrays with other requests.
+        """
+        alone = self._batch.caches_alone(request.batch_uid)
+        self._batch.remove(request.batch_uid)
+        if alone is not None:
+            tokens, caches = alone
+            self._cache.keep_ready(cache_keys(tokens, request.pictures), caches)
 
     def cache_all_kv(self) -> None:
         self._batch.finish_slice()
@@ -255,6 +265,7 @@ class TextRunner(Runner):
     def close(self) -> None:
         super().close()
         self._preparation.close()
+        self._cache.close()
         self._in_batch.clear()
         self._pending_kv.clear()
         self._batch.close()

@@ -44,7 +44,8 @@ READINGS = st.builds(
     active_bytes=AMOUNT,
     cached_bytes=AMOUNT,
     prompt_cache_bytes=AMOUNT,
-)
+    ready_bytes=AMOUNT,
+).map(lambda reading: replace(reading, active_bytes=reading.active_bytes + reading.ready_bytes))
 LEDGERS = st.builds(
     Ledger,
     limit_bytes=st.integers(GIB, 24 * GIB),
@@ -102,6 +103,25 @@ def test_memory_need_keeps_the_prompt_cache_if_the_free_memory_of_mlx_is_enough(
     assert isinstance(fits, Fits) and fits.lacking_bytes == 0
     more = decide(ledger, Need(14 * GIB, 14 * GIB, staying="a"))
     assert isinstance(more, Fits) and more.lacking_bytes == 1 * GIB
+
+
+def test_memory_of_ready_caches_is_counted_once_in_what_the_engine_holds():
+    held = replace(MAC, active_bytes=5 * GIB, cached_bytes=1 * GIB, prompt_cache_bytes=2 * GIB)
+    ready = replace(held, ready_bytes=3 * GIB)  # three of the five
+    assert ready.own_bytes == held.own_bytes == 8 * GIB
+    assert replace(ready, footprint_bytes=9 * GIB).own_bytes == 9 * GIB
+    assert mac(idle("a", 2, 1), reading=ready).free_bytes == mac(idle("a", 2, 1), reading=held).free_bytes
+
+
+def test_memory_need_drops_ready_caches_before_idle_models():
+    ready = replace(MAC, active_bytes=11 * GIB, prompt_cache_bytes=1 * GIB, ready_bytes=7 * GIB)
+    ledger = mac(idle("a", 4, 1), reading=ready)
+    assert ledger.idle_caches_bytes == 12 * GIB - (4 * GIB + 128 * MIB)
+    fits = decide(ledger, Need(14 * GIB, 14 * GIB))
+    assert fits == Fits(drop_caches=True)
+    assert isinstance(fits, Fits) and fits.lacking_bytes == 6 * GIB
+    without = replace(ready, ready_bytes=0)
+    assert decide(replace(ledger, reading=without), Need(14 * GIB, 14 * GIB)) == Fits(True, ("a",))
 
 
 def test_memory_need_evicts_least_recently_used_models_only_as_needed():
@@ -221,15 +241,18 @@ def test_memory_need_that_fits_loses_nothing_by_the_part_of_the_prompt_cache_tha
 
     def free_bytes(dropped: int) -> int:
         reading = ledger.reading
+        of_ready = min(dropped, reading.ready_bytes)  # these are dropped first
         after = replace(
             reading,
             available_bytes=reading.available_bytes + reading.cached_bytes + dropped,
+            active_bytes=reading.active_bytes - of_ready,
             cached_bytes=0,
-            prompt_cache_bytes=reading.prompt_cache_bytes - dropped,
+            ready_bytes=reading.ready_bytes - of_ready,
+            prompt_cache_bytes=reading.prompt_cache_bytes - (dropped - of_ready),
         )
         return replace(ledger, reading=after, holdings=staying).free_bytes
 
-    everything = ledger.reading.prompt_cache_bytes
+    everything = ledger.reading.prompt_cache_bytes + ledger.reading.ready_bytes
     dropped = min(answer.lacking_bytes, everything)
     assert free_bytes(dropped) >= min(need.bytes, free_bytes(everything))
 

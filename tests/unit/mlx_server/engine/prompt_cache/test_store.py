@@ -1,4 +1,4 @@
-"""Both tiers: stored blocks are found, within the limits; any damage to a file is a miss."""
+"""All tiers: what is stored is found, within the limits; any damage to a file is a miss."""
 
 import errno
 import shutil
@@ -7,19 +7,19 @@ import pytest
 
 from mlx_server.engine.prompt_cache.disk import disk_tier
 from mlx_server.engine.prompt_cache.disk.folder import BlockFolder
-from mlx_server.engine.prompt_cache.store import BlockStore
-from tests.prompt_cache_model import BLOCK_BYTES, SIZE, TAGS, Model
-
-PROMPT = list(range(22))
-WHOLE = 20
-MANY = 1 << 20
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.prompt_cache_model import (
+    BLOCK_BYTES,
+    MANY,
+    PROMPT,
+    SIZE,
+    TAGS,
+    WHOLE,
+    Clock,
+    Model,
+    RecordingFolder,
+    files,
+    restarted,
+)
 
 
 class FullFolder(BlockFolder):
@@ -31,23 +31,6 @@ class FullFolder(BlockFolder):
         if self.full:
             raise OSError(errno.ENOSPC, "No space left on device")
         super().write(key, parts)
-
-
-@pytest.fixture
-def open_store(tmp_path):
-    stores = []
-
-    def opened(ram=MANY, on_disk=MANY, folder=None, clock=Clock()):  # noqa: B008
-        stores.append(BlockStore(folder or BlockFolder(tmp_path / "prompts"), ram, on_disk, clock))
-        return stores[-1]
-
-    yield opened
-    for store in stores:
-        store.close()
-
-
-def files(tmp_path):
-    return sorted((tmp_path / "prompts").glob("*.safetensors"))
 
 
 def test_stored_cache_blocks_are_found_as_far_as_a_prompt_matches(open_store):
@@ -259,7 +242,7 @@ def test_two_prompt_caches_on_one_folder_survive_deletions_by_each_other(open_st
     two.store.persist(60.0)
     for path in files(tmp_path):  # as the limit of one would have it
         path.unlink()
-    two.store.set_ram_limit(0)
+    two.store.free_ram(MANY)
     assert two.get(PROMPT) == 0
     assert two.store.counts.missing == 1
     assert one.get(PROMPT) == WHOLE
@@ -270,27 +253,22 @@ def test_cache_match_can_be_restored_although_its_blocks_were_evicted_after_it_w
     model.keep(PROMPT)
     find = model.store.find(model.keys, PROMPT, TAGS)
     assert find
-    model.store.set_ram_limit(0)
+    model.store.free_ram(MANY)
     gathered = model.store.restore(find)
     assert gathered.value and gathered.value.tokens == WHOLE
     model.store.record_restore(find, gathered)
     assert model.get(PROMPT) == 0
 
 
-def test_cache_block_is_read_from_disk_once_for_two_requests(open_store):
-    first = Model(open_store())
-    first.keep(PROMPT)
-    first.store.persist(60.0)
-    store = open_store()
-    model = Model(store)
+def test_cache_block_is_read_from_disk_once_for_two_requests(open_store, tmp_path):
+    folder = RecordingFolder(tmp_path / "prompts")
+    model = restarted(open_store, PROMPT, folder=folder)
+    store = model.store
     finds = [store.find(model.keys, PROMPT, TAGS) for _ in range(2)]
-    reads: list[str] = []
-    read = store._disk.read
-    store._disk.read = lambda key: reads.append(key) or read(key)  # type: ignore[func-returns-value]
     for find in finds:
         gathered = store.restore(find)
         assert gathered.value and gathered.value.tokens == WHOLE
-    assert len(reads) == len(set(reads))
+    assert folder.reads == model.keys.of_blocks(PROMPT)
 
 
 def test_cache_find_returns_the_longest_snapshot_that_begins_the_prompt(open_store):
@@ -348,81 +326,3 @@ def test_cache_usage_counts_hits_by_tier_and_misses(open_store):
     use = second.store.usage()
     assert (use.hits_ram, use.hits_disk, use.misses) == (0, 3, 2)
     assert use.disk_bytes == first.store.usage().disk_bytes
-
-
-OTHER_PROMPT = list(range(100, 122))
-
-
-def preload(model, available=MANY):
-    """Read all slices of a model's blocks, and return the bytes in RAM."""
-    model.store.preload(model.keys, model.tags)
-    while job := model.store.preload_job(available):
-        job()
-    return model.store.ram_bytes
-
-
-def restarted(open_store, *prompts, **limits):
-    """Return the model of a new engine, after an earlier one has stored the prompts, the newest last."""
-    first = Model(open_store())
-    for prompt in prompts:
-        first.keep(prompt)
-        first.store.persist(60.0)
-    return Model(open_store(**limits))
-
-
-def test_preloaded_cache_blocks_are_found_in_ram(open_store):
-    model = restarted(open_store, PROMPT)
-    assert preload(model) == 5 * BLOCK_BYTES
-    assert model.get(PROMPT) == WHOLE
-    assert (model.store.counts.hits_ram, model.store.counts.hits_disk) == (5, 0)
-    assert not model.store.has_preloads
-    assert preload(Model(model.store, "other")) == 5 * BLOCK_BYTES  # of which there is nothing
-
-
-def test_cache_preload_reads_newest_prompts_only_up_to_half_of_the_ram_tier(open_store):
-    model = restarted(open_store, OTHER_PROMPT, PROMPT, ram=16 * BLOCK_BYTES)
-    size = model.store._disk.size_of(model.store._disk.newest()[0])  # a small file is mostly header
-    whole = Model(open_store(ram=2 * 5 * size + 2))
-    assert preload(whole) == 5 * BLOCK_BYTES
-    assert [whole.get(OTHER_PROMPT), whole.get(PROMPT)] == [WHOLE, WHOLE]
-    assert (whole.store.counts.hits_ram, whole.store.counts.hits_disk) == (5, 5)
-    assert preload(model, available=size - 1) == 0
-
-
-def test_preloaded_cache_blocks_are_evicted_before_used_blocks(open_store):
-    model = restarted(open_store, PROMPT)
-    model.keep(OTHER_PROMPT)
-    assert preload(model) == 10 * BLOCK_BYTES
-    model.store.free_ram(5 * BLOCK_BYTES)
-    assert model.get(OTHER_PROMPT) == WHOLE
-    assert (model.store.counts.hits_ram, model.store.counts.hits_disk) == (5, 0)
-
-
-def test_freeing_ram_ends_the_preload_of_cache_blocks(open_store):
-    model = restarted(open_store, PROMPT)
-    model.store.preload(model.keys, model.tags)
-    model.store.free_ram(1)
-    assert model.store.preload_job(MANY) is None
-
-
-def test_cache_preload_drops_damaged_and_missing_files(open_store, tmp_path):
-    model = restarted(open_store, PROMPT)
-    newest = model.store._disk.newest()
-    folder = tmp_path / "prompts"
-    (folder / f"{newest[1]}.safetensors").write_bytes(b"no block")
-    (folder / f"{newest[2]}.safetensors").unlink()
-    assert preload(model) == 3 * BLOCK_BYTES
-    assert (model.store.counts.broken, model.store.counts.missing) == (1, 1)
-    assert model.get(PROMPT) == SIZE
-    model.store.persist(60.0)
-    assert len(files(tmp_path)) == 3
-
-
-def test_cache_preload_ends_when_its_folder_is_deleted(open_store, tmp_path):
-    model = restarted(open_store, PROMPT)
-    model.store.preload(model.keys, model.tags)
-    job = model.store.preload_job(MANY)
-    job()
-    shutil.rmtree(tmp_path / "prompts")
-    assert model.store.preload_job(MANY) is None
-    assert (model.store.ram_bytes, model.get(PROMPT)) == (0, 0)

@@ -214,7 +214,7 @@ class FakeEngine:
             ),
         )
 
-    def _preload_prompts(self) -> None:
+    def _preload_prompts(self, requests_run: bool) -> None:
         self.preloads += 1
 
     def _catalog(self) -> tuple[list[ModelEntry], list[BrokenModel]]:

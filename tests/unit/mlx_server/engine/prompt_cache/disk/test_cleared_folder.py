@@ -70,5 +70,5 @@ def test_cache_blocks_stored_again_after_the_folder_was_deleted_are_written_and_
     assert model.store.persist(60.0) == 5
     assert len(files(tmp_path)) == 5
     assert model.store.disk_bytes == sum(path.stat().st_size for path in files(tmp_path))
-    model.store.set_ram_limit(0)
+    model.store.free_ram(1 << 40)
     assert model.get(PROMPT) == WHOLE

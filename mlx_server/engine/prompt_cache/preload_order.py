@@ -15,8 +15,8 @@ from mlx_server.engine.prompt_cache.keys import PrefixKeys, as_parent, parent_of
 RAM_SHARE = 0.5
 """The share of the RAM tier that may be filled in advance."""
 
-SLICE_BYTES = 16 << 20
-"""The most bytes read at once, which takes some 20 ms. A request that arrives meanwhile shares the processor
+SLICE_BYTES = 32 << 20
+"""The most bytes read at once, which takes some 40 ms. A request that arrives meanwhile shares the processor
 with the reading for that time."""
 
 MOST_BLOCKS = 4096
@@ -44,13 +44,32 @@ def newest_of(prefixes: PrefixKeys, newest: Iterable[str]) -> list[str]:
     return [key for key in keys if key in own]
 
 
+def newest_chain(prefixes: PrefixKeys, newest: Iterable[str]) -> list[str]:
+    """Return the keys of the consecutive blocks of one prompt, from its first block on. Where several blocks
+    follow the same one, the prompt continues with the most recently used of them.
+
+    `newest` has the keys of a model's blocks and snapshots, the most recently used first. `prefixes` computes
+    the model's keys.
+    """
+    following: dict[str, str] = {}
+    for key in newest:
+        following.setdefault(parent_of(key), key)
+    chain, parent = list[str](), as_parent(prefixes.root)
+    while (key := following.pop(parent, "")) != "":
+        chain.append(key)
+        parent = as_parent(key)
+    return chain
+
+
 class PreloadQueue:
     """The keys of one model's blocks and snapshots that have yet to be read from disk into RAM, in the order
-    in which they will be read. At first, the queue contains `keys`.
+    in which they will be read. At first, the queue contains `keys`. `is_cut` is True once keys have been
+    dropped because they exceeded the budget.
     """
 
     def __init__(self, keys: Iterable[str] = ()) -> None:
         self._keys = deque(keys)
+        self.is_cut = False
 
     def take(self, bytes_of: Callable[[str], int | None], budget_bytes: int) -> list[str]:
         """Remove the next keys from the queue and return them. Their files have at most SLICE_BYTES together,
@@ -69,6 +88,7 @@ class PreloadQueue:
                 continue
             if total + size > budget_bytes:
                 self._keys.clear()
+                self.is_cut = True
             elif taken and total + size > SLICE_BYTES:
                 break
             else:
