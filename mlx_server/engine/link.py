@@ -17,6 +17,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable
 
 from mlx_server import VERSION
@@ -45,6 +46,10 @@ ALIVE_INTERVAL_S = 1.0
 _FLUSH_S = 2.0
 """How many seconds the gateway may take to read the last events."""
 _READ_BYTES = 256 * 1024
+YIELD_S = 1e-5
+"""How long the MLX thread sleeps after it has handed over events, so that the main thread sends them at once.
+With two cores, the main thread would often get none before the MLX thread has prepared its next step, 1 to
+5 ms later. MLX meanwhile computes a step that was prepared before."""
 _STAGES_S = 30.0
 """How many seconds a shutdown may take after the drain. After that time, the process exits at once."""
 
@@ -129,6 +134,7 @@ class Link:
             )
             if self._spans is not None:
                 loop.call_soon_threadsafe(self._trace, self._spans, events)
+            time.sleep(YIELD_S)
 
         def run_mlx_thread() -> None:
             mlx_thread.run(self._config, self._inbox, self._checks, emit, self._status, self._may_serve)
