@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 
 
 def every_peer() -> tuple[Peer, ...]:
-    """Return all peers, installed or not, in the order in which tables show them."""
+    """Return all programs that Vestal is compared with, installed or not, in the order in which tables show
+    them.
+    """
     from benchmarks.peers.serving import SERVING_PEERS
     from benchmarks.peers.supervisors import SUPERVISOR_PEERS
 

@@ -21,7 +21,7 @@ ALL = "all"
 
 
 def install(names: list[str]) -> int:
-    """Install the named peers one after the other, and return how many failed."""
+    """Install the named programs that Vestal is compared with. Return how many failed."""
     failed = []
     for number, name in enumerate(names, 1):
         print(f"{name} ({number} of {len(names)}) …", flush=True)

@@ -189,13 +189,13 @@ class Ledger:
         return None
 
     def park_early(self, entry: Entry) -> Requests:
-        """Return a new, empty Requests object, to which the caller adds requests that wait because their
-        engine has ended, although the journal has no entry about the engine's exit yet. `entry` is the
-        journal entry about the waiting requests.
+        """Return a new, empty Requests object. The caller adds to it the requests that wait because their
+        engine has ended, while the journal does not report the engine's exit yet. `entry` is the journal
+        entry about the waiting requests.
 
-        The next failure of the engine or the gateway decides what becomes of the object. If that failure is
-        at most REOPEN_WITHIN_S before or after `entry`, its incident takes over the requests. Otherwise, or
-        if this method is called again first, they are discarded.
+        When the next failure of the engine or the gateway is recorded, its incident takes over the requests,
+        if its time differs from that of `entry` by at most REOPEN_WITHIN_S. Otherwise, or if this method is
+        called again first, they are discarded.
         """
         self._early, self._early_at = Requests(), entry.ts
         return self._early

@@ -44,8 +44,8 @@ def _named_pids(config: Config) -> set[int]:
 
 
 def _belongs_to_home(config: Config, holder: ports.PortHolder) -> bool:
-    """Return whether a server of this home holds the port, or a program that listens for a container of this
-    home.
+    """Return whether the program that holds the port is a server of this home (VESTAL_HOME), or listens on
+    behalf of one of its containers.
     """
     if holder.pid in _named_pids(config):
         return True

@@ -169,7 +169,7 @@ async def _no_route(request: Request, error: Exception) -> Response:
 
 
 def _methods(request: Request) -> list[str]:
-    """Return the methods that the request's path takes, of all its routes: each route names only its own."""
+    """Return the HTTP methods that any route of the request's path accepts. Each route knows only its own."""
     routes = [
         route for route in _flat(request.app.routes) if route.matches(request.scope)[0] is not Match.NONE
     ]

@@ -85,8 +85,9 @@ async def launch(
 
 
 async def _register(dbos: Any, queue: Queue, limit: int | None) -> None:
-    """Store the queue, of whose tasks all workers together may run `limit` (None: each worker may run
-    `queue.worker_concurrency`). If that changes what the other workers may run, log it.
+    """Store the queue in the database. All workers together may run at most `limit` of its tasks at a time;
+    if `limit` is None, each worker may run `queue.worker_concurrency`. If that changes how many the other
+    workers may run, log it.
     """
     most = min(queue.worker_concurrency, limit or queue.worker_concurrency)
     stored = await dbos.retrieve_queue_async(queue.name)

@@ -147,7 +147,7 @@ def test_requests_that_abort_their_engine_fail_soon_and_all_other_requests_finis
 
 @given(seed=SEEDS, harmless=st.integers(0, 6), killers=st.lists(st.integers(0, 60), min_size=1, max_size=3))
 @settings(max_examples=60, deadline=None)
-def test_requests_whose_engine_is_killed_without_evidence_fail_and_all_others_finish(
+def test_requests_that_have_their_engine_killed_fail_even_if_no_cause_of_death_is_found_and_others_finish(
     seed: int, harmless: int, killers: list[int]
 ):
     """When macOS kills an engine for memory, no evidence is left by the time its death is judged."""

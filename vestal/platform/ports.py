@@ -63,8 +63,8 @@ def holder(port: int, address: str = "127.0.0.1") -> PortHolder | None:
 
 
 def _first_at(address: str, port: int, listening: Sequence[tuple[str, int | None]]) -> PortHolder | None:
-    """Return a process that listens on the port at this very address; else one because of which it is not
-    free there, since one of the two addresses is a wildcard. Return None if there is neither.
+    """Return a process that listens on the port at this very address. If there is none, return one that
+    occupies the port there because its own address or `address` is a wildcard; None if there is none either.
 
     `listening` has the address and the PID of each socket that listens on the port.
     """

@@ -275,7 +275,9 @@ class Supervisor:
         self._group = self._group.child_died(child.name)
 
     def _instruct_soon(self) -> None:
-        """Call `_instruct` in the event loop's next turn, because a child is still handling an input."""
+        """Have the restart strategy instruct the children (`_instruct`) in the event loop's next turn,
+        because a child is still handling an input.
+        """
         if self._group.coupled and not self._instruction_due:
             self._instruction_due = True
             asyncio.get_running_loop().call_soon(self._instruct)

@@ -45,7 +45,7 @@ def line_history(path: Path, completions: Sequence[str]) -> Iterator[None]:
 
 
 def ask_for_line(prompt: str) -> str:
-    """Show `prompt` in bold and one blank, and return the next line that a person types. Raises EOFError at
+    """Show `prompt` in bold and a space, and return the next line that a person types. Raises EOFError at
     Ctrl-D and KeyboardInterrupt at Ctrl-C.
     """
     if not can_show_live():

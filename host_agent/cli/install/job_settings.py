@@ -102,9 +102,9 @@ def is_secret(name: str, value: str) -> bool:
 
 
 def with_absolute_path(name: str, value: str, config: Config) -> str:
-    """Return the value of a variable for a job, which runs in another working folder than this shell. A path
-    is returned as the configuration resolved it, and a relative path of another program as an absolute one.
-    Any other value is returned unchanged.
+    """Return the value of a variable for a job, which runs in another working folder than this shell. For one
+    of Vestal's own path settings, return the path as the configuration resolved it. In a variable that
+    another program reads (FOREIGN_PATHS), make a relative path absolute. Return any other value unchanged.
     """
     key = environment.key_of(name)
     if key:

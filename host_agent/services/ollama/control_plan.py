@@ -107,8 +107,8 @@ def _as_root(owner: Owner, command: tuple[str, ...], tools: Tools) -> ControlPla
 
 def _menu_bar_app(owner: Owner, action: str) -> ControlPlan:
     """Return the plan that carries out `action` if Ollama.app runs the server. To restart the server, it is
-    terminated, because the app starts another within a second. To stop the server, the app is quit; otherwise
-    the app is opened.
+    terminated, because the app starts another within a second. To stop the server, the app is quit; to start
+    it, the app is opened.
     """
     if action == "restart" and owner.pid is not None:
         return ControlPlan(terminate_pid=owner.pid)

@@ -81,8 +81,9 @@ class HarmonyGate:
     """Finds where an answer's grammar begins to apply: at the answer's first message that is not thinking.
 
     With `is_exempt`, calls and the preambles before them are passed over like thinking, because the grammar
-    is that of an answer to the user. `is_exempt` takes the tokens of a message's header before or after
-    `<|channel|>`, without the special ones, and returns whether they show that the message is one of these.
+    is that of an answer to the user. `is_exempt` is called with a part of a message's header, without special
+    tokens: the part before `<|channel|>` or the part after it. It returns whether that part shows that the
+    message is a call or a preamble.
     """
 
     def __init__(

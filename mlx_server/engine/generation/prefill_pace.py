@@ -71,8 +71,8 @@ class PrefillPace:
         return self.most_tokens if not answers else max(min(int(self._tokens), self.most_tokens), 1)
 
     def record_step(self, seconds: float) -> None:
-        """Record that the running answers' part of a step took `seconds`: computing their next tokens,
-        without drafted tokens, and without the slice of a prompt that the step may also have processed. The
+        """Record that it took `seconds` to compute the next tokens of the running answers in a step without
+        drafted tokens. The slice of a prompt that the step may also have processed is not included. The
         average of these durations determines the size of slices.
         """
         known = self._step_s

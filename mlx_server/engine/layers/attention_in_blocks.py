@@ -84,7 +84,9 @@ def _is_large_step(q: mx.array, k: mx.array) -> bool:
 
 
 def _hides_keys(mask: Any) -> bool:
-    """Return whether the mask, of single queries, does nothing but hide keys, the same ones in all heads."""
+    """Return whether `mask`, of a step with one query for each request, only hides keys and adds nothing to
+    scores, and hides the same keys in all heads.
+    """
     if mask is None or isinstance(mask, str):
         return True
     return bool(mask.dtype == mx.bool_ and (mask.ndim < 3 or mask.shape[-3] == 1))

@@ -97,15 +97,15 @@ def set_wired_limit(configured_bytes: int | None) -> None:
 
 
 def set_cache_limit(memory_limit_bytes: int) -> None:
-    """Limit the free memory that MLX holds for reuse. `memory_limit_bytes` is how much the whole engine may
-    take.
+    """Limit the free memory that MLX holds for reuse: to a GiB on a GPU and 256 MiB on a CPU, but at most a
+    sixteenth of `memory_limit_bytes`, which is how much the whole engine may take.
 
     Without a limit, Metal's allocator keeps free buffers until they fill its working set. It reuses a buffer
     only for an array of nearly the same size, so each new shape of a batch adds buffers.
 
-    On a CPU, MLX itself keeps at most 32 MB. The arrays of a layer that reads a prompt are larger, so the
-    system had to provide new memory for most of them, which lengthened a prompt by some 6 %. With a GiB
-    instead of 256 MiB, the buffers in turn were rarely in the processor's cache.
+    On a CPU, MLX itself keeps at most 32 MB. Most arrays that are needed to read a prompt are larger, so the
+    system has to provide new memory for them, and reading takes some 6 % longer. With a GiB, the reused
+    buffers would rarely be in the processor's cache.
     """
     most = GIB if computes_on_gpu() else _MOST_CACHED_ON_CPU
     mx.set_cache_limit(min(most, memory_limit_bytes // 16))

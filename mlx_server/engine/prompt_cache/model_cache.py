@@ -58,8 +58,9 @@ class ModelCache:
             return None
 
     def preload(self) -> None:
-        """Queue this model's blocks on disk to be read into RAM before requests need them. When they have
-        been read, keep caches ready for the prompt that was used last. An error is logged instead of raised.
+        """Queue this model's blocks on disk to be read into RAM before requests need them. The prompt that
+        was used last is read first, and caches of it will be ready for a request that continues it. An error
+        is logged instead of raised.
         """
         try:
             self._store.preload(self._keys, self._tags, self._prepare)

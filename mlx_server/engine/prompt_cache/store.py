@@ -142,10 +142,10 @@ class BlockStore:
     # --- preload ---
 
     def preload(self, prefixes: PrefixKeys, tags: Tags, prepare: PrepareRun) -> None:
-        """Queue the blocks and snapshots of one model on disk for `preload_job`, the most recently used
+        """Queue the blocks and snapshots of one model on disk for `preload_job`: first those of the prompt
+        that was used last, of which `prepare` then makes caches, then the others, the most recently used
         first. `prefixes` computes the model's keys. `tags` has the model's identity, which each file must
-        contain. When all have been read, `prepare` makes caches of the prompt that was used last (see
-        `PrepareRun`).
+        contain.
         """
         self._preloads.add(prefixes, tags, prepare)
 

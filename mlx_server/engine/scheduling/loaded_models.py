@@ -130,10 +130,11 @@ class LoadedModels:
         model.expires_s = residency.expiry_s(now, model.keep_alive_s, default_s)
 
     def expired(self, now: float) -> list[LoadedModel]:
-        """Return the models without requests whose keep-alive is over, or which an `Unload` operation names.
+        """Return the models without requests that an `Unload` operation names, or whose keep-alive is over.
 
-        A request that waits for memory counts, even if others come first: if its model were unloaded, the
-        model would have to be loaded again, and the request would then be the last one to get memory.
+        A request that waits for memory counts as a request of its model, even if others come first: if its
+        model were unloaded, the model would have to be loaded again, and the request would then be the last
+        one to get memory.
         """
         names = set(residency.expired(self._residents(self._has_requests), now))
         return [

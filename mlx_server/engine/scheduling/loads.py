@@ -143,7 +143,8 @@ class Loads:
         LoadNotNeeded for each that is loaded; then, if a load begins, Evict for each model that must be
         unloaded for it, and LoadAdvanced. `clock` returns the time in seconds.
 
-        An outdated model is unloaded only here, so that it goes on answering while its new files are broken.
+        A loaded model whose files were replaced is unloaded only here: if the new files are broken, it goes
+        on answering.
         """
         self._look_up_requested_models()
         waited_for, now = self._awaited(), clock()

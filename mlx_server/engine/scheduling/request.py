@@ -233,7 +233,9 @@ class Request:
         return self.op.model
 
     def wait_for(self, model: str) -> None:
-        """Change `model`, under whose name the model that the client asked for is loaded by now."""
+        """Let the request wait for `model` from now on: the model that the client asked for is loaded under
+        this name.
+        """
         self.op = replace(self.op, model=canonical(model))
 
     def take_tokenized(self) -> Any:

@@ -66,7 +66,8 @@ class Accepted(_Stored, frozen=True, omit_defaults=True):
 
 class Referenced(_Stored, frozen=True):
     """What the request's body refers to: `parts` are the field `referenced` of `Accepted`. This record is
-    written if that was not known when the first record was, because another machine had received the request.
+    written only if they were unknown when `Accepted` was written, which happens if another machine received
+    the request.
     """
 
     parts: tuple[bytes, ...]

@@ -1,6 +1,7 @@
 """The HTTP APIs, one folder each: `ollama`, `openai`, `anthropic`, `responses`, `llama_cpp`, `rerank`.
 
-`responses` is described in its own `__init__`. Each other dialect has these modules:
+`responses` is described in its own `__init__`. Each other dialect has these modules; `llama_cpp` and `rerank`
+generate no text, and have only those that they need:
 
 | module   | job                                                                                        |
 |----------|--------------------------------------------------------------------------------------------|
@@ -31,10 +32,12 @@ All dialects share these modules:
 
 To add a dialect:
 
-1. Make a folder with `schema`, `render` and `routes`; `anthropic` is the shortest example. Its `__init__`
-   holds `DIALECT`, the name that logs and metrics show.
-2. Include its router in `gateway.app`.
-3. If its errors look different, add an `ErrorEnvelope` and its paths to `error_envelopes`.
+1. Make a folder with `schema`, `render` and `routes`; `anthropic` is the shortest example that generates and
+   streams answers. Its `__init__` holds `DIALECT`, the name that logs and metrics show.
+2. Include its router in `gateway.app`. Add its generating routes to `GENERATING_PATHS` there, and to
+   `_DIALECTS` in `gateway.in_flight.entries`.
+3. If its errors look different, or its paths are not below one that is listed there, add an `ErrorEnvelope`
+   or the paths to `error_envelopes`.
 4. Add its bodies to `test_schemas.py` in `tests/unit/mlx_server/gateway/dialects`, its renderer to
    `test_renderers.py`, and its official client to `tests/clients`.
 """

@@ -26,7 +26,7 @@ model that is not in memory. Reading takes about this long for a large vocabular
 
 LOOK_S = 0.05
 
-SILENCE_S = 2.0
+KEEP_ALIVE_S = 2.0
 """How often a stream checks whether any event has come. Its client waits for a frame at most twice as long.
 httpx, on which the clients in Python are built, gives up after 5 s by default, and Node after 300 s."""
 
@@ -136,14 +136,14 @@ class Answers:
         """Yield the parts that have content or are an end, as they arrive, each with the number of its
         answer. Yield None if no part has arrived for a while, so that the client can be sent a keep-alive.
         """
-        watch = asyncio.ensure_future(self._mark_silence())
+        watch = asyncio.ensure_future(self._add_keep_alives())
         try:
             async for number, part in self._parts():
                 yield None if part is None else (number, part)
         finally:
             watch.cancel()
 
-    def begin_silent(self) -> None:
+    def begin_with_keep_alive(self) -> None:
         """Begin the stream with a keep-alive, unless an event has arrived or no keep-alives are wanted."""
         if not self.has_begun and self._arrived.empty() and self._needs_keep_alives():
             self._put(0, Silence(0))
@@ -170,13 +170,13 @@ class Answers:
                 yield number, part
             unfinished -= part.done is not None
 
-    async def _mark_silence(self) -> None:
-        """Add a `Silence` to the items whenever no event was read for SILENCE_S, until all requests have
-        ended.
+    async def _add_keep_alives(self) -> None:
+        """Add a keep-alive (`Silence`) to the items whenever no event was read for KEEP_ALIVE_S seconds,
+        until all requests have ended.
         """
         while True:
             before = self._events_read
-            await self._clock.sleep(SILENCE_S)
+            await self._clock.sleep(KEEP_ALIVE_S)
             running = next((n for n, ticket in enumerate(self.tickets) if not ticket.ended), None)
             if running is None:
                 return

@@ -87,7 +87,7 @@ async def _frames(answers: Answers, renderer: AnswerRenderer) -> AsyncIterator[b
     try:
         for frame in renderer.begin():
             yield frame
-        answers.begin_silent()
+        answers.begin_with_keep_alive()
         async for arrived in answers.parts():
             for frame in renderer.part(*arrived) if arrived else renderer.idle():
                 yield frame

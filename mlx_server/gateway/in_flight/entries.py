@@ -24,7 +24,9 @@ entry has the phase that comes first here."""
 
 TicketInPhase = tuple[Ticket, RequestPhase]
 
-_DIALECTS = {"/api/": "ollama", "/v1/messages": "anthropic", "/v1/responses": "responses", "/": "openai"}
+_DIALECTS = {"/api/": "ollama", "/v1/messages": "anthropic", "/v1/responses": "responses", "/v1/": "openai"}
+"""The names of dialects by the beginning of the paths of their generating routes (`app.GENERATING_PATHS`).
+The first beginning that fits counts."""
 
 
 @dataclass(frozen=True)
@@ -110,8 +112,12 @@ def _general(origin: RequestOrigin, phase: str, now: float, is_cancelable: bool)
 
 
 def _of_passed_on(request: PassedOn) -> dict[str, Any]:
-    dialect = next(name for prefix, name in _DIALECTS.items() if request.path.startswith(prefix))
-    return {"dialect": dialect, "model": request.model, "machine": request.machine}
+    return {"dialect": dialect_of(request.path), "model": request.model, "machine": request.machine}
+
+
+def dialect_of(path: str) -> str:
+    """Return the name of the dialect to which the path of a generating route belongs."""
+    return next((name for start, name in _DIALECTS.items() if path.startswith(start)), "unknown")
 
 
 def _of_tickets(tickets: Sequence[TicketInPhase], now: float) -> dict[str, Any]:

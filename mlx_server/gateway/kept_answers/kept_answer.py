@@ -28,17 +28,19 @@ _SCOPE_KEY = "vestal.kept_answer"
 class KeptAnswer:
     """A request from its arrival to the end of its answers. `head` is its first record in the answer log.
 
-    If the request is resumed from the log, `was_accepted` is True, and `history` holds the items (events and
-    keep-alives) that clients have received already. `on_over(answer)` is called when no part of the request
-    runs any more. `offer(answer, error)` is called before clients see an error. To have another machine
-    continue the request, `offer` calls the answer's `begin_offer`, and `settle` after the machine's reply.
+    *While it runs.* The attribute `is_accepted` says whether the request was submitted to the dispatcher. The
+    event `is_prepared` is set once it was, or at the request's end if that comes first. If `outlives_client`
+    is True, the request continues without clients. `referenced` is what the request's body names by an id,
+    such as an earlier response (see `Accepted`); the route sets it before it submits a new request.
+    `on_over(answer)` is called when none of the request's answers is generated any more.
 
-    The attribute `is_accepted` says whether the request was submitted to the dispatcher. The event
-    `is_prepared` is set then, or at the request's end if that comes first. If `outlives_client` is True, the
-    request continues without clients. `referenced` is what the request's body names by an id (see
-    `Accepted`); the route sets it before it submits a new request. A resumed request has the same
-    `referenced`, `random` (the source of its random numbers) and `created_s` (when it was first accepted, in
-    seconds since 1970) as in its first run, so that it makes the same frames.
+    *If it is resumed from the log*, `was_accepted` is True, and `history` holds the items (events and
+    keep-alives) that clients have received already. It has the same `referenced`, `random` (the source of its
+    random numbers) and `created_s` (when it was first accepted, in seconds since 1970) as in its first run,
+    so that it makes the same frames.
+
+    *If it fails*, `offer(answer, error)` is called before clients see the error. To have another machine
+    continue the request, `offer` calls the answer's `begin_offer`, and `settle` after the machine's reply.
     """
 
     def __init__(
@@ -226,8 +228,8 @@ class KeptAnswer:
     def needs_keep_alives(self) -> bool:
         """Return whether to make keep-alives now: a client reads the stream, or `outlives_client` is True.
 
-        Return False, however, while a client has frames that this gateway must still make again: an earlier
-        gateway may have died before it wrote them to the log. A keep-alive takes the next frame number, and
+        Return False, however, while a client already has frames that this gateway must make again, because an
+        earlier gateway died before it wrote them to the log. A keep-alive takes the next frame number, and
         would shift the numbers of those frames, so that the client would get some text twice.
         """
         is_missing_frames = len(self.rendering.frames) < max(self.first_frames, default=0)

@@ -139,7 +139,7 @@ def test_kv_size_forecast_of_gemma_3_is_the_same_without_the_sizes_that_its_publ
     assert kv_shape(published, {}, 2) == kv_shape(whole, {}, 2)
 
 
-def test_kv_size_forecast_counts_layers_with_key_projections_even_if_no_heads_are_named():
+def test_kv_size_forecast_counts_layers_with_key_projections_if_the_config_has_no_head_count():
     unknown = {"model_type": "unheard-of", "hidden_size": 64, "num_hidden_layers": 2}
     shapes = {f"model.layers.{n}.self_attn.{part}_proj.weight": (32, 64) for n in (0, 1) for part in "kv"}
     assert kv_shape(unknown, shapes, 2).full_layers == 2

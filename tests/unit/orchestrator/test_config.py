@@ -27,7 +27,7 @@ def test_backend_url_loses_its_path_and_an_empty_url_disables_the_backend():
     assert config.ollama_urls == ()
 
 
-def test_backend_urls_setting_is_read_into_urls_without_repeated_hosts():
+def test_backend_urls_setting_that_names_a_host_twice_yields_its_url_once():
     config = load({**BASE, "MLX_API_URL": "a:1, http://b:2/,, a:1/v1", "OLLAMA_BASE_URL": " , "})
     assert config.mlx_urls == ("http://a:1", "http://b:2")
     assert config.ollama_urls == ()

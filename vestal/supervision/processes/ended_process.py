@@ -17,10 +17,10 @@ class EndedProcess:
         return self._status
 
     def terminate(self) -> None:
-        """Do nothing."""
+        """Do nothing, because the process has ended."""
 
     def kill(self) -> None:
-        """Do nothing."""
+        """Do nothing, because the process has ended."""
 
     def detach(self) -> None:
-        """Do nothing."""
+        """Do nothing, because the process has ended."""

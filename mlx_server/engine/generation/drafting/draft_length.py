@@ -37,8 +37,8 @@ class DraftLength:
     def record(self, guessed: int, accepted: int, cost_of_a_guess: float) -> None:
         """Record a draft of `guessed` tokens, the first `accepted` of which were accepted.
 
-        `cost_of_a_guess` is the cost of drafting and verifying one token: the number of tokens that all
-        requests together would get in the same time without drafts.
+        `cost_of_a_guess` is the time that drafting and verifying one token takes, expressed in tokens: how
+        many tokens all requests together would get in that time without drafts.
         """
         self._balance = min(self._balance + accepted - cost_of_a_guess * guessed, _BEST_BALANCE)
         if accepted == guessed:

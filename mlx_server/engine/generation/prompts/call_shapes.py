@@ -135,7 +135,7 @@ def _lacks_an_id(result: Message, call: dict[str, Any]) -> bool:
 def with_short_ids(messages: Sequence[Message]) -> list[Message]:
     """Return `messages` with ids of nine letters and digits for calls and results. The ids are derived from
     the clients' ids or, for calls without ids, from the calls' positions. A result without an id gets the id
-    of the call that it answers, among the calls of the last messages before it that have any.
+    of its call, which is looked for in the nearest earlier messages that contain calls.
     """
     made = count(1)  # numbers the calls without ids
     fitted: list[Message] = []

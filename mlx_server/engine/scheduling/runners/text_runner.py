@@ -213,9 +213,9 @@ class TextRunner(Runner):
             self._cache_kv(request, whole=whole)
             if request.status is RequestStatus.FINISHED:
                 del self._in_batch[uid]
-                self._remove(request)
+                self._remove_and_keep_ready(request)
 
-    def _remove(self, request: Request) -> None:
+    def _remove_and_keep_ready(self, request: Request) -> None:
         """Remove a finished request from the batch. Its caches are kept ready for a request that continues
         it, unless they share arrays with other requests.
         """

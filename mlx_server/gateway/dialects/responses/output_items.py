@@ -135,7 +135,7 @@ class OutputItems:
 
     def end(self, status: str) -> list[Fields]:
         """Return the events that end the output; the open item gets `status`. An empty answer becomes a
-        message without text, unless the client asked for no answer.
+        message without text, unless the request had `generate: false`.
         """
         events: list[Fields] = []
         if self._open is None and not self._finished and self._options.generates:

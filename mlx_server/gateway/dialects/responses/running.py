@@ -144,8 +144,8 @@ class ResponseRun:
         self._append(self.events.part(part, int(self._clock.wall())))
 
     def _report_silence(self) -> None:
-        """Count a period of `answers.SILENCE_S` seconds in which the engine sent nothing. If the response is
-        streamed, the 1st, 4th, 7th, … such period since the last output adds the event
+        """Count a period of KEEP_ALIVE_S seconds (see `answers`) in which the engine sent nothing. If the
+        response is streamed, the 1st, 4th, 7th, … such period since the last output adds the event
         `response.in_progress`, as a keep-alive.
         """
         if self._is_streamed and self._silences % SILENCES_TO_REPORT == 0:

@@ -188,7 +188,7 @@ def test_compose_file_passes_every_setting_of_the_orchestrator_to_the_containers
     assert composed["x-environment"].keys() >= given.keys()
 
 
-def test_hour_of_the_nightly_work_is_a_setting_that_reaches_nightly_on_the_host_and_in_a_container(
+def test_setting_for_the_hour_of_nightly_work_reaches_the_nightly_service_on_the_host_and_in_a_container(
     tmp_path: Path,
 ):
     for name in ("NIGHTLY_HOUR", "VESTAL_ORCHESTRATOR__NIGHTLY_HOUR"):

@@ -35,7 +35,9 @@ def test_find_obstacle_is_none_on_a_file_system_that_has_no_fixed_number_of_file
     assert find_obstacle(tmp_path) is None
 
 
-def test_find_obstacle_is_a_full_disk_if_no_file_is_free(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_find_obstacle_reports_a_full_disk_if_no_inode_is_free(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
     report_files(monkeypatch, 65_536, free=0)
     found = find_obstacle(tmp_path)
     assert found is not None

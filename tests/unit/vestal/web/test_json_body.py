@@ -37,7 +37,7 @@ from vestal.web.json_body import field_with_text, parse_object
         (b'{"a": "\xed\xa0\x80"}', "UTF-8"),
     ],
 )
-def test_parse_object_refuses_anything_but_a_json_object_with_the_reason(raw: bytes, word: str):
+def test_parse_object_refuses_anything_but_a_json_object_and_gives_the_reason(raw: bytes, word: str):
     with pytest.raises(HttpError) as caught:
         parse_object(raw)
     assert (caught.value.status, caught.value.code) == (400, "invalid_json")

@@ -60,7 +60,7 @@ def test_ollama_probe_model_is_the_configured_one_or_else_the_smallest_loaded():
     )
 
 
-def test_ollama_probe_request_repeats_the_context_size_and_names_no_keep_alive():
+def test_ollama_probe_request_repeats_the_models_context_size_and_names_no_keep_alive():
     """Another context size would reload the model. Ollama applies a request's keep-alive to later requests
     that have none: when probes named the remaining time, models were unloaded in mid-conversation.
     """

@@ -227,7 +227,7 @@ def test_cache_preload_prepares_no_prompt_larger_than_half_of_the_ram_limit(open
 
 
 @pytest.mark.parametrize(("most", "calls"), [(5 * BLOCK_BYTES - 1, 0), (5 * BLOCK_BYTES, 1)])
-def test_cache_preloads_prepare_no_prompt_larger_than_the_caches_of_ended_requests_may_be(
+def test_prompt_beyond_the_size_limit_for_caches_of_ended_requests_is_read_but_not_prepared(
     open_store, most, calls
 ):
     model, prepared = Model(open_store()), list[BlockRun]()

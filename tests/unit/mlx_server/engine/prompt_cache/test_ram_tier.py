@@ -47,7 +47,7 @@ def test_ram_tier_insert_of_an_entry_larger_than_the_limit_returns_its_key_and_d
     assert RamTier(0).insert(ENTRIES, CHAIN) == CHAIN
 
 
-def test_ram_tier_insert_of_a_prompts_next_block_drops_others_before_its_earlier_blocks():
+def test_ram_tier_evicts_blocks_of_other_prompts_before_earlier_blocks_of_the_inserted_prompt():
     ram = RamTier(8 * BLOCK_BYTES)
     ram.insert(dict(list(ENTRIES.items())[:3]), CHAIN[:3])
     ram.insert(OTHERS, OTHER_CHAIN)

@@ -27,7 +27,7 @@ def holding(*entries: ReadyCache, limit: int = 100) -> ReadyCaches:
     return store
 
 
-def test_ready_caches_taken_by_a_prompt_that_continues_them_are_no_longer_kept():
+def test_caches_of_ended_requests_taken_by_a_prompt_that_continues_them_are_no_longer_kept():
     entry = ready([1, 2, 3])
     store = holding(entry)
     taken = store.take("a", [1, 2, 3, 4], 0)
@@ -37,7 +37,7 @@ def test_ready_caches_taken_by_a_prompt_that_continues_them_are_no_longer_kept()
     assert (store.take("a", [1, 2, 3, 4], 0), store.nbytes) == (None, 0)
 
 
-def test_ready_caches_taken_are_those_with_the_longest_common_beginning_whatever_their_age():
+def test_caches_of_ended_requests_taken_are_those_with_the_longest_common_beginning_whatever_their_age():
     short, long = ready([*range(9), -1]), ready([*range(10), -1])
     for order in (short, long), (long, short):
         store = holding(*order)
@@ -48,13 +48,13 @@ def test_ready_caches_taken_are_those_with_the_longest_common_beginning_whatever
             assert taken[1] == tokens
 
 
-def test_ready_caches_of_another_model_are_not_taken():
+def test_caches_of_ended_requests_of_another_model_are_not_taken():
     store = holding(ready([1, 2, 3], model="b"))
     assert store.take("a", [1, 2, 3], 0) is None
     assert store.take("b", [1, 2, 3], 0) is not None
 
 
-def test_ready_caches_are_taken_only_if_the_prompt_shares_at_least_the_least_share_of_their_tokens():
+def test_caches_of_ended_requests_are_taken_only_by_a_prompt_that_shares_enough_of_their_tokens():
     ids = range(100)
     least = ceil(LEAST_SHARE * len(ids))
     store = holding(ready(ids))
@@ -64,7 +64,7 @@ def test_ready_caches_are_taken_only_if_the_prompt_shares_at_least_the_least_sha
     assert taken[1] == least
 
 
-def test_ready_caches_with_too_small_a_share_do_not_hide_usable_caches_with_a_shorter_common_beginning():
+def test_caches_of_which_a_prompt_shares_too_little_do_not_hide_smaller_ones_that_it_can_use():
     long = ready([*range(10), *range(900, 1000)])
     short = ready([*range(5), -1])
     store = holding(long, short)
@@ -74,7 +74,7 @@ def test_ready_caches_with_too_small_a_share_do_not_hide_usable_caches_with_a_sh
     assert store.nbytes == long.nbytes
 
 
-def test_ready_caches_are_taken_only_if_they_hold_at_least_the_wanted_number_of_tokens():
+def test_caches_of_ended_requests_are_taken_only_if_they_hold_at_least_the_wanted_number_of_tokens():
     store = holding(ready([1, 2, 3]))
     assert store.take("a", [1, 2, 3, 4], 4) is None
     taken = store.take("a", [1, 2, 3, 4], 3)
@@ -82,14 +82,14 @@ def test_ready_caches_are_taken_only_if_they_hold_at_least_the_wanted_number_of_
     assert taken[1] == 3
 
 
-def test_ready_caches_without_a_common_first_token_are_not_taken_even_if_no_tokens_are_wanted():
+def test_caches_of_ended_requests_without_a_common_first_token_are_not_taken_even_if_no_tokens_are_wanted():
     store = holding(ready([1]))
     assert store.take("a", [2], 0) is None
     assert store.take("a", [], 0) is None
     assert store.nbytes == 10
 
 
-def test_ready_caches_put_replace_those_of_their_model_that_hold_only_a_beginning_of_their_tokens():
+def test_new_caches_of_an_ended_request_replace_those_that_hold_only_a_beginning_of_its_tokens():
     other_model, branch = ready([1, 2], model="b"), ready([1, 9])
     store = holding(other_model, ready([1]), branch, ready([1, 2]), limit=1000)
     store.put(ready([1, 2, 3], nbytes=500))
@@ -99,7 +99,7 @@ def test_ready_caches_put_replace_those_of_their_model_that_hold_only_a_beginnin
     assert taken[0] is other_model
 
 
-def test_ready_caches_put_are_ignored_if_others_of_their_model_already_hold_all_their_tokens():
+def test_new_caches_of_an_ended_request_are_ignored_if_others_already_hold_all_its_tokens():
     whole = ready([1, 2, 3])
     store = holding(whole, ready([1, 2]), ready([1, 2, 3]))
     assert store.nbytes == whole.nbytes
@@ -108,7 +108,7 @@ def test_ready_caches_put_are_ignored_if_others_of_their_model_already_hold_all_
     assert taken[0] is whole
 
 
-def test_ready_caches_over_the_limit_drop_the_oldest_ones_first():
+def test_caches_of_ended_requests_over_the_limit_drop_the_oldest_ones_first():
     store = holding(ready([1], 40), ready([2], 40), ready([3], 40), limit=100)
     assert store.take("a", [1], 0) is None
     assert store.nbytes == 80
@@ -116,7 +116,7 @@ def test_ready_caches_over_the_limit_drop_the_oldest_ones_first():
     assert [store.take("a", [token], 0) is None for token in (2, 3, 4)] == [True, True, False]
 
 
-def test_ready_caches_shrunk_drop_the_oldest_ones_and_keep_their_limit():
+def test_caches_of_ended_requests_shrunk_drop_the_oldest_ones_and_keep_their_limit():
     store = holding(ready([1], 40), ready([2], 30), ready([3], 30), limit=100)
     store.shrink(60)
     assert store.nbytes == 60
@@ -128,7 +128,7 @@ def test_ready_caches_shrunk_drop_the_oldest_ones_and_keep_their_limit():
     assert store.nbytes == 0
 
 
-def test_ready_caches_larger_than_the_limit_are_not_kept_and_drop_no_others():
+def test_caches_of_ended_requests_larger_than_the_limit_are_not_kept_and_drop_no_others():
     kept = ready([1], 40)
     store = holding(kept, ready([1, 2], 101), ready([3], 101), limit=100)
     assert store.nbytes == 40
@@ -137,16 +137,16 @@ def test_ready_caches_larger_than_the_limit_are_not_kept_and_drop_no_others():
     assert taken[0] is kept
 
 
-def test_ready_caches_with_a_limit_of_zero_keep_none():
+def test_caches_of_ended_requests_with_a_limit_of_zero_keep_none():
     store = holding(ready([1], 1), limit=0)
     assert (store.nbytes, store.take("a", [1], 0)) == (0, None)
 
 
-def test_ready_caches_without_tokens_are_not_kept():
+def test_caches_of_an_ended_request_without_tokens_are_not_kept():
     assert holding(ready([])).nbytes == 0
 
 
-def test_ready_caches_of_a_dropped_model_are_gone_and_those_of_others_stay():
+def test_caches_of_ended_requests_of_a_dropped_model_are_gone_and_those_of_others_stay():
     store = holding(ready([1]), ready([2]), ready([1], 5, model="b"))
     store.drop("a")
     assert store.nbytes == 5

@@ -32,7 +32,7 @@ def take_ready(model, tokens):
     return model.store.take_ready(match, model.salt)
 
 
-def test_ready_caches_are_taken_once_by_a_request_that_continues_their_tokens(open_store):
+def test_caches_of_ended_requests_are_taken_once_by_a_request_that_continues_their_tokens(open_store):
     model, kept = Model(open_store()), ready(PROMPT, 5)
     model.keep(PROMPT)
     model.store.keep_ready(kept)
@@ -47,7 +47,9 @@ def test_ready_caches_are_taken_once_by_a_request_that_continues_their_tokens(op
     assert (model.store.ready_bytes, take_ready(model, LONG_PROMPT)) == (0, None)
 
 
-def test_ready_caches_drop_the_least_recently_used_blocks_and_return_the_room_when_taken(open_store):
+def test_caches_of_ended_requests_drop_the_least_recently_used_blocks_and_return_the_room_when_taken(
+    open_store,
+):
     model = Model(open_store(ram=10 * BLOCK_BYTES, on_disk=0))
     model.keep(OTHER_PROMPT)
     model.keep(PROMPT)
@@ -61,7 +63,7 @@ def test_ready_caches_drop_the_least_recently_used_blocks_and_return_the_room_wh
     assert [model.get(PROMPT), model.get(OTHER_PROMPT)] == [WHOLE, WHOLE]
 
 
-def test_ready_caches_larger_than_their_share_of_ram_are_not_kept_and_drop_no_blocks(open_store):
+def test_caches_of_an_ended_request_beyond_their_share_of_ram_are_not_kept_and_evict_no_blocks(open_store):
     model = Model(open_store(ram=10 * BLOCK_BYTES, on_disk=0))
     model.keep(OTHER_PROMPT)
     model.keep(PROMPT)
@@ -69,7 +71,7 @@ def test_ready_caches_larger_than_their_share_of_ram_are_not_kept_and_drop_no_bl
     assert (model.store.ram_bytes, model.store.ready_bytes) == (10 * BLOCK_BYTES, 0)
 
 
-def test_ready_caches_are_not_taken_if_blocks_hold_more_of_the_prompt(open_store):
+def test_caches_of_ended_requests_are_not_taken_if_blocks_hold_more_of_the_prompt(open_store):
     model = Model(open_store())
     model.keep(PROMPT)
     model.store.keep_ready(ready(PROMPT[: WHOLE - 1], 5))
@@ -83,7 +85,7 @@ def test_ready_caches_are_not_taken_if_blocks_hold_more_of_the_prompt(open_store
     assert taken[1] == WHOLE
 
 
-def test_ready_caches_taken_count_as_many_hits_and_misses_as_blocks_would(open_store):
+def test_caches_of_ended_requests_taken_count_as_many_hits_and_misses_as_blocks_would(open_store):
     by_blocks, by_ready = Model(open_store(on_disk=0)), Model(open_store(on_disk=0))
     by_blocks.keep([*PROMPT, 98, 99])
     assert by_blocks.get(LONG_PROMPT) == len(PROMPT)
@@ -93,7 +95,7 @@ def test_ready_caches_taken_count_as_many_hits_and_misses_as_blocks_would(open_s
     assert by_ready.store.counts == by_blocks.store.counts == HitCounts(hits_ram=6, misses=2)
 
 
-def test_cache_blocks_of_a_prompt_whose_ready_caches_were_taken_are_evicted_last(open_store):
+def test_cache_blocks_of_a_prompt_whose_caches_of_ended_requests_were_taken_are_evicted_last(open_store):
     model = Model(open_store(ram=13 * BLOCK_BYTES))
     model.keep(PROMPT)
     model.keep(OTHER_PROMPT)
@@ -108,7 +110,7 @@ def test_cache_blocks_of_a_prompt_whose_ready_caches_were_taken_are_evicted_last
     assert (model.store.counts.hits_ram, model.store.counts.hits_disk) == (6 + 5, 5)
 
 
-def test_ready_caches_of_a_dropped_model_are_gone_and_return_their_room_to_blocks(open_store):
+def test_caches_of_ended_requests_of_a_dropped_model_are_gone_and_return_their_room_to_blocks(open_store):
     model = Model(open_store(ram=10 * BLOCK_BYTES, on_disk=0))
     model.store.keep_ready(ready(PROMPT, 3))
     model.store.keep_ready(ready(PROMPT, 2, identity="other"))
@@ -124,7 +126,7 @@ def test_ready_caches_of_a_dropped_model_are_gone_and_return_their_room_to_block
 
 
 @pytest.mark.parametrize(("blocks", "left"), [(1, 10), (3, 10), (5, 8), (13, 0), (99, 0)])
-def test_freeing_ram_drops_ready_caches_first_and_then_only_as_many_blocks_as_are_lacking(
+def test_freeing_ram_drops_caches_of_ended_requests_first_and_then_only_as_many_blocks_as_are_lacking(
     open_store, blocks, left
 ):
     model = Model(open_store(ram=13 * BLOCK_BYTES, on_disk=0))
@@ -141,7 +143,7 @@ def test_freeing_ram_drops_ready_caches_first_and_then_only_as_many_blocks_as_ar
     ("blocks", "ready_left", "in_ram_left"),
     [(0, 5, 5), (1, 2, 5), (3, 2, 5), (4, 0, 5), (5, 0, 5), (6, 0, 4)],
 )
-def test_freeing_ram_drops_only_as_many_of_the_oldest_ready_caches_as_are_needed(
+def test_freeing_ram_drops_only_as_many_of_the_oldest_caches_of_ended_requests_as_are_needed(
     open_store, blocks, ready_left, in_ram_left
 ):
     model = Model(open_store(ram=10 * BLOCK_BYTES, on_disk=0))
@@ -154,7 +156,9 @@ def test_freeing_ram_drops_only_as_many_of_the_oldest_ready_caches_as_are_needed
     assert (take_ready(model, LONG_PROMPT) is not None) == (ready_left > 0)
 
 
-def test_cache_folder_deleted_while_running_drops_ready_caches_and_returns_their_room(open_store, tmp_path):
+def test_cache_folder_deleted_while_running_drops_caches_of_ended_requests_and_returns_their_room(
+    open_store, tmp_path
+):
     model = Model(open_store(ram=10 * BLOCK_BYTES))
     model.keep(PROMPT)
     model.store.persist(60.0)
@@ -181,7 +185,7 @@ STEPS = st.one_of(
 
 
 @given(st.lists(STEPS, max_size=30))
-def test_cache_blocks_in_ram_and_ready_caches_together_never_exceed_the_ram_limit(steps):
+def test_cache_blocks_in_ram_and_caches_of_ended_requests_together_never_exceed_the_ram_limit(steps):
     store = BlockStore(None, RAM_BLOCKS * BLOCK_BYTES, 0)
     model = Model(store)
     for step in steps:

@@ -163,7 +163,7 @@ def test_model_load_that_waited_too_long_is_refused_with_the_memory_guards_error
     ("held_by_requests", "resumes", "limit_s"),
     [(True, False, 60.0), (False, False, OTHERS_S), (False, True, 60.0)],
 )
-def test_model_load_waits_less_long_for_memory_held_by_other_programs_unless_it_resumes_an_answer(
+def test_model_load_waits_less_long_for_memory_of_other_programs_than_of_requests_unless_it_resumes_an_answer(
     held_by_requests, resumes, limit_s
 ):
     world = World(max_wait_s=60.0)

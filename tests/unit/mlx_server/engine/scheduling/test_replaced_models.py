@@ -185,7 +185,7 @@ def test_model_that_replaces_another_has_its_keep_alive(engine):
     assert unloads(engine) == [CHAT]
 
 
-def test_early_check_of_a_request_for_a_replaced_model_does_not_unload_it(engine):
+def test_loaded_model_whose_files_were_replaced_stays_loaded_when_a_request_for_it_is_only_checked(engine):
     engine.replace_model("new")
     engine.scheduler.early_checks.answer(generate("a", check_only=True))
     turn_and_wait(engine, 3)

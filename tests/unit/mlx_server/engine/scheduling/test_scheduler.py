@@ -384,7 +384,7 @@ def test_two_requests_that_wait_for_memory_do_not_unload_each_others_models():
     assert [event.model for event in of(engine, Loaded)] == [CHAT, OTHER_CHAT]
 
 
-def test_request_whose_model_is_loaded_again_goes_on_waiting_from_when_its_wait_began():
+def test_waiting_time_of_a_request_is_not_reset_if_its_model_is_loaded_again():
     engine = waiting_engine(held_by_requests=False)
     began = engine.now
     while not engine.answers("a") and engine.now < began + 60.0:

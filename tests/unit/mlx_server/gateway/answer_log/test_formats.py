@@ -61,7 +61,7 @@ async def test_answer_file_gets_its_new_number_and_all_records_once_a_full_disk_
     await log.close()
 
 
-async def test_answer_file_that_gets_a_new_number_while_it_is_to_be_read_is_read(logs: Logs):
+async def test_answer_file_renamed_after_its_reading_was_requested_is_still_read(logs: Logs):
     disk_answers = threading.Event()
 
     class SlowFolder(AnswerFolder):

@@ -13,7 +13,7 @@ HEAD = Accepted(FORMAT, "a", 0.0, "POST", "/api/chat", "", (("x", "y"),), b"", 1
 
 
 @pytest.mark.parametrize("size", [0, 1, 255, 256, 65535, 65536, MAX_PACKED_AT_ONCE_BYTES, 2**20])
-def test_packed_request_record_with_any_body_has_the_size_that_was_announced(size: int):
+def test_packed_request_record_has_its_precomputed_size_whatever_its_body(size: int):
     body = [b"x" * (size // 2), b"y" * (size - size // 2)] if size else []
     chunk = packed(HEAD, body)
     assert isinstance(chunk, LateBytes) == (size > MAX_PACKED_AT_ONCE_BYTES)
@@ -26,7 +26,7 @@ def test_packed_request_record_with_any_body_has_the_size_that_was_announced(siz
 
 @pytest.mark.parametrize("size", [0, 255, 256, 65536, 2**20])
 @pytest.mark.parametrize("count", [1, 2, 15, 16])
-def test_packed_request_record_with_any_references_has_the_size_that_was_announced(size: int, count: int):
+def test_packed_request_record_has_its_precomputed_size_whatever_bodies_it_refers_to(size: int, count: int):
     """A conversation of 15 lists has another header in MessagePack than one of 16."""
     head = msgspec.structs.replace(HEAD, referenced=(b"z" * size,) * count)
     chunk = packed(head, [b"body"])

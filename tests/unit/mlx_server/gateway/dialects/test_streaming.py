@@ -17,7 +17,7 @@ from starlette.requests import Request
 
 from mlx_server import protocol
 from mlx_server.gateway.dialects.answer_parts import AnswerPart
-from mlx_server.gateway.dialects.answers import SILENCE_S, Answers
+from mlx_server.gateway.dialects.answers import KEEP_ALIVE_S, Answers
 from mlx_server.gateway.dialects.anthropic import render as anthropic_render
 from mlx_server.gateway.dialects.ollama import render as ollama_render
 from mlx_server.gateway.dialects.openai import render as openai_render
@@ -145,11 +145,11 @@ async def test_stream_sends_keep_alives_only_while_no_tokens_come():
     client = Client(Answers([ticket], clock, begin_after_s=NEVER))
     for index in range(10):
         ticket.put(protocol.Token("r", index, "x", index))
-        await clock.run_for(SILENCE_S / 2)
+        await clock.run_for(KEEP_ALIVE_S / 2)
     assert "idle" not in await client.so_far()
     before = len(client.body)
     await clock.run_for(30)
-    assert 30 / (2 * SILENCE_S) <= client.body[before:].count(b"idle") <= 30 / SILENCE_S
+    assert 30 / (2 * KEEP_ALIVE_S) <= client.body[before:].count(b"idle") <= 30 / KEEP_ALIVE_S
     end(ticket)
     assert (await client.whole()).endswith("idle 0: end")
 
@@ -207,7 +207,7 @@ async def test_stream_of_several_answers_sends_keep_alives_until_the_last_one_ha
     client = Client(Answers(tickets, clock, begin_after_s=NEVER))
     say(tickets[0], "a")
     end(tickets[0])
-    await clock.run_for(2 * SILENCE_S)
+    await clock.run_for(2 * KEEP_ALIVE_S)
     assert (await client.so_far()).startswith("begin 0:a 0: idle ")
     end(tickets[1])
     assert (await client.whole()).endswith("1: end")

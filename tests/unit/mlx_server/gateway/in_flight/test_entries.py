@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import time
+from typing import Any, cast
 
 import pytest
 
 from mlx_server import protocol
+from mlx_server.gateway.app import GENERATING_PATHS, _flat, create_app
+from mlx_server.gateway.dialects.context import GatewayContext
 from mlx_server.gateway.errors import RequestCancelled
-from mlx_server.gateway.in_flight.entries import MAX_ENTRIES, PassedOn, in_flight
+from mlx_server.gateway.in_flight.entries import MAX_ENTRIES, PassedOn, dialect_of, in_flight
+from mlx_server.gateway.installed_models import InstalledModels
 from mlx_server.gateway.requests.dispatcher import Dispatcher
 from mlx_server.gateway.requests.model_requests import (
     EmbeddingRequest,
@@ -24,6 +29,7 @@ from mlx_server.gateway.requests.table.request_lifecycle import RequestPhase
 from mlx_server.gateway.requests.table.request_table import RequestTable
 from mlx_server.gateway.requests.ticket import RequestOrigin, Ticket
 from mlx_server.gateway.telemetry import Telemetry
+from vestal.config import load
 from vestal.supervision import FakeClock
 
 MODEL = "m"
@@ -306,3 +312,18 @@ def test_telemetry_totals_of_prompt_cache_and_drafts_accumulate_across_engines(g
     assert (totals["draft_tokens_guessed"], totals["draft_tokens_accepted"]) == (11 + 20, 5 + 12)
     names = ("lookup_guessed", "lookup_accepted", "model_guessed", "model_accepted")
     assert [gateway.telemetry.of_engines[name] for name in names] == [11, 5, 20, 12]
+
+
+def test_each_generating_route_is_listed_with_the_dialect_whose_folder_has_it(tmp_path):
+    """The list names the dialect by the path, and a route of an unlisted path once counted as OpenAI's."""
+    config = load({"VESTAL_HOME": str(tmp_path / "home"), "HOME": str(tmp_path)}, tmp_path)
+    clock = FakeClock()
+    telemetry = Telemetry(clock.wall, io.StringIO())
+    dispatcher = Dispatcher(RequestTable(RequestLimits(1, 1, 60)), clock, telemetry)
+    context = GatewayContext(config, clock, dispatcher, InstalledModels(config, clock))
+    app = create_app(context, cast(Any, None), telemetry)
+    routes = cast(Any, [route for route in _flat(app.routes) if hasattr(route, "endpoint")])
+    modules = {route.path: route.endpoint.__module__ for route in routes}
+    for path in GENERATING_PATHS:
+        folder = importlib.import_module(modules[path].rpartition(".")[0])
+        assert dialect_of(path) == folder.DIALECT, path

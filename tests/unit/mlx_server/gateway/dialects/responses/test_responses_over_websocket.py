@@ -63,7 +63,7 @@ async def test_websocket_turns_that_are_not_stored_or_do_not_end_are_not_in_the_
 
 
 async def test_websocket_turn_that_waits_longer_than_a_silence_is_sent_a_keep_alive(gateways, monkeypatch):
-    monkeypatch.setattr("mlx_server.gateway.dialects.answers.SILENCE_S", 0.02)
+    monkeypatch.setattr("mlx_server.gateway.dialects.answers.KEEP_ALIVE_S", 0.02)
     async with gateways.next() as gateway:
         gateway.engine.is_slow = True
         client = Conversation(gateway)
