@@ -1,8 +1,9 @@
 """Explain from evidence why a container ended. Pure.
 
-Exit code 137 says SIGKILL and no more, and the flag OOMKilled in the container's `docker inspect` record is
-unreliable. An `oom` event of the Docker engine about the time of the end, or a stop that the agent asked for,
-says more.
+Exit code 137 says SIGKILL and no more. The flag OOMKilled in the container's `docker inspect` record says
+that the kernel ended any of the container's processes for lack of memory, at any time, and it may be missing.
+Both together, an `oom` event of the Docker engine about the time of the end, or a stop that the agent asked
+for, say more.
 """
 
 from dataclasses import dataclass
@@ -87,16 +88,19 @@ def explain(
         return Explanation(ExitCause.UNKNOWN_KILL, "SIGKILL, cause unknown (exit code 137)")
     if code == 0:
         return Explanation(ExitCause.FINISHED, "ended by itself (exit code 0)")
+    hint = ""
+    if evidence.oom_flag:
+        hint = f"; the kernel ended a process in it for lack of memory: raise {limit_setting}"
     if code > SIGNAL_BASE:
         name = SIGNALS.get(code - SIGNAL_BASE, f"signal {code - SIGNAL_BASE}")
-        return Explanation(ExitCause.SIGNAL, f"ended by {name} (exit code {code})")
-    return Explanation(
-        ExitCause.ERROR, f"ended with an error (exit code {code}); `vestal logs` shows its last lines"
-    )
+        return Explanation(ExitCause.SIGNAL, f"ended by {name} (exit code {code}){hint}")
+    sentence = f"ended with an error (exit code {code}); `vestal logs` shows its last lines{hint}"
+    return Explanation(ExitCause.ERROR, sentence)
 
 
 def _out_of_memory(evidence: ContainerExitEvidence) -> bool:
-    return evidence.oom_flag or (evidence.exit_code == KILLED and _recent(evidence.oom_event_age_s))
+    """Return whether the container ended because the kernel ended its main process for lack of memory."""
+    return evidence.exit_code == KILLED and (evidence.oom_flag or _recent(evidence.oom_event_age_s))
 
 
 def _recent(age_s: float | None) -> bool:

@@ -62,6 +62,10 @@ RUNNING = {
         (ContainerExitEvidence(137, oom_event_age_s=0.1, stop_request_age_s=5), ExitCause.OUT_OF_MEMORY),
         (ContainerExitEvidence(143), ExitCause.SIGNAL),
         (ContainerExitEvidence(139), ExitCause.SIGNAL),
+        # The kernel ended another process of the container, perhaps long ago.
+        (ContainerExitEvidence(0, oom_flag=True), ExitCause.FINISHED),
+        (ContainerExitEvidence(143, oom_flag=True, stopped_by="a person"), ExitCause.STOPPED),
+        (ContainerExitEvidence(1, oom_flag=True), ExitCause.ERROR),
         (ContainerExitEvidence(0), ExitCause.FINISHED),
         (ContainerExitEvidence(1), ExitCause.ERROR),
     ],
@@ -76,6 +80,12 @@ def test_exit_cause_of_a_container_killed_for_lack_of_memory_states_its_limit_an
     sentence = explain(ContainerExitEvidence(137, oom_flag=True, limit_bytes=2 * GIB)).sentence
     assert "over its limit of 2.0 GiB" in sentence
     assert "VESTAL_ORCHESTRATOR__MEM_LIMIT" in sentence
+
+
+def test_container_that_ends_with_an_error_after_a_process_in_it_was_killed_for_memory_is_told_the_setting():
+    sentence = explain(ContainerExitEvidence(1, oom_flag=True)).sentence
+    assert "exit code 1" in sentence and "raise VESTAL_ORCHESTRATOR__MEM_LIMIT" in sentence
+    assert "raise" not in explain(ContainerExitEvidence(1)).sentence
 
 
 def test_container_killed_without_evidence_is_explained_as_cause_unknown():
