@@ -53,7 +53,7 @@ def _of_memory(report: Alive) -> Iterator[Metric]:
 
 def _of_prompt_cache(cache: PromptCacheUse) -> Iterator[Metric]:
     by_level = ("level",)
-    held = {("ram",): cache.ram_bytes, ("disk",): cache.disk_bytes}
+    held = {("ram",): cache.ram_bytes, ("ready",): cache.ready_bytes, ("disk",): cache.disk_bytes}
     limits = {("ram",): cache.ram_limit_bytes, ("disk",): cache.disk_limit_bytes}
     hits = {("ram",): cache.hits_ram, ("disk",): cache.hits_disk}
     yield gauge("vestal_prompt_cache_bytes", "Size of the cache", held, by_level)

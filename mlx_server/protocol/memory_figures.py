@@ -31,7 +31,8 @@ class MemoryUse(Value, frozen=True):
     """The entries of the engine's memory ledger.
 
     `kv_bytes` is the size of the KV caches of running requests; `promised_bytes` is the total reserved for
-    running requests, `kv_bytes` included. `prompt_cache_bytes` is what the prompt cache holds in RAM.
+    running requests, `kv_bytes` included. `prompt_cache_bytes` is what the prompt cache holds in memory:
+    `ram_bytes` and `ready_bytes` of PromptCacheUse.
     """
 
     weights_bytes: int = 0
@@ -43,12 +44,14 @@ class MemoryUse(Value, frozen=True):
 class PromptCacheUse(Value, frozen=True):
     """The size of the prompt cache, and counts of blocks since the engine started.
 
-    `misses` counts the blocks that had to be computed, because they had never been stored, their file had
-    disappeared (`gone`), or they were corrupt (`broken`). `written` counts the blocks written to disk,
-    `not_written` the blocks whose write failed.
+    `ram_bytes` are blocks in RAM, `ready_bytes` the caches of ended requests, which are in MLX's memory; the
+    limit `ram_limit_bytes` is for both together. `misses` counts the blocks that had to be computed, because
+    they had never been stored, their file had disappeared (`gone`), or they were corrupt (`broken`).
+    `written` counts the blocks written to disk, `not_written` the blocks whose write failed.
     """
 
     ram_bytes: int = 0
+    ready_bytes: int = 0
     ram_limit_bytes: int = 0
     disk_bytes: int = 0
     disk_limit_bytes: int = 0

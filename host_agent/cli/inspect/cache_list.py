@@ -99,7 +99,8 @@ def _row(share: ModelShare) -> tuple[str, ...]:
 
 
 def _use_sentence(use: dict[str, int]) -> str:
-    ram, written = format_size(use.get("ram_bytes", 0)), format_size(use.get("written_bytes", 0))
+    ram = format_size(use.get("ram_bytes", 0) + use.get("ready_bytes", 0))
+    written = format_size(use.get("written_bytes", 0))
     found = f"{use.get('hits_ram', 0)} blocks found in memory, {use.get('hits_disk', 0)} on disk"
     return (
         f"The running engine: {ram} in memory; {found}, {use.get('misses', 0)} computed; {written} written."

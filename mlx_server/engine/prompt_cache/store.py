@@ -236,10 +236,11 @@ class BlockStore:
         return self._disk.written.bytes
 
     def usage(self) -> PromptCacheUse:
-        """Return the sizes, limits and counts of both tiers, for status and metrics."""
+        """Return the sizes, limits and counts of all tiers, for status and metrics."""
         disk, counts = self._disk, self.counts
         return PromptCacheUse(
             ram_bytes=self._ram.total_bytes,
+            ready_bytes=self._ready.nbytes,
             ram_limit_bytes=self._ram_bytes,
             disk_bytes=disk.total_bytes,
             disk_limit_bytes=disk.limit_bytes,

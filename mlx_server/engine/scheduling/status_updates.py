@@ -55,5 +55,5 @@ class StatusUpdates:
         self._status.prompt_cache = self._backend.prompt_cache.usage()
         self._status.drafts = DraftUse(**asdict(self._backend.draft_counts))
         kv_bytes = sum(self._kv_bytes.values())
-        store = self._backend.prompt_cache
-        self._status.memory = self._backend.guard.use(kv_bytes, store.ram_bytes + store.ready_bytes)
+        cache = self._status.prompt_cache
+        self._status.memory = self._backend.guard.use(kv_bytes, cache.ram_bytes + cache.ready_bytes)

@@ -127,4 +127,6 @@ def test_reported_kv_bytes_match_the_running_requests_and_are_zero_afterwards(st
             and (e.memory.kv_bytes, e.memory.promised_bytes, e.loaded[0].kv_bytes) == (0, 0, 0)
         )
     )
-    assert done.memory.prompt_cache_bytes == done.prompt_cache.ram_bytes > 0
+    use = done.prompt_cache
+    assert use.ram_bytes > 0
+    assert done.memory.prompt_cache_bytes == use.ram_bytes + use.ready_bytes

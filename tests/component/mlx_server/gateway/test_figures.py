@@ -75,7 +75,8 @@ def test_health_and_metrics_report_the_same_memory_and_prompt_cache_figures(real
     memory, cache = health["memory"], health["prompt_cache"]
     assert memory["weights_bytes"] > 500_000_000
     assert memory["weights_bytes"] < memory["in_use_bytes"] < memory["limit_bytes"]
-    assert memory["prompt_cache_bytes"] == cache["ram_bytes"] > 0
+    assert cache["ram_bytes"] > 0 and cache["ready_bytes"] > 0
+    assert memory["prompt_cache_bytes"] == cache["ram_bytes"] + cache["ready_bytes"]
     assert cache["misses"] > 0
     real_gateway.until(lambda: real_gateway.health()["prompt_cache"]["written_bytes"] > 0, "it is written")
 
@@ -88,6 +89,7 @@ def test_health_and_metrics_report_the_same_memory_and_prompt_cache_figures(real
     assert shown['vestal_memory_bytes{part="weights"}'] == memory["weights_bytes"]
     assert shown["vestal_memory_limit_bytes"] == memory["limit_bytes"]
     assert shown['vestal_prompt_cache_bytes{level="ram"}'] == cache["ram_bytes"]
+    assert shown['vestal_prompt_cache_bytes{level="ready"}'] == cache["ready_bytes"]
     assert shown['vestal_prompt_cache_bytes{level="disk"}'] == cache["disk_bytes"]
     assert shown['vestal_prompt_cache_hits_total{level="ram"}'] == cache["hits_ram"]
     assert shown["vestal_prompt_cache_misses_total"] == cache["misses"]
