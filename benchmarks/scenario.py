@@ -31,7 +31,7 @@ class Subjects:
     """The stored figures of the scenario in this run, for a scenario that `resumes_itself`."""
 
     def wants(self, name: str) -> bool:
-        """Return whether the subject is to be measured in this run."""
+        """Return whether the program or variant `name` is to be measured in this run."""
         return not self.only or name in self.only
 
     def skip(self, name: str, why: str) -> None:

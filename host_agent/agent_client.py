@@ -44,8 +44,8 @@ class AgentClient:
             return False
 
     def why_silent(self) -> SilentAgent:
-        """Return why the agent of this home does not answer. The reason may be that it does not run, and that
-        the agent of another home has its port.
+        """Return why the agent of this home does not answer. A possible reason is that it does not run
+        because the agent of another home has its port.
         """
         silent = agent_state.of_silent_agent(self._config)
         if silent.state is AgentState.NOT_RUNNING and self.answers():

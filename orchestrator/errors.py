@@ -86,7 +86,9 @@ class BackendBusy(BackendUnavailable):
 
 
 class BatchTimedOut(BackendUnavailable):
-    """The backend is alive, but did not embed several texts within the time limit. It may embed fewer."""
+    """The backend is alive, but did not embed several texts within the time limit. It may succeed with
+    fewer texts.
+    """
 
 
 class BackendFailed(BackendError):

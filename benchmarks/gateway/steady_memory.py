@@ -61,8 +61,9 @@ def ask(number: int) -> ClientRequest:
 
 async def measure(requests: int) -> bool:
     """Send `requests` requests to a new gateway with its engine, and print a line whenever another tenth of
-    them has ended. Return whether the engine's memory was flat: at the end, at most the share FLAT above the
-    median of its values after the second, third and fourth tenth. Raises SystemExit if a request fails.
+    them has ended. Return True if the engine's memory stayed flat: its value at the end exceeds the median of
+    its values after the second, third and fourth tenth by at most the fraction FLAT. Raises SystemExit if a
+    request fails.
     """
     numbers = iter(range(requests))
     held: list[float] = []

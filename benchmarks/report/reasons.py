@@ -33,6 +33,6 @@ def load(file: Path = FILE) -> list[Reason]:
 
 
 def reason_for(reasons: Sequence[Reason], row: str, peer: str) -> str | None:
-    """Return the first reason that matches the row and the peer; None if there is none."""
+    """Return the first written reason why Vestal lost the row to the peer; None if none is written."""
     fitting = (one for one in reasons if fnmatchcase(row, one.rows) and fnmatchcase(peer, one.against))
     return next((" ".join(one.because.split()) for one in fitting), None)

@@ -231,8 +231,8 @@ class Fleet:
         because it has a copy of the turn's answer log (the tokens generated so far). Return None if there is
         no such machine.
 
-        If a machine passed the turn on to `dead`, only that machine has a copy. Otherwise, the first living
-        machine in `dead`'s list of peers has one. If the turn was already taken over earlier
+        If `dead` had received the turn from another machine, only that other machine has a copy. Otherwise,
+        the first living machine in `dead`'s list of peers has one. If the turn was already taken over earlier
         (`is_taken_over`), there is no copy, because its answer log is not copied a second time.
         """
         if turn.is_taken_over:  # its records are not copied to a third machine

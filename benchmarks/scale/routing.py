@@ -80,7 +80,7 @@ class Alone:
 
 
 class RoundRobin(Alone):
-    """A balancer sends each request to the next living machine. It learns of a death at once."""
+    """A balancer that sends each request to the next living machine. It learns at once if a machine dies."""
 
     def __init__(self) -> None:
         self._last = -1

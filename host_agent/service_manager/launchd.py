@@ -121,8 +121,8 @@ class Launchd:
         return launchctl_output.parse_print(result.exit_code, result.text)
 
     def load(self, job: str, changed: bool) -> str:
-        """Load a job, and start it if launchd keeps it alive. If its property list has `changed`, unload a
-        loaded job first. Return a sentence about a problem, or "" if there is none.
+        """Load a job, and start it if launchd is to keep it running (`KeepAlive`). If its property list has
+        `changed`, unload a loaded job first. Return a sentence about a problem, or "" if there is none.
         """
         if self.state(job).loaded:
             if not changed:

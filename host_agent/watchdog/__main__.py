@@ -58,7 +58,7 @@ class Watchdog:
         """Watch the agent, and after its end each agent that replaces it.
 
         Run `vestal recover --once` if the agent does not answer, or if no agent runs and none has started
-        after the delay that the restart plan sets. Return when another watchdog takes over, or when no agent
+        within the delay that `restart_plan` sets. Return when another watchdog takes over, or when no agent
         runs and Vestal's home folder was deleted.
         """
         alive_since = time.monotonic()

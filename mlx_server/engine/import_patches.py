@@ -42,7 +42,7 @@ def import_transformers() -> None:
 
 
 def import_mlx_lm() -> None:
-    """Import mlx-lm without letting it change the limits of this process."""
+    """Import mlx-lm, but keep the resource limits of this process, which the import would change."""
     set_limit = resource.setrlimit
     resource.setrlimit = lambda *_: None
     try:

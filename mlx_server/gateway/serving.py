@@ -169,8 +169,8 @@ async def _drain(
     parts: GatewayParts, keeper: AnswerKeeper, peers: Peers | None, signals: asyncio.Queue[str]
 ) -> None:
     """Refuse new requests, and wait until the accepted ones have ended, for up to `mlx.drain_s` seconds or
-    until a second signal; then fail those that remain. Do not wait for those of this machine if no engine
-    can end them (`EngineSupervisor.is_left_behind`).
+    until a second signal; then fail those that remain. Do not wait for those that this machine's engine
+    answers if there will be no engine (`EngineSupervisor.is_left_behind`).
 
     First, ask the peers to continue the unfinished answers, which `keeper` holds. If a peer accepts an
     answer, the client reads the rest through this gateway, and the wait includes that.

@@ -229,8 +229,9 @@ def _changes_locked(store: Path) -> Iterator[None]:
 
 
 def _move_back(replaced: Path, store: Path) -> None:
-    """Rename the folder `replaced`, a model that was being replaced when that process was killed, to the
-    model's own folder if that is missing. Otherwise delete it, because the new model is in its place.
+    """Restore the folder `replaced`, which holds the old version of a model: the process that was replacing
+    the model was killed. If the model's own folder is missing, rename `replaced` to it. Otherwise delete
+    `replaced`, because the new model is in place.
 
     Its name is read from the manifest of the new model, which is in the same temporary folder. The manifest
     in `replaced` is only the second choice: a folder that the user has put into the store may have no

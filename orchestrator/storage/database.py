@@ -99,7 +99,7 @@ class Database(ABC):
 
     @abstractmethod
     def compact(self) -> int:
-        """Return the space of deleted rows to the disk. Return how many bytes were freed, 0 if that is
+        """Free the disk space that deleted rows still take. Return how many bytes were freed; 0 if that is
         unknown.
         """
 

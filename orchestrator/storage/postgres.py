@@ -240,7 +240,7 @@ class HeldLock:
         return True
 
     def end(self) -> None:
-        """Release the lock."""
+        """Release the lock in the database, so that another process can take it."""
         self._connection.close()
 
 

@@ -31,8 +31,8 @@ def move_aside_if_corrupt(
     quick_check: Callable[[sqlite3.Connection], str] = _quick_check,
 ) -> str:
     """Rename a SQLite file if it is corrupt, or rebuild its full-text index if only that is. Return a
-    sentence about what was done; "" if nothing was done, because the file is intact, missing, or not usable
-    now. Raises OSError or sqlite3.Error if the file cannot be opened, locked or renamed.
+    sentence about what was done; "" if nothing was done, because the file is intact or missing, or cannot be
+    checked at this time. Raises OSError or sqlite3.Error if the file cannot be opened, locked or renamed.
 
     `quick_check` returns "ok", or what is wrong with the file. It is called if the file has at most
     `check_up_to_bytes`. In larger files, only the schema is read, which takes less time. Of the files that

@@ -29,9 +29,10 @@ launch.
 
 
 def protect(component: str) -> None:
-    """Replace sys.stdout and sys.stderr by streams that never raise. Call this before anything is logged.
+    """Replace sys.stdout and sys.stderr by streams that never raise. Output that cannot be written is
+    dropped, and a later line says how much. Call this before anything is logged.
 
-    `component` names this process in the line that says how much was dropped.
+    `component` names this process in that line.
     """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)

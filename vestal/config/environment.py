@@ -39,10 +39,10 @@ def read(env: Mapping[str, str], models: Iterable[str] = ()) -> dict[KeyPath, tu
     """Return the settings in the environment: key path → (name of the variable, value).
 
     Every setting has a long name, such as VESTAL_MLX__PORT, and those in SHORT_NAMES also have a short one,
-    such as VESTAL_MLX_PORT. The long name has precedence. An empty variable counts as unset. A variable for a
-    model of the configuration file has the name in `models` that differs only in upper and lower case, since
-    the names of variables are written in upper case. Raises ConfigError if a long name, VESTAL_SECTION__KEY,
-    names no setting.
+    such as VESTAL_MLX_PORT. The long name has precedence. An empty variable counts as unset. The names of
+    variables are upper case, so the name of a model in a variable is compared with those in `models` without
+    regard to case, and the key path gets the spelling in `models`. Raises ConfigError if a long name,
+    VESTAL_SECTION__KEY, names no setting.
     """
     found = {key: (name, _parse(key, env[name])) for name, key in SHORT_NAMES.items() if env.get(name)}
     for name in sorted(env):

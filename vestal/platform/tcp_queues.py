@@ -81,8 +81,8 @@ def parse_netstat(queue_sizes: str, connections: str, port: int) -> TcpQueues:
 
 
 def _received_bytes(lines: Iterable[str], port: int) -> Iterable[int]:
-    """Yield how many bytes the server has not read, for each open connection to the port in `lines`, which
-    `netstat -an` has printed.
+    """Yield, for each open connection to `port`, how many bytes have arrived that the server has not read.
+    `lines` is the output of `netstat -an`.
     """
     for line in lines:
         fields = line.split()

@@ -157,7 +157,7 @@ class _ReportingExporter(SpanExporter):
         self._exporter.shutdown()
 
     def force_flush(self, timeout_millis: int = 30000) -> bool:
-        """Flush the wrapped exporter."""
+        """Flush the wrapped exporter. Return True if it has finished within `timeout_millis` milliseconds."""
         return self._exporter.force_flush(timeout_millis)
 
 

@@ -98,9 +98,10 @@ def _cors_headers(origin: bytes) -> list[tuple[bytes, bytes]]:
 
 
 def _preflight_headers(head: RequestHead) -> list[tuple[bytes, bytes]]:
-    """Return the headers of the answer to a CORS preflight: they allow every request header that it names.
+    """Return the headers of the answer to a CORS preflight. They allow every request header that the
+    preflight names.
 
-    Clients send many headers: OpenAI's a dozen of X-Stainless-*, Anthropic's Anthropic-Version and its betas.
+    Clients send many headers: OpenAI's a dozen named X-Stainless-*, Anthropic's Anthropic-Version and others.
     The answer names them one by one, because the Fetch standard does not take `*` for Authorization.
     """
     asked = b",".join(head.values(b"access-control-request-headers")).lower().split(b",")

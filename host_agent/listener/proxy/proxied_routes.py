@@ -25,7 +25,8 @@ class ProxiedRoute:
     """A route of the gateway or the orchestrator (`upstream`) that the listener passes requests on to. `{id}`
     in `path` stands for one identifier.
 
-    `may_wait` is True if the answer has no time limit, because a model generates it or it follows a download.
+    `may_wait` is True if the answer has no time limit, because a model generates it, or because it reports
+    the progress of a download until its end.
     """
 
     method: str

@@ -108,8 +108,8 @@ class DeathWatch:
 
     async def _wait_for_engine(self, was_steady: bool) -> None:
         """Wait RETRY_S, and then until the Docker engine answers. Request a recovery pass before and after
-        the wait if the engine does not answer now, or if the stream of events `was_steady`: the containers
-        may have died without an event.
+        the wait if the engine does not answer now, or if the stream of events had worked for some time before
+        it broke (`was_steady`): containers may have died without an event.
         """
         is_news = was_steady or not await self._engine_answers()
         if is_news:

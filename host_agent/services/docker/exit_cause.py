@@ -54,7 +54,7 @@ class ContainerExitEvidence:
 
 @dataclass(frozen=True)
 class Explanation:
-    """A cause, and a sentence for people with the remedy if there is one."""
+    """The cause of a container's end, and a sentence that explains it, with the remedy if there is one."""
 
     cause: ExitCause
     sentence: str

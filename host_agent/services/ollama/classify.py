@@ -97,7 +97,7 @@ def _uses_blob(process: ProcessSnapshot) -> bool:
 def _is_orphan(runner: ProcessSnapshot, parent: ProcessSnapshot | None) -> bool:
     """Return whether the runner's parent is init, which adopts every process whose parent has ended.
 
-    `parent` is the process with the PID `runner.ppid`, None if it was not found. The runner is then an orphan
-    only if that PID is at most 1, as init's is.
+    `parent` is the process with the PID `runner.ppid`. If it is None, because no such process was found, the
+    runner counts as an orphan only if that PID is at most 1, as init's is.
     """
     return runner.ppid <= 1 or (parent is not None and parent.name in INIT)

@@ -93,7 +93,9 @@ class OllamaController:
         return any((self._store.load(name) or {}).get("stopped_by_hand") for name in (OLLAMA, RECORD))
 
     def control_plan(self, owner: Owner, action: str) -> ControlPlan:
-        """Return the plan to `start`, `stop` or `restart` the owner's server."""
+        """Return the plan to `start`, `stop` or `restart` the Ollama server for which `owner` is
+        responsible.
+        """
         tools = Tools(os.getuid(), unit_lookup.brew(), agents_folder(), self.may_act)
         return control_plan.make_plan(owner, action, tools)
 

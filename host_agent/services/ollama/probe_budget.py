@@ -22,8 +22,8 @@ class ModelAnswer:
     """A good answer of a model to a probe.
 
     `received_at` is in monotonic seconds, `server_time` in seconds since 1970 by the clock of Ollama's
-    server, 0 if unknown. `expires_at` is when Ollama unloads the model, by the same clock, as the first check
-    after the answer has read it; None before that check.
+    server, 0 if unknown. `expires_at` is when Ollama will unload the model, by the same clock. The first
+    check after the answer reads it from Ollama; before that check, it is None.
     """
 
     received_at: float
@@ -101,12 +101,16 @@ class ProbeBudget:
         )
 
     def answered_last(self, loaded: Iterable[ModelInMemory]) -> ModelInMemory | None:
-        """Return which of the `loaded` models gave the newest answer that is kept; None if none gave any."""
+        """Return the model among `loaded` that answered a probe most recently, by the recorded answers; None
+        if none of them has a recorded answer.
+        """
         known = (model for model in loaded if model.name in self.answers)
         return max(known, key=lambda model: self.answers[model.name].received_at, default=None)
 
     def found_idle(self, now: float) -> "ProbeBudget":
-        """Return a copy of this budget after no model was found in use at `now`, and so none was probed."""
+        """Return a copy of this budget that records a check at the time `now` which found no model in use,
+        and therefore probed none.
+        """
         return replace(self, idle_at=now)
 
     def asked(self, now: float, model: str = "") -> "ProbeBudget":

@@ -56,7 +56,7 @@ class OtherProcesses:
 
 
 def _busy_s(stat: str) -> float:
-    """Return the seconds that all cores have been busy since the boot, from the text of /proc/stat."""
+    """Return the busy seconds of all cores since the boot, added up. `stat` is the text of /proc/stat."""
     user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, stat.splitlines()[0].split()[1:9])
     return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
 

@@ -113,9 +113,10 @@ class BlockStore:
         self._make_room_for_ready()
 
     def take_ready(self, match: PrefixMatch, model: str) -> tuple[ReadyCache, int] | None:
-        """Return the caches of an ended request that hold the beginning of the match's prompt, and how many
-        tokens of it; None if there are none, or blocks hold more of the prompt. The store no longer has them
-        after that. `model` is the identity with which they were kept.
+        """Remove from the store the caches of an ended request that hold the beginning of the match's prompt.
+        Return them, and how many tokens of the prompt they hold. Return None and remove nothing if there are
+        no such caches, or if the stored blocks hold more of the prompt. `model` is the identity with which
+        the caches were kept.
 
         Count the prompt's blocks as hits and misses, like `record_restore`.
         """
@@ -162,9 +163,9 @@ class BlockStore:
         return self._preloads.are_urgent
 
     def preload_job(self, available_bytes: int) -> PreloadJob | None:
-        """Return a job for another thread that reads the next queued blocks and snapshots from disk, or makes
-        caches of those of one prompt; None if nothing is left. It takes at most `available_bytes`, and no
-        more than fits until RAM_SHARE of the limit for RAM is in use.
+        """Return a job for another thread; None if nothing is left to do. The job either reads the next
+        queued blocks and snapshots from disk, or makes caches of the blocks of one prompt. It takes at most
+        `available_bytes` of memory, and fills RAM only up to the share RAM_SHARE of the limit for RAM.
 
         What it has read is moved into RAM by the next call of this method, `find`, `insert` or
         `record_restore`, and is evicted before everything that was used. If the job returns a function, the

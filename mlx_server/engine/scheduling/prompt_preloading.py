@@ -41,8 +41,9 @@ class PromptPreloading:
         """Begin to read the next part of the cached prompts on the background thread. Do nothing if the
         thread still reads a part, or nothing is left to read. `requests_run` tells whether any request runs.
 
-        The thread first waits until no request has run for START_AFTER_S seconds. The prompt that was used
-        last is read sooner, as soon as requests run: those to be resumed have then been prepared.
+        The thread begins only when no request has run for START_AFTER_S seconds. The prompt that was used
+        last is an exception: it is read as soon as a request runs, because the requests that must be resumed
+        have been prepared by then.
         """
         if requests_run:
             self._is_interrupted.set()

@@ -40,8 +40,8 @@ class Deepstack:
             self._added = ()
 
     def behind(self, layer: int, hidden: mx.array) -> mx.array:
-        """Return the hidden states after layer number `layer`, with the layer's features added if there are
-        any.
+        """Return `hidden`, the hidden states after layer number `layer`. If the vision tower has made image
+        features for this layer, they are added.
         """
         return hidden + self._added[layer].astype(hidden.dtype) if layer < len(self._added) else hidden
 

@@ -97,8 +97,9 @@ class Writer:
         return True
 
     def rename(self, name: FileName) -> None:
-        """Have the thread give the file with the number in `name` this name, before it writes the bytes that
-        wait for the file. Return at once. Do nothing if the file was deleted after a failed write.
+        """Have the writing thread rename a file to `name`, whose number says which file. The thread renames
+        it before it writes the bytes that wait for it. Return at once. Do nothing if the file was deleted
+        after a failed write.
         """
         with self._lock:
             if (pending := self._files.get(name.number)) is not None:

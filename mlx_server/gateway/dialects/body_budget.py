@@ -91,8 +91,8 @@ class BodyShare:
         self.held_bytes = 0
 
     async def cover(self, body_bytes: int) -> None:
-        """Extend the share so that it covers a body of `body_bytes`. Raises Unavailable if the memory does
-        not become free in time.
+        """Extend this request's share of the memory for bodies, so that it covers a body of `body_bytes`.
+        Raises Unavailable if the memory does not become free in time.
         """
         wanted_bytes = min(body_bytes, self.budget.limit_bytes)
         if body_bytes > SMALL_BYTES and wanted_bytes > self.held_bytes:
@@ -115,8 +115,8 @@ class BodyShare:
 
 
 class ShareBodies:
-    """ASGI middleware that gives each HTTP request or WebSocket a share of the budget, and returns the share
-    to the budget at the end.
+    """ASGI middleware that gives each HTTP request or WebSocket a share of `budget`, the memory that all
+    request bodies together may take, and returns the share at the end.
     """
 
     def __init__(self, app: ASGIApp, budget: BodyBudget) -> None:

@@ -199,9 +199,9 @@ class AnswerKeeper:
         return elsewhere or self._take_up(records)
 
     async def _running_elsewhere(self, records: Sequence[Record]) -> KeptAnswer | None:
-        """Return the answer to the request whose records in the answer log are `records`, if another machine
-        continues this request: an answer that runs nothing here, and whose frames clients read from that
-        machine through this gateway. Return None if no machine does, or if the request has ended.
+        """If another machine continues the request whose records in the answer log are `records`, return an
+        answer that passes that machine's frames on to this gateway's clients, and runs nothing here. Return
+        None if no machine continues the request, or if the request has ended.
         """
         elsewhere = await self.elsewhere(records)
         if elsewhere is None:

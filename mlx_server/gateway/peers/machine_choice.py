@@ -52,7 +52,7 @@ class Machine:
 
     @property
     def is_free(self) -> bool:
-        """Return whether a request that is sent now would run at once."""
+        """Return whether a request that is sent to this machine now would run at once."""
         return self.serves and self.waiting == 0 and self.running < self.slots
 
 

@@ -169,7 +169,9 @@ class Dispatcher:
         self._actions.carry_out(actions)
 
     def in_flight(self) -> Iterator[tuple[Ticket, RequestPhase]]:
-        """Yield (ticket, phase) for the unfinished tickets of clients, the oldest first."""
+        """Yield (ticket, phase) for each unfinished request to the engine that a client has caused, the
+        oldest first.
+        """
         for ticket in self._tickets.of_clients():
             if (request := self._table.get(ticket.id)) is not None:
                 yield ticket, request.phase

@@ -88,7 +88,9 @@ class ModelChanges:
 
 @dataclass(frozen=True)
 class _Look:
-    """The result of a look at a model that was loaded from the files `files_id`."""
+    """The result of a check whether the files of a loaded model have changed. `files_id` identifies the files
+    from which the model was loaded.
+    """
 
     files_id: str
     ended_s: float
@@ -104,9 +106,10 @@ def is_settled(changed_s: float, now_s: float) -> bool:
 
 def _changed_s(folder: Path) -> float:
     """Return when a file of a model in the folder was last written, or a file was renamed, added or removed
-    there, in seconds since the epoch; 0 if there is no such folder. Files count by their names, with those
-    hidden ones to which `rsync` and `hf download` write first; the log of a training does not. Copied files
-    may have the mtimes of their originals, so the ctimes count. Raises OSError if the folder cannot be read.
+    there, in seconds since the epoch; 0 if there is no such folder. Whether a file counts depends on its
+    name: the files of a model count, and so do the hidden files to which `rsync` and `hf download` write
+    first; the log of a training does not. Copied files may have the mtimes of their originals, so the ctimes
+    count. Raises OSError if the folder cannot be read.
     """
     newest_s = 0.0
     below = (path for pattern in WHERE_FILES_ARE for path in folder.glob(pattern))

@@ -64,8 +64,8 @@ class _Survey:
 
     def _add_readable(self, found: ModelFolder) -> None:
         """Add the model in a folder, and the models that the configuration makes from it with adapters. Do
-        nothing if the folder does not look like a model. Raises UnreadableModel, or an error of DAMAGE, if
-        the folder cannot be read.
+        nothing if the folder does not look like a model. Raises UnreadableModel, or an error of one of
+        the types in DAMAGE, if the folder cannot be read.
         """
         if not model_folder.has_model_files(found.folder):
             return

@@ -72,7 +72,7 @@ def test_code_digest_changes_with_a_package_in_the_lock_file_and_with_no_other_p
     assert digests.code_digest("agent") != before
 
 
-def test_code_part_of_a_digest_does_not_change_with_the_settings():
+def test_installation_digest_keeps_its_code_part_if_only_the_settings_change():
     one, other = digests.digest("agent", "a"), digests.digest("agent", "b")
     assert one != other
     assert digests.code_of(one) == digests.code_of(other)

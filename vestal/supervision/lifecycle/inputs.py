@@ -91,7 +91,9 @@ class ProcessReplaced:
 
 @dataclass(frozen=True)
 class Launched:
-    """A launch has succeeded: the child's process with the number `run` exists, and its PID is `pid`."""
+    """A launch has succeeded. `run` is the launch's number among those of the child, and `pid` the PID of the
+    new process.
+    """
 
     run: int
     pid: int

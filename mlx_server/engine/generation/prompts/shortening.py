@@ -122,8 +122,9 @@ class Shortener:
     # --- texts, and the prompts of /api/generate ---
 
     def _without_oldest_tokens(self, op: Generate, most: int) -> _Attempt:
-        """Return the request without its oldest tokens, so that its prompt has at most `most` tokens. First,
-        the tokens before the prompt (`context_ids`) are dropped, then the beginning of the prompt's text.
+        """Return the request without its oldest tokens, so that at most `most` tokens come before the answer.
+        First, the tokens of earlier turns (`context_ids`), which precede the prompt's text, are dropped, then
+        the beginning of the text.
         """
         own = _Attempt.make(self.tokens_of, replace(op, context_ids=()))
         if op.context_ids and own.length < most and own.tokens is not None:

@@ -123,8 +123,9 @@ class Responses:
         return response
 
     def turn_of(self, socket: HTTPConnection, body: CreateBody, written: ReceivedBody) -> HTTPConnection:
-        """Return the connection of one turn over a WebSocket, for `create`. If the turn's response is to be
-        stored, it is written to the answer log when it has ended, with the request body `written`.
+        """Return the connection to pass to `create` for one turn (a request and its response) that arrived
+        over the WebSocket `socket`. If the response is to be stored, it is written to the answer log when it
+        has ended, with `written`, the body of the request.
         """
         turn = HTTPConnection(dict(socket.scope))
         if body.wants_storing and self.store.keeps_any and self.context.keeper is not None:

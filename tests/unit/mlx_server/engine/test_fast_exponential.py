@@ -57,7 +57,7 @@ def test_logsumexp_leaves_out_tokens_that_a_grammar_forbids():
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_softmax_and_logsumexp_of_damaged_numbers_are_not_finite(bad):
+def test_softmax_and_logsumexp_of_inputs_with_nan_or_infinity_are_not_finite(bad):
     """The engine finds damaged weights by such results."""
     x = mx.array([[1.0, bad, 2.0]])
     assert not np.isfinite(np.array(softmax(x))).all()

@@ -32,7 +32,7 @@ def test_unexpected_error_inside_a_request_fence_fails_that_request_and_is_logge
     assert "test_request_fence.py" in logged["traceback"]
 
 
-def test_request_fence_reports_an_engine_error_without_logging_it(capsys):
+def test_engine_error_in_the_work_for_a_request_passes_the_request_fence_without_being_logged(capsys):
     refusal = RequestError("invalid_request", "No.")
     with pytest.raises(RequestError) as caught, confined("r1", "making its prompt"):
         raise refusal

@@ -103,7 +103,7 @@ def test_caches_restored_for_a_request_have_the_classes_of_a_new_requests_caches
     assert [type(cache) for cache in restored] == [type(cache) for cache in new]
 
 
-def test_requests_with_caches_of_any_two_origins_that_join_one_batch_get_their_answers_of_alone(joins):
+def test_requests_that_join_a_batch_at_any_step_get_the_same_answers_as_when_they_run_alone(joins):
     for first, second in itertools.product(ORIGINS, ORIGINS):
         answers = joins.answers([(0, first, 0), (1, second, 3)])
         assert answers == joins.alone, f"{second} joined {first}"

@@ -23,7 +23,7 @@ def test_real_engine_under_a_gateway_with_another_protocol_exits_with_76_and_say
     assert len(ended.stderr.splitlines()) == 1 and "vestal up" in ended.stderr
 
 
-def test_gateway_without_an_agent_ends_when_its_engine_dies_and_the_next_one_continues_the_answer(
+def test_gateway_without_agent_whose_code_changed_ends_with_its_engine_and_the_next_continues_the_answer(
     make_gateway, text_of
 ):
     gateway = make_gateway().start().until_ok()

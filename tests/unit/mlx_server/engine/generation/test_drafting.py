@@ -91,7 +91,7 @@ def test_cost_of_verifying_a_token_is_what_the_steps_with_drafts_took_longer():
     assert costs.cost_to_verify(4, 20, 20) == pytest.approx(0.0, abs=0.001)
 
 
-def test_drafts_are_as_long_as_a_step_may_take_three_times_its_time_without_them():
+def test_longest_draft_lets_a_step_take_at_most_three_times_as_long_as_without_drafts():
     costs = StepCosts()
     assert costs.longest_draft(0) > MOST_LENGTH
     assert costs.longest_draft(1) > MOST_LENGTH, "no other request waits"

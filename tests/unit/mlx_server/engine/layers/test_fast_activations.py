@@ -86,7 +86,7 @@ def test_swiglu_of_few_numbers_is_that_of_mlx_lm(monkeypatch):
     assert mx.array_equal(swiglu(gate, x), activations.swiglu(gate, x))
 
 
-def test_swiglu_of_many_tokens_that_experts_compute_alone_takes_no_memory_for_factors(monkeypatch):
+def test_swiglu_of_many_tokens_in_a_layer_of_experts_allocates_no_array_of_factors(monkeypatch):
     monkeypatch.setattr(fast_activations, "MOST_NUMBERS_OF_A_STEP", 6)
     monkeypatch.delattr(fast_activations, "exponential_factors")
     gate, x = mx.random.normal((2, 3, 1, 1)), mx.random.normal((2, 3, 1, 1))

@@ -49,7 +49,7 @@ def test_newest_chain_stops_at_a_missing_block():
     assert newest_chain(MODEL, FIRST[1:]) == []
 
 
-def test_newest_chain_contains_no_snapshots_and_no_blocks_of_other_models():
+def test_blocks_of_the_last_used_prompt_include_no_snapshots_and_no_blocks_of_other_models():
     assert newest_chain(MODEL, [*FOREIGN, SNAPSHOT]) == []
     assert newest_chain(MODEL, [SNAPSHOT, FOREIGN[0], *FIRST]) == FIRST
 

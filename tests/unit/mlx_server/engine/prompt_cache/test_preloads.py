@@ -120,7 +120,7 @@ def test_cache_preload_does_not_read_blocks_that_are_already_in_ram(open_store, 
     assert folder.reads == [*model.keys.of_blocks(PROMPT), *model.keys.of_blocks(OTHER_PROMPT)]
 
 
-def test_cache_preload_job_returns_what_the_preparation_of_the_prompt_used_last_has_returned(open_store):
+def test_cache_preload_job_prepares_the_last_used_prompt_and_returns_a_function_that_keeps_it(open_store):
     model, kept = restarted(open_store, OTHER_PROMPT, PROMPT), list[int]()
     model.store.preload(model.keys, model.tags, lambda run: lambda: kept.append(run.tokens))
     results = []
@@ -269,7 +269,7 @@ def test_cache_preload_prepares_nothing_of_a_model_that_has_only_snapshots(open_
     assert model.store.counts.hits_ram == 1
 
 
-def test_freeing_ram_after_the_blocks_were_read_ends_the_preparation_of_the_prompt_used_last(open_store):
+def test_last_used_prompt_is_not_prepared_if_ram_was_freed_after_its_blocks_were_read(open_store):
     model, prepared = restarted(open_store, PROMPT), list[BlockRun]()
     model.store.preload(model.keys, model.tags, prepared.append)
     model.store.preload_job(MANY)()

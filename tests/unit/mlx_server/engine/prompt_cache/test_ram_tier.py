@@ -56,7 +56,7 @@ def test_ram_tier_evicts_blocks_of_other_prompts_before_earlier_blocks_of_the_in
     assert keys_in(ram) == CHAIN
 
 
-def test_ram_tier_use_of_a_prompt_lets_others_be_dropped_first():
+def test_ram_tier_drops_blocks_of_other_prompts_before_those_of_a_prompt_that_was_just_used():
     ram = RamTier(8 * BLOCK_BYTES)
     ram.insert(ENTRIES, CHAIN)
     ram.insert(OTHERS, OTHER_CHAIN)

@@ -125,7 +125,7 @@ def test_prompt_used_last_is_preloaded_while_requests_run_and_others_only_after_
     assert (len(worker.jobs), len(store.available)) == (4, 3)
 
 
-def test_prompt_used_last_waits_for_the_pause_while_no_request_has_run_since_the_start():
+def test_last_used_prompt_is_preloaded_only_after_the_idle_pause_if_no_request_has_run_yet():
     store, worker = FakeStore(2, urgent=2), FakeWorker()
     preloading = preloading_of(store, worker)
     preloading.advance(False)
@@ -163,7 +163,7 @@ def test_cached_prompts_that_are_not_urgent_are_not_preloaded_while_requests_run
     assert (worker.jobs, store.available) == ([], [])
 
 
-def test_cached_prompts_wait_for_another_pause_after_a_request_has_run_between_two_parts():
+def test_preloading_that_a_request_interrupted_goes_on_only_after_another_idle_pause():
     store, worker = FakeStore(2), FakeWorker()
     preloading = preloading_of(store, worker)
     preloading.advance(False)

@@ -102,7 +102,7 @@ def test_running_request_ends_with_the_replaced_files_and_a_later_one_waits(engi
     assert engine.made_from == ["old", "new"]
 
 
-def test_request_that_waited_too_long_for_requests_with_the_replaced_files_is_told_so(engine):
+def test_request_for_a_model_with_replaced_files_fails_if_requests_on_the_old_files_run_too_long(engine):
     engine.send(generate("running", steps=999))
     engine.turn()
     engine.replace_model("new")

@@ -113,7 +113,7 @@ def test_pid_file_restored_from_a_backup_names_its_process(written: Path, tmp_pa
     assert read_pid_file(written) is not None
 
 
-def test_pid_file_without_its_folder_is_read_as_an_earlier_version_wrote_it(written: Path):
+def test_pid_file_of_an_earlier_version_that_names_no_folder_is_still_read(written: Path):
     fields = json.loads(written.read_text())
     del fields["folder"]
     written.write_text(json.dumps(fields))
