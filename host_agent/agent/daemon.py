@@ -8,10 +8,11 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from host_agent.agent import running_settings
 from host_agent.agent.agent import Agent
-from host_agent.agent.handed_over import STOP_SIGNALS, HandedOver, accept_stop_signals
+from host_agent.agent.handed_over import STOP_SIGNALS, HandedOver, accept_stop_signals, end_threads
 from host_agent.agent.single_instance import SingleInstance
 from host_agent.services.mlx.service import GATEWAY
 from host_agent.watchdog.child import AgentRestarter
@@ -83,6 +84,7 @@ async def _run(
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    loop.set_default_executor(threads := ThreadPoolExecutor())
     for number in STOP_SIGNALS:
         loop.add_signal_handler(number, stop.set)
     accept_stop_signals()
@@ -90,12 +92,14 @@ async def _run(
     while (request := await agent.run(stop, handed_over)) is not None:
         command = [request.executable, *sys.orig_argv[1:]]
         try:
+            await end_threads(threads)
             signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
             await asyncio.sleep(SIGNAL_TURN_S)  # the loop handles a signal that has just come
             if stop.is_set():  # the signal came too late for this program, so the next one gets it
                 signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
             handed_over.execute(command, request.environment)
         except OSError as error:
+            loop.set_default_executor(threads := ThreadPoolExecutor())
             accept_stop_signals()
             handed_over.report = {"state": "refused", "steps": [], "why": _why_not_executed(error)}
 

@@ -4,11 +4,15 @@
 variable lists these descriptors; the new program removes the variable before it starts any child.
 """
 
+import asyncio
 import json
 import os
 import signal
 import socket
+import threading
+import time
 from collections.abc import MutableMapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -16,6 +20,7 @@ from vestal.web.listening_sockets import InheritedSockets
 
 VARIABLE = "VESTAL_AGENT_INHERITS"
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+THREADS_END_S, LOOK_S = 1.0, 0.002
 
 
 @dataclass
@@ -51,14 +56,27 @@ class HandedOver:
     def execute(self, command: Sequence[str], environment: MutableMapping[str, str]) -> NoReturn:
         """Replace this program by `command` with `execve`. Raises OSError if `command` cannot be executed.
 
-        The caller must have blocked STOP_SIGNALS, so that a signal that arrives meanwhile is delivered to the
-        new program.
+        The caller must have ended all other threads (`end_threads`) and blocked STOP_SIGNALS, so that a
+        signal that arrives meanwhile is delivered to the new program.
         """
         kept = [each.fileno() for each in self.listening]
         named = {"sockets": kept, "lock": self.lock, "report": self.report}
         for descriptor in (*kept, *(() if self.lock is None else (self.lock,))):
             os.set_inheritable(descriptor, True)
         os.execve(command[0], list(command), {**environment, VARIABLE: json.dumps(named)})
+
+
+async def end_threads(pool: ThreadPoolExecutor) -> None:
+    """End the threads of `pool`, which cannot be used afterwards. Wait until this is the only thread of the
+    process, but at most THREADS_END_S seconds, because a thread may wait for a disk that does not answer.
+
+    The system delivers a signal to any thread that does not block it. If another thread received it just
+    before `execve`, nobody would have seen it.
+    """
+    pool.shutdown(wait=False)
+    until_s = time.monotonic() + THREADS_END_S
+    while threading.active_count() > 1 and time.monotonic() < until_s:  # noqa: ASYNC110 - no event tells
+        await asyncio.sleep(LOOK_S)
 
 
 def accept_stop_signals() -> None:
