@@ -208,14 +208,12 @@ class Batch:
         The caller must remove the request from the batch before it uses the caches.
         """
         computed = self.computed(uid)
-        if computed is None or not all(isinstance(cache, BatchKV) for cache in computed.caches):
+        if computed is None or not all(
+            isinstance(cache, BatchKV) and cache.is_alone and cache.size() == len(computed.tokens)
+            for cache in computed.caches
+        ):
             return None
-        try:
-            alone = [cache.as_request() for cache in computed.caches]
-        except ValueError:
-            return None
-        if any(cache.size() != len(computed.tokens) for cache in alone):
-            return None
+        alone = [cache.as_request() for cache in computed.caches]
         mx.eval([cache.state for cache in alone])
         return computed.tokens, alone
 

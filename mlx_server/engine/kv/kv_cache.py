@@ -100,16 +100,14 @@ class BatchKV(BatchKVCache):
             row.trim(unused)
         return row
 
-    def as_request(self) -> Any:
-        """Return the only row as the cache of one request, which has the same arrays. Raises ValueError if
-        there are several rows, or the row has padding.
-        """
-        self._check_is_alone()
-        return RequestKV.from_state((self.keys, self.values, self._idx))
+    @property
+    def is_alone(self) -> bool:
+        """Return whether the batch has only one row, without padding."""
+        return self.keys is not None and self.left_padding.tolist() == [0]
 
-    def _check_is_alone(self) -> None:
-        if self.keys is None or self.left_padding.tolist() != [0]:
-            raise ValueError("The batch has several rows, padding or no tokens.")
+    def as_request(self) -> Any:
+        """Return the only row (see `is_alone`) as the cache of one request, which has the same arrays."""
+        return RequestKV.from_state((self.keys, self.values, self._idx))
 
     def places_of_next(self, width: int) -> mx.array:
         """Return the columns of the next `width` tokens of each row, of shape (rows, width)."""

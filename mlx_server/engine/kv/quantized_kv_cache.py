@@ -153,10 +153,7 @@ class QuantizedBatchKV(BatchKV):
         return row
 
     def as_request(self) -> QuantizedRequestKV:
-        """Return the only row as the cache of one request, which has the same arrays. Raises ValueError if
-        there are several rows, or the row has padding.
-        """
-        self._check_is_alone()
+        """Return the only row (see `is_alone`) as the cache of one request, which has the same arrays."""
         row = QuantizedRequestKV(self.group_size, self._bits)
         row.keys, row.values, row.offset = self.keys, self.values, self._idx
         return row

@@ -17,8 +17,7 @@ model's identity and all tokens from the first one to the block's last. So promp
 share blocks, and a turn that continues an earlier one writes only its own tokens. A cache that cannot be cut
 into blocks (rotating caches, arrays of state) is stored whole, as a snapshot, at the end of a prompt and at
 the end of an answer. In any doubtful case, nothing is found, and the prompt is computed; that is never an
-error. Only `mlx_arrays` uses MLX. Everything else handles plain bytes in numpy arrays, or
-passes caches on.
+error. Only `mlx_arrays` uses MLX. Everything else handles plain bytes in numpy arrays, or passes caches on.
 
 A runner (`scheduling/runners/text_runner.py`) inserts keys and values after each part of a prompt, every 64
 tokens of an answer, and at the end. Each block is queued at once for the writing thread. A block that does

@@ -54,7 +54,7 @@ class ModelCache:
         try:
             return self._store.find(self._keys, tokens[:-1], self._tags)
         except Exception as error:
-            log_event("cache_not_read", cause=f"{type(error).__name__}: {error}")
+            _log_not_read(error)
             return None
 
     def preload(self) -> None:
@@ -65,7 +65,7 @@ class ModelCache:
         try:
             self._store.preload(self._keys, self._tags, self._prepare)
         except Exception as error:
-            log_event("cache_not_read", cause=f"{type(error).__name__}: {error}")
+            _log_not_read(error)
 
     def _prepare(self, run: BlockRun) -> Callable[[], None] | None:
         """Make MLX's arrays of `run`, on any thread. Return a function that keeps them ready for a request,
@@ -74,14 +74,14 @@ class ModelCache:
         try:
             raw = mlx_arrays.concatenated(run)
         except Exception as error:
-            log_event("cache_not_read", cause=f"{type(error).__name__}: {error}")
+            _log_not_read(error)
             return None
 
         def keep() -> None:
             try:
                 caches = mlx_arrays.caches_of_run(run, raw, self._kv)
             except Exception as error:
-                log_event("cache_not_read", cause=f"{type(error).__name__}: {error}")
+                _log_not_read(error)
             else:
                 self.keep_ready(run.ids, caches)
 
@@ -122,7 +122,7 @@ class ModelCache:
             try:
                 return self._store.restore(match)
             except Exception as error:
-                log_event("cache_not_read", cause=f"{type(error).__name__}: {error}")
+                _log_not_read(error)
                 return RestoredPrefix()
 
         return restore
@@ -177,3 +177,7 @@ class ModelCache:
             and (taken := mlx_arrays.snapshot(caches, row, tokens))
         ):
             self._store.insert({key: taken}, self._tags)
+
+
+def _log_not_read(error: Exception) -> None:
+    log_event("cache_not_read", cause=f"{type(error).__name__}: {error}")
