@@ -150,7 +150,7 @@ def test_prompt_of_a_killed_engine_is_restored_from_disk_by_the_next(live, cold,
             break
     first.process.send_signal(signal.SIGKILL)
     first.process.wait(10)
-    emitted = first.tokens("killed")
+    emitted = first.tokens("killed")[:10]  # on a busy machine, the answer may have ended before the kill
     second = live(home)  # which reads the prompt into RAM before it is asked
     second.wait(
         lambda e: isinstance(e, Alive) and e.prompt_cache.ram_bytes >= 15 * BLOCK_TOKENS * TOKEN_BYTES
