@@ -13,7 +13,11 @@ from benchmarks.peers.models import BenchModel
 from benchmarks.peers.process import PeerFailed, RunningProcess, answers
 from benchmarks.processes.gateway import free_port
 from mlx_server.blas.variables import BLAS_VARIABLE, NARROW_VARIABLE
-from mlx_server.engine_environment import THREADS_CHOSEN, engine_environment
+from mlx_server.engine_environment import (
+    TEMPORARY_VARIABLE,
+    THREADS_CHOSEN,
+    engine_environment,
+)
 
 SENT_MODEL = "bench"
 LONGEST_CONTEXT = 8192
@@ -146,7 +150,7 @@ def mlx_environment(folder: Path) -> dict[str, str]:
     the number while it runs. On a busy machine fewer are faster; BENCH_PEER_THREADS sets the number.
     """
     found = engine_environment(folder)
-    for ours in (THREADS_CHOSEN, NARROW_VARIABLE):
+    for ours in (THREADS_CHOSEN, NARROW_VARIABLE, TEMPORARY_VARIABLE):
         found.pop(ours, None)
     if library := found.pop(BLAS_VARIABLE, os.environ.get(BLAS_VARIABLE, "")):
         found["LD_PRELOAD"] = library

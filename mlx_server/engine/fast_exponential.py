@@ -44,15 +44,6 @@ def softmax(scores: mx.array) -> mx.array:
     return weights / mx.sum(weights, axis=-1, keepdims=True)
 
 
-def prepare_exponential() -> None:
-    """Have MLX build and load the code of `softmax` and `logsumexp`, which their first call would otherwise
-    wait for. Do nothing on a GPU.
-    """
-    if not computes_on_gpu():
-        scores = mx.zeros((1, 2, 2, 16))
-        mx.eval(softmax(scores), logsumexp(scores))
-
-
 def logsumexp(x: mx.array, axis: int = -1, keepdims: bool = True) -> mx.array:
     """Return log(sum(e^x)) over the last axis, which is kept with length 1. On a GPU, for another axis, or if
     the numbers are not float32, return what MLX's function of this name returns.

@@ -68,8 +68,8 @@ def _serve(
     import_mlx_lm()
 
     from mlx_server.engine import shutdown
-    from mlx_server.engine.fast_exponential import prepare_exponential
     from mlx_server.engine.generation.prompts.templates.process import start_process_ahead
+    from mlx_server.engine.layers.compiled_loops import load_compiled_loops
     from mlx_server.engine.memory import readings
     from mlx_server.engine.models import tokenizers
     from mlx_server.engine.scheduling.scheduler import Scheduler
@@ -77,9 +77,9 @@ def _serve(
     from mlx_server.model_store import catalog, survey
 
     settings = EngineSettings.from_config(config).with_shared_weights(catalog(config))
+    load_compiled_loops()
     if is_standby and not may_serve.is_set():  # a standby engine has time for this
         start_process_ahead()
-        prepare_exponential()
         tokenizers.preload_tokenizers(
             entry.path
             for entry in catalog(config)

@@ -2,19 +2,25 @@
 
 MLX has no kernel for rotary positions on a CPU, and computes them with some 27 operations, twice in each
 layer. In a step of a model with 30 layers, these were 1,600 of 4,650 operations, and took 5 of 66 ms. All
-layers rotate by the same angles if their caches hold the same array of positions (`share_offsets`). The
-results are equal bit for bit.
+layers rotate by the same angles if their caches hold the same array of positions (`share_offsets`). In a step
+of a few answers, the rotation itself is one operation, whose loop MLX has the C compiler translate: it takes
+10 µs instead of 14. The results are equal bit for bit on x86-64.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import mlx.core as mx
 import mlx.nn as nn
 
 from mlx_server.engine.device import computes_on_gpu
+
+MOST_NUMBERS_AT_ONCE = 1 << 14
+"""With more numbers, MLX's separate operations are faster, because each computes several numbers at a
+time."""
 
 
 def share_rotations(model: nn.Module) -> None:
@@ -76,13 +82,21 @@ class SharedRotation(nn.RoPE):
         angles = self._angles(offset, x.shape[2])
         half = self.dims // 2
         swapped = mx.concatenate([x[..., half:], x[..., :half]], axis=-1)
-        return x * angles.cos + swapped * angles.sin
+        rotate = _rotated_at_once if x.size <= MOST_NUMBERS_AT_ONCE else _rotated
+        return rotate(x, angles.cos, swapped, angles.sin)
 
     def _angles(self, offset: int | mx.array, tokens: int) -> _Angles:
         key = (tokens, self.dims, self.base, self.scale)
         if not _last or not _last[0].fit(offset, key):
             _last[:] = [_computed(offset, key)]
         return _last[0]
+
+
+def _rotated(x: mx.array, cos: mx.array, swapped: mx.array, sin: mx.array) -> mx.array:
+    return x * cos + swapped * sin
+
+
+_rotated_at_once = partial(mx.compile, shapeless=True)(_rotated)
 
 
 def _computed(offset: int | mx.array, key: tuple[int, int, float, float]) -> _Angles:

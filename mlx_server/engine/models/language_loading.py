@@ -21,7 +21,9 @@ from mlx_server.engine.grammar.grammars import Grammars
 from mlx_server.engine.kv.request_caches import can_drop_tokens
 from mlx_server.engine.layers.attention import replace_attention
 from mlx_server.engine.layers.fast_activations import use_fast_activations
+from mlx_server.engine.layers.fused_norms import use_fused_norms
 from mlx_server.engine.layers.shared_rotations import share_rotations
+from mlx_server.engine.layers.transposed_weights import keep_transposed
 from mlx_server.engine.log import log_event
 from mlx_server.engine.models.language_model import LanguageModel, SharedWeights, arrays_of
 from mlx_server.engine.models.plausibility import logits_fault
@@ -141,6 +143,8 @@ def _read_model(entry: ModelEntry) -> tuple[Any, dict[str, Any]]:
     share_rotations(model)
     replace_attention(model)
     use_fast_activations(model)
+    use_fused_norms(model)
+    keep_transposed(model)
     return model, config
 
 

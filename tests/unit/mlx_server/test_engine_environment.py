@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import sysconfig
@@ -13,7 +14,11 @@ import pytest
 
 from mlx_server.blas.openblas import plain_library
 from mlx_server.blas.variables import BLAS_VARIABLE
-from mlx_server.engine_environment import THREADS_CHOSEN, engine_environment
+from mlx_server.engine_environment import (
+    TEMPORARY_VARIABLE,
+    THREADS_CHOSEN,
+    engine_environment,
+)
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="MLX uses Accelerate on macOS")
 
@@ -81,7 +86,7 @@ def test_openblas_library_that_cannot_be_read_is_not_used(tmp_path):
 def test_blas_library_and_threads_chosen_by_the_user_are_not_overridden(tmp_path, monkeypatch):
     monkeypatch.setenv(BLAS_VARIABLE, "/opt/libmine.so")
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "7")
-    assert engine_environment(tmp_path) == {}
+    assert set(engine_environment(tmp_path)) == {TEMPORARY_VARIABLE}
 
 
 def test_engine_gets_the_packaged_openblas_and_one_thread_fewer_than_cores(tmp_path, monkeypatch):
@@ -90,3 +95,20 @@ def test_engine_gets_the_packaged_openblas_and_one_thread_fewer_than_cores(tmp_p
     given = engine_environment(tmp_path)
     assert given[THREADS_CHOSEN] == "1" and int(given["OPENBLAS_NUM_THREADS"]) >= 1
     assert Path(given[BLAS_VARIABLE]).name.startswith("libopenblas-")
+
+
+@pytest.mark.parametrize("fault", ["others may write", "somebody else's", "a file"])
+def test_folder_for_temporary_files_that_others_could_write_is_not_used(tmp_path, monkeypatch, fault):
+    monkeypatch.setattr("mlx_server.engine_environment.packaged_library", lambda: None)
+    first = tmp_path / "blas" / "temporary"
+    assert engine_environment(tmp_path)[TEMPORARY_VARIABLE] == str(first)
+    assert first.stat().st_mode & 0o777 == 0o700
+    if fault == "others may write":
+        first.chmod(0o777)
+    elif fault == "a file":
+        first.rmdir()
+        first.write_text("")
+    else:
+        own = os.geteuid()
+        monkeypatch.setattr("os.geteuid", lambda: own + 1)
+    assert TEMPORARY_VARIABLE not in engine_environment(tmp_path)
