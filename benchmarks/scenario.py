@@ -93,8 +93,10 @@ def run_alone(scenario: Scenario, arguments: list[str]) -> None:
 
 
 def table(figures: list[Figure]) -> str:
-    """Return the median, smallest and largest value of each row and subject as lines of text, in order of
-    appearance.
+    """Return the figures as a table, in lines of text. Figures with the same row (what was measured, such as
+    `serving/tokens_per_s/4`) and the same subject (the measured program or variant, such as `vestal`) share
+    one line, which has their median, smallest and largest value, their unit, and their first failure if there
+    is one. The lines have the order in which their rows first appear in `figures`.
     """
     found: dict[tuple[str, str], list[Figure]] = {}
     for figure in figures:

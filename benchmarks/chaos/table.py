@@ -13,7 +13,10 @@ REQUESTS = ("requests", "lost", "doubled", "different", "equal", "cut off", "bac
 
 
 def markdown(title: str, facts: Mapping[str, str], tally: Tally) -> str:
-    """Return the whole result of a run; `facts` says how it was measured."""
+    """Return the result of a run as a Markdown document. `facts`, such as the machine and the settings, say
+    how the run was measured, and are listed under the title. The tables and the samples below them are made
+    from `tally`.
+    """
     return "\n".join(
         [
             f"# {title}",

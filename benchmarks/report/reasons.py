@@ -24,7 +24,9 @@ class Reason:
 
 
 def load(file: Path = FILE) -> list[Reason]:
-    """Return the reasons in a file. Raises ValueError if an entry has unknown or missing keys."""
+    """Return the reasons in `file`, a YAML list of why Vestal is worse than a peer in some rows of the
+    results. Raises ValueError if an entry has unknown or missing keys.
+    """
     entries = yaml.safe_load(file.read_text(encoding="utf-8")) or []
     try:
         return [Reason(**entry) for entry in entries]

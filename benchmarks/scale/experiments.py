@@ -181,10 +181,11 @@ def survived(
 
 
 def worked(parameters: Parameters, count: int, seed: int = 1) -> Worked:
-    """Simulate an hour in which `count` workers serve tasks and each worker dies about once. Return the
-    figures.
+    """Simulate `count` workers and an hour in which tasks arrive for them. Return the figures. Each worker
+    dies about once in this hour.
 
-    Tasks arrive at a rate that uses 70 % of the model calls that all workers can make at the same time.
+    All workers together can make a limited number of model calls at the same time. The tasks arrive at a rate
+    that uses 70 % of these calls.
     """
     given = parameters.workers
     workers = Workers(

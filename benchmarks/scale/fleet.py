@@ -217,7 +217,9 @@ class Fleet:
             self.loop.after(DEAD_AFTER_S, lambda: self._take_over(turn, holder))
 
     def _wait_for(self, turn: Turn, dead: int) -> None:
-        """Continue the turn from the answer log of its dead machine, on that machine, when it is back."""
+        """Schedule the continuation of the turn for the time when the dead machine, number `dead`, is back.
+        The turn then continues on this machine, from the machine's answer log.
+        """
         turn.has_waited = True
         self.loop.at(self.nodes[dead].back_at, lambda: self._submit(turn, dead))
 

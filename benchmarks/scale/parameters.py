@@ -41,7 +41,7 @@ class EngineParameters:
 
     @property
     def cache_tokens(self) -> int:
-        """Return how many tokens the prompt cache holds."""
+        """Return how many tokens the prompt cache can hold."""
         return self.cache_bytes // self.kv_bytes_per_token
 
     def step_for(self, answers: int) -> float:

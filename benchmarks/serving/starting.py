@@ -129,14 +129,17 @@ def measure_in_rounds(
     measure: Callable[[Server, int], Values],
     peers: Sequence[str] | None = None,
 ) -> None:
-    """Start Vestal and its peers, the servers that it is compared with, as far as `subjects` wants them. Call
-    `warm_up` with each server, let the servers take turns at `measure` in each round, and stop them at the
-    end. Log each value or failure.
+    """Measure Vestal and its peers (the servers that it is compared with) in `rounds` rounds, and log each
+    value or failure. `subjects` says which of them are wanted, and `peers` has the names of the peers that
+    may take part; None means all.
+
+    All servers are started first, and `warm_up` is called with each. In each round, `measure` is called once
+    for each server, one server after another, with the server and the number of the round. At the end, the
+    servers are stopped. `units` maps the name of each figure to its unit and to whether higher or lower
+    values are better.
 
     A server that fails a measurement takes part in the next round too; if its process has ended, it is
-    started again before. `measure` gets the server and the number of the round. `units` maps the name of each
-    figure to its unit and to whether higher or lower values are better. `peers` has the names of the peers
-    that may take part; None means all.
+    started again before.
     """
     with running(log, subjects, list(units), peers=peers) as servers:
         contest = Contest(log, servers)

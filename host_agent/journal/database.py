@@ -82,11 +82,15 @@ class JournalDatabase:
 
     @property
     def opened_file(self) -> FileId | None:
-        """Return the file that was opened last; None if there was none."""
+        """Return the id (device and inode) of the file that `open` opened last, even if the file is closed by
+        now; None if `open` has opened no file yet.
+        """
         return self._file_id
 
     def file_at_path(self) -> FileId | None:
-        """Return the file that is at the path now; None if there is none."""
+        """Return the id (device and inode) of the file that is at the journal's path now; None if there is
+        none.
+        """
         try:
             status = os.stat(self._path)
         except OSError:

@@ -153,8 +153,11 @@ async def _tick(parts: GatewayParts, keeper: AnswerKeeper) -> None:
 
 
 async def _end_left_behind(parts: GatewayParts, handed_over: HandedOver, signals: asyncio.Queue[str]) -> None:
-    """Put LEFT_BEHIND into `signals` once an update has left this gateway without an engine. If an agent
-    holds its sockets, first wait up to HAND_OVER_WITHIN_S for a successor.
+    """Make this gateway end once it gets no engine any more, because an update has changed the installed
+    program: put LEFT_BEHIND into `signals`. `serve` then drains the gateway.
+
+    If an agent holds the gateway's sockets, first wait HAND_OVER_WITHIN_S seconds, in which the agent may
+    start a successor. If this gateway has handed over to a successor by then, do nothing.
     """
     clock = parts.clock
     while not parts.engine.is_left_behind:

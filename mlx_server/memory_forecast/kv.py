@@ -45,9 +45,10 @@ class KvShape:
     """How many layers of a model store keys and values in full, how many in a sliding window, and how much
     each layer stores.
 
-    `layer_floats` counts the numbers of one token's keys and values in one layer, `state_floats` the numbers
-    that layers without KV (linear attention, convolutions) store per request. `quantized` says in how many
-    bits layers with full attention store keys and values; None means that these are not quantized.
+    `layer_floats` is how many numbers one layer stores for the keys and values of one token. `state_floats`
+    is how many numbers all layers without KV (linear attention, convolutions) together store for one request.
+    `number_bytes` is the width of an unquantized number. `quantized` says in how many bits layers with full
+    attention store keys and values; None means that these are not quantized.
     """
 
     full_layers: int

@@ -22,10 +22,10 @@ class Generate(Operation, frozen=True):
     `top_logprobs` asks for the log-probabilities of the drawn token and of that number of alternatives.
 
     With `count_only`, nothing is generated, and `Done` reports the number of the prompt's tokens, even if it
-    exceeds the context. `reports_prompt` asks for the prompt's tokens and their text in `Done.prompt`,
-    `reports_pieces` also for the text of each token, and `prompt_logprobs` for the log-probability of each
-    token, with `top_logprobs` alternatives. If `adds_special_tokens` is False, a text gets no token that the
-    tokenizer would add by itself.
+    exceeds the context. `reports_prompt` asks for `Done.prompt`, with the prompt's token ids and the text of
+    the whole prompt. With `reports_pieces`, `Done.prompt` also has the text of each single token. With
+    `prompt_logprobs`, `Done.prompt` has the log-probability of each token and of `top_logprobs` alternatives.
+    If `adds_special_tokens` is False, a text gets no token that the tokenizer would add by itself.
 
     The context is as long as the model's, or as `context_tokens` if that is less. A prompt that fills the
     context or is longer fails, unless `truncate` allows shortening. With `truncate` alone, a chat loses its
@@ -55,10 +55,12 @@ class Generate(Operation, frozen=True):
     `traceparent` is the W3C header of the span to which the engine's work belongs; with None, no spans are
     made.
 
-    Models may share their weights, and `model` names the one under which these are loaded. If the client
-    asked for another of them, `requested_model` names that one, else it is empty. If the request has to wait
-    for a load, the engine looks up again under which name that one is loaded, because `model` may be deleted
-    or replaced meanwhile. `Embed`, `Rerank` and `Load` have this field, too.
+    Several models may share their weights, which are then loaded under the name of one of these models.
+    `model` is that name. If the client asked for another of these models, `requested_model` is the name of
+    the model that the client asked for; otherwise it is empty. If the request has to wait for a load, the
+    engine looks up again under which name the weights of `requested_model` are loaded, because the model
+    `model` may be deleted or replaced meanwhile. `Embed`, `Rerank` and `Load` have the field
+    `requested_model`, too.
     """
 
     id: str

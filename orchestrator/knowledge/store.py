@@ -113,9 +113,12 @@ class KnowledgeStore:
             return [row["path"] for row in rows]
 
     def generation(self) -> int:
-        """Return a number that grows with every change of the chunks, by which a search index detects that it
-        is stale. A database begins with the time of its first change, in nanoseconds since 1970; before, the
-        number is 0. If another database replaces this one, its numbers are therefore different.
+        """Return the generation of the chunks, a number that grows with each change of the chunks. A search
+        index that was built from another generation is stale.
+
+        The generation of a new database is 0. The first change sets it to the time in nanoseconds since 1970,
+        and each further change adds 1. So if a new database replaces this one, their generations differ, and
+        an index that was built from the old database is stale, too.
         """
         return int(self._database.meta("knowledge_generation") or 0)
 

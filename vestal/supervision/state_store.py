@@ -19,7 +19,8 @@ class StateStore(Protocol):
         """Return the record that was last saved for the child `name`; None if there is none."""
 
     def save(self, name: str, record: Mapping[str, Any]) -> OSError | None:
-        """Replace the record of the child `name`. Return None, or the error if it cannot be written now.
+        """Save `record` as the record of the child `name`, in place of an earlier one. Return None, or the
+        error if the record cannot be written now.
 
         The store remembers a record that it could not write. The method `keep`, which the supervisor calls
         once a second, tries again to write it.
@@ -38,15 +39,17 @@ class MemoryStateStore:
         self._records: dict[str, dict[str, Any]] = {}
 
     def load(self, name: str) -> Mapping[str, Any] | None:
-        """Return the record that was saved last; None if there is none."""
+        """Return the record that was last saved for the child `name`; None if there is none."""
         return self._records.get(name)
 
     def save(self, name: str, record: Mapping[str, Any]) -> None:
-        """Replace the record."""
+        """Save `record` as the record of the child `name`, in place of an earlier one. In memory, this never
+        fails.
+        """
         self._records[name] = dict(record)
 
     def keep(self) -> None:
-        """Do nothing: no file can be lost."""
+        """Do nothing, because there is no file that could be lost."""
 
 
 class JsonStateStore:
@@ -63,14 +66,17 @@ class JsonStateStore:
         self._records = self._read()
 
     def load(self, name: str) -> Mapping[str, Any] | None:
-        """Return the record that was saved last; None if there is none."""
+        """Return the record that was last saved for the child `name`; None if there is none, or if the file
+        has something other than a JSON object in its place.
+        """
         record = self._records.get(name)
         return record if isinstance(record, dict) else None
 
     def save(self, name: str, record: Mapping[str, Any]) -> OSError | None:
-        """Replace the record of this name, and write the file if the record has changed.
+        """Save `record` as the record of the child `name`, in place of an earlier one. If this changes the
+        record, replace the file atomically.
 
-        Return the error if the file cannot be written, else None.
+        Return None, or the error if the file cannot be written now; the next call of `keep` then tries again.
         """
         if self._records.get(name) == record:
             return None

@@ -19,8 +19,9 @@ PLACEHOLDER = InstalledModel("MODEL", context_tokens=0, tools=False, size_bytes=
 
 
 def main() -> int:
-    """Print the body of GET /clients as JSON and return 0. If it cannot be determined, print a sentence that
-    says why and return 1.
+    """Find out how to connect each known program to the MLX server, and print the result as JSON, in the form
+    in which the agent returns it for GET /clients. Return 0. If this fails, print a sentence that says why
+    instead, and return 1.
     """
     try:
         gateway = GatewayClient(load())

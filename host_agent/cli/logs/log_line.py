@@ -48,12 +48,13 @@ _LEVELS = {
 
 @dataclass(frozen=True)
 class LogLine:
-    """One line of the log of `service`; `raw` is its text.
+    """One line of the log of `service`. `raw` is the line as it was written, and the other fields are what
+    was read from it.
 
     `ts` is in seconds since 1970, or None for a line without a time. `event` is the name of the event that
     the line reports, `cause` its cause in words, and `fields` its other fields. If the line reports no event,
-    `event` is empty and `cause` has the line's message. `is_complete` is True if the other fields have all
-    data of the line, because it was a JSON object.
+    `event` is empty and `cause` has the line's message. `is_complete` is True if the line was a JSON object
+    and all its data is in the fields of this object, so that `raw` need not be shown with them.
     """
 
     service: str

@@ -82,8 +82,9 @@ def _add(
 
 
 def _add_json(parser: argparse.ArgumentParser) -> None:
-    """Add the option `--json`, before and after the action. It has no default of its own, because that of an
-    action would replace what was given before the action.
+    """Add the option `--json` to `parser`: the parser of `vestal models`, for `--json` before the action, or
+    the parser of an action, for `--json` after it. The option has no default value of its own, because an
+    action's default would replace the `--json` that was given before the action.
     """
     parser.add_argument(
         "--json", action="store_true", default=argparse.SUPPRESS, help="print JSON, for programs"

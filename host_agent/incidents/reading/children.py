@@ -111,7 +111,10 @@ class ChildEvents:
         trace.exit, trace.counted, trace.for_memory, trace.asked = None, False, False, ""
 
     def breaker_opened(self, entry: Entry) -> None:
-        """Open a fault, because the process failed too often and is not restarted for a while."""
+        """Count the failure after which the circuit breaker opened: the process has failed too often, and is
+        not restarted for a while. The incident of this failure, which is opened if there is none, becomes
+        urgent.
+        """
         incident = self._count_death(entry)
         part, open_s = incident.part(entry.service, entry.ts), entry.number("open_s")
         part.breaker_opens += 1
@@ -120,7 +123,9 @@ class ChildEvents:
         incident.become_urgent(entry.event, entry.service)
 
     def child_gave_up(self, entry: Entry) -> None:
-        """Open a fault, because the process cannot start and the supervisor does not try again."""
+        """Count the failure after which the supervisor gave up: the process cannot start, and the supervisor
+        does not try again. The incident of this failure, which is opened if there is none, becomes urgent.
+        """
         incident = self._count_death(entry)
         part = incident.part(entry.service, entry.ts)
         part.gave_up = failures.detail(entry.cause) or "the cause is not known"

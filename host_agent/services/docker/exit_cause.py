@@ -31,7 +31,8 @@ class ExitCause(StrEnum):
 
 @dataclass(frozen=True)
 class ContainerExitEvidence:
-    """The evidence on one end of a container.
+    """The evidence that shows why a container ended. If the container is started and ends again, that end has
+    evidence of its own.
 
     `oom_flag` is the flag OOMKilled of the container's `docker inspect` record, and `limit_bytes` the
     container's memory limit, 0 if it has none. `stopped_by` names who asked the agent to stop the container,

@@ -115,13 +115,16 @@ def judge(
 
 
 def is_used(readings: Iterable[RunnerReading], since_answer_s: float) -> bool:
-    """Return whether a request seems to use one of the runners: the runner works, loads its model, uses as
-    much CPU as requests need, or its server has a connection to it for a request. The last probe was answered
-    `since_answer_s` seconds ago, and no probe is open.
+    """Return whether a client's request seems to use one of the runners: the runner works, loads its model,
+    uses at least BUSY_CORES_WITHOUT_SLOT CPU cores, or has a connection from Ollama's server for a request.
+    Call this only while no probe is open, since a probe would look like a request. The last probe was
+    answered `since_answer_s` seconds ago.
 
-    Ollama closes its connection to a `llama-server` with each request. Its connection to another runner stays
-    open for a while after a request, so it counts only IDLE_CONNECTION_S after the probe. The connection for
-    an MLX runner's status stays open for ever, so `connected` leaves it out.
+    Ollama's server closes its connection to a runner of the type `llama-server` at the end of each request.
+    It keeps a connection to any other runner open for a while after a request or a probe, so such a
+    connection is evidence of a client's request only if the last probe was answered at least
+    IDLE_CONNECTION_S ago. The connection over which it asks an MLX runner for its status always stays open,
+    and is left out of `RunnerReading.connected`.
     """
     return any(
         runner.reading.activity in (RunnerActivity.WORKING, RunnerActivity.LOADING)

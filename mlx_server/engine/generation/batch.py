@@ -369,8 +369,9 @@ class Batch:
 
 
 def _computed(tokens: Sequence[int], caches: Sequence[Any], row: int) -> ComputedKv:
-    """Return the keys and values of the `tokens` in row `row` of a batch's `caches`. If the rows are in
-    groups, return those of the row's group.
+    """Return the keys and values of the `tokens` in row `row` of a batch's `caches`. If `caches` keep the
+    rows in groups, each with its own arrays (`GroupedKV`), the result has the caches of the row's group only,
+    and the number of the row in that group.
     """
     if not all(isinstance(cache, GroupedKV) for cache in caches):
         return ComputedKv(tokens, caches, row)

@@ -35,7 +35,9 @@ class Gate(Protocol):
 
 
 class GateAfter:
-    """A `Gate` that opens once the sequence `tokens` has occurred in the answer."""
+    """A `Gate` that opens when the sequence `tokens`, such as the end of the model's thinking, has occurred
+    in the answer. The grammar applies from the next token on.
+    """
 
     def __init__(self, tokens: Sequence[int]) -> None:
         self._tokens = tuple(tokens)

@@ -45,9 +45,10 @@ def can_drop_tokens(model: Any) -> bool:
 def quantization_obstacle(model: Any, quantization: KvQuantization) -> str | None:
     """Return why the model cannot work with quantized keys and values; None if it can.
 
-    The model is called with a prompt and with a token, but nothing is computed, because MLX is lazy and
-    checks shapes and types when a function is called. So no list is needed of models that share keys between
-    layers, cache latent vectors, have attention sinks, or have heads that the group size does not divide.
+    A trial finds this out: the model is called with two requests, first with two tokens of each, then with
+    one. Nothing is computed, because MLX is lazy and checks only shapes and types when a function is called.
+    Thanks to the trial, no list has to be kept of models that share keys between layers, cache latent
+    vectors, have attention sinks, or have heads that the group size does not divide.
     """
     caches = make_request_caches(model, quantization)
     if not any(isinstance(cache, QuantizedRequestKV) for cache in caches):
@@ -63,11 +64,14 @@ def quantization_obstacle(model: Any, quantization: KvQuantization) -> str | Non
 
 
 def supports_groups(model: Any, quantization: KvQuantization | None = None) -> bool:
-    """Return whether the rows of the model's caches may be in several groups (see `GroupedKV`).
+    """Return whether the model can compute with `GroupedKV` caches. In these, the requests of a batch are in
+    several groups of similar length, and each group has its own arrays.
 
-    The model is called for two requests in two groups, with one token each and with two, but nothing is
-    computed (as in `quantization_obstacle`). So no list is needed of the models that compute attention in
-    another way than by the function that `layers/attention.py` replaces.
+    Return False if a layer stores anything other than plain keys and values. For other models, a trial
+    decides: the model is called with two requests in two groups, once with one token of each request and once
+    with two. Nothing is computed, because MLX is lazy. A call raises an exception if the model computes
+    attention by another function than the one that `layers/attention.py` replaces. Thanks to the trial, no
+    list of such models has to be kept.
     """
     try:
         one, other = (

@@ -143,7 +143,8 @@ class MemoryGuard:
     def admit(self, op: Generate, prompt_tokens: int, limit_tokens: int, images: ImageShapes = ()) -> None:
         """Reserve memory for the keys and values of a request's prompt and answer, after freeing memory if
         that is necessary. `limit_tokens` is the most tokens that the answer may have, without the prompt.
-        Until `images_computed`, also reserve memory for the vision tower's work on the request's images.
+        Also reserve memory for the vision tower's work on the request's images, until `images_computed` is
+        called.
 
         Raises InsufficientMemory if the request can never fit, and MustWait if it does not fit at this time.
         """

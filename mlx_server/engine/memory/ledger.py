@@ -92,8 +92,9 @@ class Fits:
     """The decision that a need fits, after dropping idle caches (if `drop_caches`) and unloading the models
     in `evict`.
 
-    `lacking_bytes` is how many bytes of the prompt cache must be dropped in addition to the free memory that
-    MLX holds for reuse, so that no more of the prompt cache is lost than necessary.
+    The idle caches are the free memory that MLX holds for reuse, all of which is released, and the prompt
+    cache. `lacking_bytes` is how many bytes must still come from the prompt cache. No more of it needs to be
+    dropped.
     """
 
     drop_caches: bool = False

@@ -72,13 +72,15 @@ class PreloadQueue:
         self.is_cut = False
 
     def take(self, bytes_of: Callable[[str], int | None], budget_bytes: int) -> list[str]:
-        """Remove the next keys from the queue and return them. Their files have at most SLICE_BYTES together,
-        unless the first file alone is larger, and at most `budget_bytes`.
+        """Remove the next keys from the queue and return them. `bytes_of` returns the size of a key's file in
+        bytes, or None if the key need not be read; such a key is removed, but not returned.
 
-        `bytes_of` returns the size of a key's file; None if the key need not be read, so that it is removed
-        but not returned. If the next file exceeds what the returned keys leave of `budget_bytes`, the rest of
-        the queue is cleared, because later keys were used even longer ago, or cannot be used without this
-        one.
+        The files of the returned keys together have at most SLICE_BYTES; the keys of further files stay in
+        the queue for the next call. A first file that alone is larger than SLICE_BYTES is returned by itself.
+
+        The files together also have at most `budget_bytes`. If the next file would exceed this budget, its
+        key and all later keys are dropped, and `is_cut` becomes True: later keys were used even longer ago,
+        or cannot be used without the next key.
         """
         taken, total = list[str](), 0
         while self._keys:

@@ -53,8 +53,9 @@ class Preloads:
 
     @property
     def are_urgent(self) -> bool:
-        """Return True if the next job belongs to the prompt that was used last, which probably is the next to
-        be used.
+        """Return True if the most recently used prompt of a model has yet to be made ready in RAM: its blocks
+        have yet to be read, or caches have yet to be made of them. `next_job` returns jobs for such a prompt
+        first, because it will probably be used next.
         """
         return any(model.prepare is not None for model in self._models)
 
@@ -110,8 +111,11 @@ class Preloads:
         return self._disk.size_of(key)
 
     def _whole_run(self, chain: Sequence[str]) -> BlockRun | None:
-        """Return the blocks with the consecutive keys `chain`; None if not all of them are in RAM. A request
-        would then use the blocks, of which more are on disk.
+        """Return the blocks with the consecutive keys `chain`. Return None if not all of them are in RAM, or
+        if they cannot belong to one sequence.
+
+        If some blocks are only on disk, caches of the other blocks would be of no use: the blocks in RAM and
+        on disk together hold more of the prompt than such caches, so a request would use the blocks.
         """
         entries = [self._ram.get(key) for key in chain]
         blocks = tuple(entry.value for entry in entries if entry and isinstance(entry.value, Block))

@@ -159,7 +159,9 @@ class BlockStore:
 
     @property
     def has_urgent_preloads(self) -> bool:
-        """Return True if the next job of `preload_job` belongs to the prompt that a model has used last."""
+        """Return True if the most recently used prompt of a model has yet to be made ready in RAM.
+        `preload_job` returns jobs for such a prompt first, because it will probably be used next.
+        """
         return self._preloads.are_urgent
 
     def preload_job(self, available_bytes: int) -> PreloadJob | None:

@@ -69,7 +69,9 @@ class EarlyChecks:
         self._kept: tuple[ModelEntry, LanguageModel] | None = None
 
     def start(self, inbox: queue.SimpleQueue[Generate]) -> None:
-        """Start the thread, which checks the requests in `inbox` one after another until the process ends."""
+        """Start the thread that checks the requests in `inbox`, one after another, until the process ends.
+        The thread passes the result of each check to `emit`.
+        """
         threading.Thread(target=self._serve, args=(inbox,), name="early-checks", daemon=True).start()
 
     def _serve(self, inbox: queue.SimpleQueue[Generate]) -> None:

@@ -87,8 +87,9 @@ class LoadedModels:
         now: float,
         keep_alive_s: float | None = None,
     ) -> LoadedModel:
-        """Add a model that has just been loaded, and return it. `keep_alive_s` is that of the outdated model
-        in whose place it was loaded.
+        """Add a model that has just been loaded, and return it. If the model replaces a loaded model whose
+        files had changed, `keep_alive_s` is the keep-alive in seconds that a client asked for the replaced
+        model; else None.
         """
         held, shared = weights_bytes(weights), shared_bytes(weights) if entry.weights_id else 0
         model = LoadedModel(entry, weights, runner, held, now, now, shared, keep_alive_s)

@@ -48,8 +48,9 @@ class Evict:
 @dataclass(frozen=True)
 class LoadCompleted:
     """A model has been loaded, which took `load_s` seconds. `entry` is the model's entry in the catalog, and
-    `weights` is the model in memory. The requests that wait for the model can start. `keep_alive_s` is that
-    of the outdated model in whose place it was loaded.
+    `weights` is the model in memory. The requests that wait for the model can start. If a loaded model whose
+    files had changed was replaced, `keep_alive_s` is the keep-alive in seconds that a client asked for that
+    model; else None.
     """
 
     entry: ModelEntry

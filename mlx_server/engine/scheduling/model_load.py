@@ -15,7 +15,11 @@ several times as long while other requests run."""
 
 class ModelLoad:
     """The load of one model. `fraction` is how much has been read (0 to 1). `weights` is the model once it is
-    loaded; else None. `keep_alive_s` is that of the outdated model in whose place it is loaded.
+    loaded; else None.
+
+    If this load replaces a loaded model whose files have changed, `keep_alive_s` is the keep-alive in seconds
+    that a client asked for that model; the new one then has it, too. It is None if no model is replaced, or
+    no client asked for a keep-alive.
     """
 
     def __init__(

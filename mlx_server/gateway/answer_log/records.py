@@ -36,17 +36,19 @@ class _Stored(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field
 class Accepted(_Stored, frozen=True, omit_defaults=True):
     """The HTTP request as it was accepted: the first record of every file.
 
-    `format` is the newest format that can be read by the gateway that accepted the request. If another
-    machine serves the request, that gateway reads the records from there, so they must not need a newer one.
+    `format` is the newest format that the gateway that accepted the request can read. If another machine
+    serves the request, the accepting gateway reads the records that the other machine writes, so none of
+    these records may need a newer format.
 
     `created_s` is in seconds since 1970. `query` is without the question mark. All random draws of the
     request are derived from `seed`. `key_digest` is a digest of the idempotency key, or None without one;
     `body_digest` is one of the body. `version` is the version of the MLX server that accepted the request.
 
-    `referenced` is what the body names by an id, such as the conversation that it continues, in the form that
-    the request's API dialect chooses. So the request can be run again although that was deleted meanwhile.
-    Because of it, the records of a long conversation's turns repeat the conversation, as the bodies of the
-    other dialects do. To share it between files, no file could be deleted without regard to the others.
+    `referenced` is a copy of what the body names by an id, such as the conversation that it continues, in the
+    form that the request's API dialect chooses. With the copy, the request can be run again even if the
+    original was deleted meanwhile. The files of a long conversation's turns therefore repeat the
+    conversation, as the bodies of the other dialects do. If several files shared one copy, a file could be
+    deleted only after checking that no other file needs it.
     """
 
     format: int

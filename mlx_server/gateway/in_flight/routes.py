@@ -32,7 +32,9 @@ class OtherMachines(Protocol):
         """Return the requests that other machines continue while their clients read the answers here."""
 
     async def cancel(self, answer_id: str) -> bool:
-        """Cancel a request on the machine that continues it. Return False if no machine does."""
+        """Cancel the request with the id `answer_id` on the machine that continues it. Return False if no
+        machine continues such a request.
+        """
 
 
 class RequestsInFlight:
@@ -64,8 +66,9 @@ class RequestsInFlight:
         return {**listed, "totals": self._telemetry.totals()}
 
     async def cancel(self, request_id: str) -> None:
-        """Cancel a request. Raises NotFound if no such request is in flight, and Conflict while another
-        machine is being asked to continue the request.
+        """Cancel the request with this id, on this machine or on the one that continues it. Raises NotFound
+        if no such request is in flight. Raises Conflict if another machine is being asked just now to
+        continue the request, so that the caller must try again in a few seconds.
         """
         if self._keeper is not None and request_id in self._keeper.offered:
             raise errors.Conflict("request_passed_on", PASSED_ON)

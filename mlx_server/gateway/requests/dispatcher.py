@@ -128,10 +128,10 @@ class Dispatcher:
         return ticket
 
     def _may_wait(self, ticket: Ticket) -> bool:
-        """Return whether the ticket's request is a generation that may have to wait before the engine works
-        on it: because it was not sent to the engine yet, or other generations run, or its model is not
-        loaded. In each of these cases, the caller has an engine check the request beforehand, so that the
-        client soon learns whether the request can be served.
+        """Return whether the ticket's request is a generation that the engine might not begin at once,
+        because it was not sent to the engine yet, because other generations run, or because its model is not
+        loaded. The caller then has an engine check the request beforehand, so that the client soon learns
+        whether the request can be served.
         """
         if ticket.request.lane is not Lane.GENERATE:
             return False

@@ -98,8 +98,11 @@ class _Look:
 
 
 def is_settled(changed_s: float, now_s: float) -> bool:
-    """Return whether a folder in which something was changed at `changed_s` counts as complete at `now_s`. A
-    change in the future, which a clock that was set back leaves behind, does not count.
+    """Return whether a folder counts as complete at `now_s`: nothing in it has changed for SETTLED_S seconds.
+    `changed_s` is the time of the last change. Both times are in seconds since the epoch.
+
+    Return True also if `changed_s` is later than `now_s`, which happens if the clock was set back after the
+    change. Otherwise, the folder would not count as complete before the clock has passed `changed_s` again.
     """
     return not 0 <= now_s - changed_s < SETTLED_S
 

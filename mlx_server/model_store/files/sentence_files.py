@@ -98,12 +98,13 @@ def settings_files(folder: Path) -> list[Path]:
 
 
 def _module(folder: Path, type_: str, path: str) -> Module:
-    """Return the module of the class `type_` whose files are in the folder `path`, relative to the model's
-    `folder`. The module has the content of that folder's config.json, and the names of the tensors in its
+    """Return a sentence-transformers module. `type_` is the full name of its Python class, and `path` the
+    folder of its files, relative to the model's `folder`. The field `config` of the result has the content of
+    config.json in that folder, and `tensor_names` has the names of the tensors in the folder's
     model.safetensors.
 
-    Each is empty if the file is missing, and both are if `path` is empty or leads out of `folder`. Raises
-    UnreadableModel if a file cannot be read or is invalid.
+    If one of these two files is missing, its field is empty. If `path` is empty or leads out of `folder`,
+    both fields are empty. Raises UnreadableModel if a file cannot be read or is invalid.
     """
     if not path or ".." in Path(path).parts or Path(path).is_absolute():
         return Module(type_, path, {})

@@ -52,13 +52,15 @@ class Candidate:
 
 
 def candidates(config: Config, store: Path) -> list[Candidate]:
-    """Return all models in Ollama's store, sorted by name. Raises ModelStoreError if there is no store."""
+    """Return for each model in Ollama's `store` whether it can be imported (a `Candidate`), sorted by name.
+    Raises ModelStoreError (`model_not_found`) if there is no store.
+    """
     return [candidate(config, model) for model in _models(store)]
 
 
 def find_candidate(config: Config, store: Path, name: str) -> Candidate:
-    """Return the model of this name in Ollama's store. Raises ModelStoreError (`model_not_found`) if there is
-    no store or no such model.
+    """Return whether the model `name` in Ollama's `store` can be imported (a `Candidate`). Raises
+    ModelStoreError (`model_not_found`) if there is no store or no such model.
     """
     models = _models(store)
     model = find_named(name, models, lambda each: each.name)

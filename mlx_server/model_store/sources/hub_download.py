@@ -160,9 +160,9 @@ def _download(name: str, repository: Repository, file: HubFile, blobs: Blobs) ->
             except OSError as error:
                 if type(error) is not OSError or error.errno is not None:  # of the network or the disk
                     raise
-                target.truncate(present)  # the answer was of another size
+                target.truncate(present)  # the reply was not as long as the file
                 raise _another_file(name, repository.repo, file.name, partial) from error
-        if continued.differs or sha256_of(partial) != file.sha256:  # what was there before is wrong
+        if continued.differs or sha256_of(partial) != file.sha256:  # the earlier bytes may be wrong
             partial.unlink()
             raise mismatch(name, repository.repo, file.name)
         os.fsync(descriptor)  # a power cut would leave a part of it under the name of a complete file
@@ -170,12 +170,15 @@ def _download(name: str, repository: Repository, file: HubFile, blobs: Blobs) ->
 
 
 class _Continued:
-    """The partial file `file`, which is open and unbuffered, for `http_get`. Bytes that are in it are kept.
-    Once something else is written in their place, `differs` is True, and nothing is written any more.
+    """The partial file `file`, which is open and unbuffered, as the target to which `http_get` writes. The
+    bytes that the file already has are never overwritten. If `http_get` writes different bytes in their
+    place, `differs` becomes True, and nothing is written from then on.
 
-    A server that ignores `Range` sends the whole file again. `http_get` then goes back to the beginning,
-    truncates the file (which does nothing here), and writes. At the end, it raises an error if what came is
-    not as long as the file, as a page is not. If it is, then the bytes that are kept are wrong.
+    This protects the file from a server that ignores the header `Range` and sends the whole file again:
+    `http_get` then goes back to the beginning, truncates the file (which does nothing here), and writes all
+    bytes. At the end, `http_get` raises an error if the server's reply is not as long as the complete file;
+    for example, the reply may be a web page. If there is no such error but `differs` is True, the bytes that
+    the partial file already had are wrong.
     """
 
     def __init__(self, file: FileIO) -> None:

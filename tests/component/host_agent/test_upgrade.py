@@ -143,7 +143,7 @@ def test_vestal_up_replaces_only_the_agent_if_its_settings_changed_and_nothing_w
     assert not (agent.home / "run" / "upgrade.request").exists()
 
 
-def test_vestal_up_replaces_an_agent_that_is_too_busy_to_answer_at_once_and_does_not_stop_it(
+def test_vestal_up_replaces_an_agent_that_answers_late_without_stopping_its_services(
     agent, monkeypatch, capsys
 ):
     """Earlier, an agent that once took 2 s to answer was stopped with all services."""

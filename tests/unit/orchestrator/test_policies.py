@@ -164,7 +164,7 @@ def test_task_step_whose_model_is_missing_after_a_long_outage_is_retried_for_hal
     assert not again.exhausted(missing, 5310.0 + 1700.0)
 
 
-def test_task_step_whose_model_is_missing_between_outages_gives_up_after_a_day():
+def test_task_step_gives_up_a_day_after_its_first_failure_although_its_model_was_missing_in_between():
     away, missing = BackendUnavailable("down"), ModelMissing("no such model")
     retry = StepRetry().after(away, 0.0).after(missing, 10.0)
     assert retry.exhausted(away, MAX_DOWN_S + 1)

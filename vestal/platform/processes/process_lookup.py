@@ -35,7 +35,9 @@ def snapshot(pid: int) -> ProcessSnapshot | None:
 
 
 def _home(environment: Mapping[str, str]) -> str:
-    """Return VESTAL_HOME without `.` and `..`, as the configuration has it; "" if it is unset."""
+    """Return the folder in the variable VESTAL_HOME of `environment`; "" if the variable is unset. Resolve
+    `.` and `..` in its path, as the configuration does, so that the two can be compared.
+    """
     home = environment.get("VESTAL_HOME", "")
     return os.path.normpath(home) if home else ""
 

@@ -86,7 +86,9 @@ class UnansweredQuestion:
 
 
 class ProcessVerdict(StrEnum):
-    """What the evidence says of a process that does not answer."""
+    """The verdict on a process that does not answer health probes. BUSY: it works, and will probably answer
+    later. HUNG: it counts as a process that will never answer. UNDECIDED: it is too early to say.
+    """
 
     UNDECIDED = "undecided"
     BUSY = "busy"

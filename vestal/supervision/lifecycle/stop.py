@@ -104,8 +104,9 @@ def _charge(child: ChildState, now: float, productive: bool) -> tuple[ChildState
 
     A process that was never ready, and served no requests, counts as a failed start for the breaker. A
     process that served requests (`productive`), or was ready for `stable_after_s`, is restarted without
-    delay. If it served requests, its restart and all earlier ones count at most `productive_weight` for the
-    intensity, because they were not a crash loop. A restart that exceeds the intensity opens the breaker.
+    delay. If it served requests, its restart counts only as `productive_weight` restarts for the intensity,
+    and each earlier restart counts as at most that, because they were not a crash loop. A restart that
+    exceeds the intensity opens the breaker.
     """
     delay_s = child.policy.backoff.delay(child.backoff_attempt)
     attempt = child.backoff_attempt + 1

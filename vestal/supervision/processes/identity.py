@@ -51,8 +51,10 @@ def age_s(identity: ProcessIdentity) -> float:
 def is_of_this_boot(identity: ProcessIdentity) -> bool:
     """Return whether the process was started after the machine's last start.
 
-    Without a boot ID, start times decide: on macOS they are Unix times, which are compared with the time of
-    the last start. On a Linux that hides its boot ID they count from that start, so every process counts.
+    If `identity` has a boot ID, it is compared with the present one. Otherwise, the start time decides: on
+    macOS, it is a Unix time, which is compared with the time of the machine's last start. On a Linux that
+    hides its boot ID, start times are measured from the machine's last start, so that they cannot show an
+    earlier boot; the result is then True for every process.
     """
     if identity.boot or (sys.platform == "linux" and not boot_id()):
         return identity.boot == boot_id()

@@ -76,8 +76,9 @@ class KeptPidFile(KeptFile):
 
 
 def _text_of(identity: ProcessIdentity, folder: Path) -> str:
-    """Return the text of a PID file in `folder`, which is created if it is missing. If the folder cannot be
-    examined, the text does not name it.
+    """Make the text of a PID file in `folder` for the process `identity`, and return it. Create `folder`
+    first if it is missing. The text also identifies `folder`, unless the folder cannot be created or
+    examined.
     """
     fields: dict[str, object] = dict(identity.__dict__)
     with contextlib.suppress(OSError):

@@ -100,7 +100,8 @@ def _ps_start_time(pid: int) -> float | None:
 
 
 def parse_ps(line: str) -> float | None:
-    """Return the start time in `line`, in seconds since 1970; None for a zombie, or if there is no such time.
+    """Return the start time of the process that `line` describes, in seconds since 1970. Return None if the
+    process is a zombie, or if `line` has no start time, or one in an unknown form.
 
     `line` is the output of `ps -o stat= -o lstart=`, such as `S+ Sun Nov 16 10:31:05 2025` (local time).
     """

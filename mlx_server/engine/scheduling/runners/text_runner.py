@@ -34,8 +34,8 @@ keys and values of at most this many tokens are lost if the engine dies."""
 
 
 class TextRunner(Runner):
-    """Runs the requests of one language model. If more than `limits.max_running` requests run, the batch
-    queues the others.
+    """Runs the requests of one language model in one batch. At most `limits.max_running` of them run at the
+    same time, and the batch queues the others.
 
     `cache` is the model's part of the prompt cache, and `guard` reserves memory for each request. `kv` says
     how keys and values are quantized; None: not at all. An answer is ended when more than

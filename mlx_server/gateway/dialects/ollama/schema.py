@@ -78,12 +78,17 @@ class ModelBody(Body):
 class TextBody(ModelBody):
     """The fields that /api/chat and /api/generate have in common.
 
-    With `truncate` (the default), a prompt that is longer than the context is shortened; otherwise the
-    request is refused. `shift` (also on by default) has an effect only with `truncate`. In Ollama, `shift`
-    drops old tokens when the context fills up during an answer. Here, an answer ends when the context is
-    full, and `shift` makes room before: a prompt that is shortened leaves room for `num_predict` tokens, but
-    for no more than an eighth of the context. Without `shift`, room for one token is enough, and a prompt of
-    /api/generate that is too long is refused.
+    `truncate` and `shift`, both True by default, say what happens to a prompt that is too long for the
+    context:
+
+    without `truncate`            The request is refused. `shift` has no effect.
+    `truncate`, without `shift`   A chat is shortened so that the answer has room for at least one token. A
+                                  prompt of /api/generate is refused.
+    `truncate` and `shift`        The prompt is shortened so that the answer has room for an eighth of the
+                                  context, or for `num_predict` tokens if these are fewer.
+
+    In Ollama, `shift` instead drops old tokens when the context fills up during an answer. Here, an answer
+    ends when the context is full, so `shift` provides the room before the answer begins.
     """
 
     options: Options | None = None

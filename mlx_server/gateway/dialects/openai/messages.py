@@ -24,8 +24,8 @@ class File(Body):
 
 
 class ImageUrl(Body):
-    """An image as a data URL or the URL of a file. `detail` is ignored, because the model's image processor
-    decides the resolution.
+    """An image, given by a data URL, or by an http or https URL if the server fetches images
+    (`mlx.image_urls`). `detail` is ignored, because the model's image processor decides the resolution.
     """
 
     url: str | None = None

@@ -79,7 +79,9 @@ class AnswerChunks:
         self._uses_functions = uses_functions
 
     def whole(self, answers: Sequence[tuple[AnswerPart, protocol.Done]]) -> dict[str, Any]:
-        """Return complete answers as one object."""
+        """Return the body of a response that is not streamed: one object with all answers. `answers` has the
+        whole content and the end of each answer.
+        """
         choices = []
         for index, (part, _) in enumerate(answers):
             answer = self._filters[index].apply(part)

@@ -72,7 +72,9 @@ class ResponseFormat(Body):
 
 
 class Reasoning(Body):
-    """The form in which OpenRouter's and Ollama's clients send `reasoning_effort`."""
+    """The field `reasoning` of a chat, such as `{"effort": "high"}`, in which OpenRouter's and Ollama's
+    clients send what OpenAI's clients send as `reasoning_effort`. `"enabled": false` switches thinking off.
+    """
 
     effort: str | None = None
     enabled: bool | None = None

@@ -79,11 +79,13 @@ class _Logged(NamedTuple):
 class EarlierResponses:
     """Finds the responses of one gateway and of the gateways before it.
 
-    `store` holds the latest responses in memory. Any other one is made again from its records in the answer
-    log, without the engine, one at a time, because their bodies may be large. So a response that its client
-    has left is shown as cancelled, as in the gateway that ran it. It is not added to `store`: its client may
-    resume it, or a machine that cannot be reached at present may be generating it, since the log does not
-    tell these two cases apart.
+    `store` holds the latest responses in memory. Any other response is made again from its records in the
+    answer log, without the engine. Only one response is made at a time, because requests may be large.
+
+    A response whose client disconnected before its end is made again, too. It is shown as cancelled, as in
+    the gateway that ran it. It is not added to `store`, because it may not have ended: its client may resume
+    it, or a machine that cannot be reached at present may still be generating it. The log does not show
+    whether a machine does that.
     """
 
     def __init__(self, context: GatewayContext, store: ResponseStore) -> None:

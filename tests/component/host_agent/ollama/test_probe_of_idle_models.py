@@ -53,7 +53,9 @@ async def test_idle_ollama_model_is_not_probed_while_a_bigger_one_works(server, 
         assert server.unload_time(MODEL) == idle_until
 
 
-async def test_idle_ollama_model_that_is_permanent_or_configured_is_probed_each_time(server, session):
+async def test_idle_ollama_model_is_probed_at_each_check_if_it_never_expires_or_is_the_configured_probe_model(
+    server, session
+):
     server.misbehave(slots="idle")
     used = server.use(MODEL, keep_alive=-1)
     under_test = probe(server, session)

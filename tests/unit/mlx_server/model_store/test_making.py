@@ -202,8 +202,10 @@ def gguf(architecture):
     return b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + key + struct.pack("<I", 8) + value
 
 
-def test_model_created_from_a_gguf_file_and_its_image_part_is_made_of_the_model(config, monkeypatch):
-    """A Modelfile of a vision model names both, and the first by name was converted: `mmproj-F16.gguf`."""
+def test_model_made_of_a_language_model_and_its_image_encoder_in_gguf_is_converted_from_the_language_model(
+    config, monkeypatch
+):
+    """A Modelfile names both files. The first one by name, `mmproj-F16.gguf`, was once converted."""
     blobs, converted = Blobs(config.models_dir), []
 
     def convert(_name, source, staged, _step):

@@ -129,7 +129,7 @@ def test_caches_of_a_cancelled_request_are_ready_for_the_next_one(runs, monkeypa
     assert answer(runs, text("again", *PROMPT)) == (answer(Texts(), text("new", *PROMPT))[0], len(PROMPT) - 1)
 
 
-def test_caches_of_two_requests_at_once_are_not_used_by_both(runs):
+def test_two_requests_at_once_that_continue_an_ended_one_are_answered_as_if_each_ran_alone(runs):
     answer(runs, text("first", *PROMPT))
     runs.answers(text("a", *PROMPT, 5), text("b", *PROMPT, 6))
     alone = [answer(Texts(), text(id, *PROMPT, last))[0] for id, last in (("a", 5), ("b", 6))]

@@ -137,7 +137,7 @@ def test_caches_of_ended_requests_larger_than_the_limit_are_not_kept_and_drop_no
     assert taken[0] is kept
 
 
-def test_caches_of_ended_requests_with_a_limit_of_zero_keep_none():
+def test_caches_of_ended_requests_are_not_kept_if_the_limit_is_zero_bytes():
     store = holding(ready([1], 1), limit=0)
     assert (store.nbytes, store.take("a", [1], 0)) == (0, None)
 

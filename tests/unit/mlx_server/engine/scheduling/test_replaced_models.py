@@ -88,7 +88,7 @@ def test_request_for_a_replaced_model_is_answered_with_the_new_files(engine):
     assert changes == [Unloaded, Loaded]
 
 
-def test_running_request_ends_with_the_replaced_files_and_a_later_one_waits(engine):
+def test_request_running_at_a_replacement_keeps_the_old_files_and_a_later_one_waits_for_the_new_files(engine):
     engine.send(generate("running", steps=5))
     engine.turn()
     engine.replace_model("new")

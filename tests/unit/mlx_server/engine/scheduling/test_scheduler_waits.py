@@ -38,7 +38,9 @@ def took_s(work) -> float:
 
 
 @pytest.mark.parametrize("keep_alive_s", [0.0, 1.0])
-def test_turn_waits_while_the_keep_alive_of_the_awaited_model_is_over(engine, keep_alive_s):
+def test_turn_pauses_while_a_request_waits_for_memory_although_the_keep_alive_of_its_model_is_over(
+    engine, keep_alive_s
+):
     """The MLX thread once turned 12,000 times a second until memory had room for the request."""
     engine.guard.places, engine.guard.held_by_requests = 0, False
     engine.send(generate("a", keep_alive_s=keep_alive_s))

@@ -52,7 +52,7 @@ async def gateway() -> Any:
     await made.keeper.close()
 
 
-async def test_body_reaches_the_route_although_a_peer_answers_later_than_the_body_is_polled(
+async def test_body_reaches_the_route_although_the_peer_asked_to_serve_it_answers_after_the_read_timeout(
     gateway, monkeypatch
 ):
     """The reader's timeout cancelled the question to the peer, and with it the last part of the body was

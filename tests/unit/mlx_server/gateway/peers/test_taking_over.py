@@ -125,8 +125,10 @@ async def test_answer_handed_over_while_a_client_takes_it_from_the_mirror_runs_o
     assert await receiver.keeper.find(ID) is found
 
 
-async def test_answer_taken_over_again_by_the_keeper_is_the_one_that_runs_here(receiver):
-    """The records were appended to the file that the answer had already."""
+async def test_take_over_of_an_answer_that_already_runs_here_returns_the_running_one_and_adds_no_tokens(
+    receiver,
+):
+    """The records were once appended to the file of the running answer, which has them already."""
     taken_over = await receiver.keeper.take_over(RECORDS)
     assert await receiver.keeper.take_over(RECORDS) is taken_over
     await asyncio.sleep(0)

@@ -29,8 +29,8 @@ def test_keep_alive_that_a_client_asked_for_is_restored_for_a_model_that_the_nex
     assert models.to_reload(["kept", "usual"]) == [LoadRequest("kept", -1.0, resumed=True)]
 
 
-def test_model_whose_keep_alive_is_zero_is_not_loaded_again_after_its_last_request():
-    """The next engine once loaded it for nobody, after the request that it was for had ended."""
+def test_model_of_a_lost_engine_is_not_reloaded_by_the_next_engine_if_its_keep_alive_is_zero():
+    """The next engine once loaded such a model although the only request for it had ended."""
     models = LoadedModelTracker()
     models.on_event(protocol.Alive(0, False, 0, (_report("m", 0.0, 0.0),)))
     models.engine_lost()

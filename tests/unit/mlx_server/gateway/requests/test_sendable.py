@@ -58,7 +58,7 @@ def test_request_over_the_size_limit_of_a_frame_is_refused():
         sendable(GenerationRequest("m", "text", prompt="a" * protocol.MAX_FRAME_BYTES))
 
 
-def test_frame_sent_to_the_engine_has_id_seed_and_the_tokens_that_the_client_has():
+def test_frame_for_the_engine_has_the_request_id_the_seed_and_the_tokens_already_sent_to_the_client():
     request = sendable(chat(sampling=protocol.Sampling(seed=7), max_tokens=3))
     assert (request.model, request.lane) == ("m", Lane.GENERATE)
     sent = protocol.decode_op(request.frame("r1", [4, 5]))

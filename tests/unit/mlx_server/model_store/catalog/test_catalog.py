@@ -135,7 +135,7 @@ def test_model_catalog_limits_the_configured_context_to_the_models_own(config_of
         ({"model_type": "llama", "max_position_embeddings": "many"}, 4096),
     ],
 )
-def test_model_catalog_finds_the_context_under_each_of_its_names_and_in_the_family(
+def test_model_catalog_reads_the_context_length_from_each_known_key_or_else_uses_the_familys_default(
     config_of, tmp_path, config, tokens
 ):
     """GPT-2 once got 4,096 positions, and Gemma 3 4,096 of its 131,072 tokens."""

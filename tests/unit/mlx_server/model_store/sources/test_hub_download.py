@@ -102,10 +102,10 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Server:
 
 
 @pytest.mark.parametrize("before", [b"", CONTENT[:1000]], ids=["first download", "continued download"])
-def test_page_in_place_of_a_file_changes_no_partial_file_and_the_next_download_completes_it(
+def test_web_page_sent_instead_of_a_file_does_not_change_the_partial_file_which_a_later_download_completes(
     tmp_path, server, before
 ):
-    """A proxy's page once replaced what was downloaded, and the next download was appended to it."""
+    """A proxy's page once replaced the partial file, and the next download was appended to the page."""
     blobs = Blobs(tmp_path, REPOSITORY)
     blobs.folder.mkdir(parents=True)
     blobs.partial_path(FILE).write_bytes(before)
@@ -128,10 +128,10 @@ def test_partial_file_is_completed_from_a_server_that_ignores_ranges(tmp_path, s
     assert blobs.path(FILE).read_bytes() == CONTENT
 
 
-def test_wrong_partial_file_is_deleted_if_a_server_without_ranges_sends_another_file_as_long(
+def test_partial_file_is_deleted_if_it_differs_from_the_whole_file_that_a_server_without_ranges_sends(
     tmp_path, server
 ):
-    """Each download once ended at the first byte that differed, for ever."""
+    """Each further download once failed at the first byte that differed, so none completed the file."""
     blobs = Blobs(tmp_path, REPOSITORY)
     blobs.folder.mkdir(parents=True)
     blobs.partial_path(FILE).write_bytes(b"<html>")

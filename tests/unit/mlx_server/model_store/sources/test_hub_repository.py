@@ -15,7 +15,7 @@ LARGE = 5 * 1024**2
     "name", ["../victim.json", "a/../../victim.json", "/tmp/victim.json", "..", "", "a\0.json"]
 )
 def test_repository_with_a_file_outside_of_its_folder_is_refused(name):
-    """HF_ENDPOINT may name any hub. One could once write files beside the outline's folder."""
+    """HF_ENDPOINT may name any hub. Such a hub could once write files outside the model's folder."""
     with pytest.raises(ModelStoreError, match=r"org/m names the file .* Check HF_ENDPOINT") as caught:
         Repository("org/m", "c", (HubFile("config.json", 5), HubFile(name, LARGE)))
     assert caught.value.code == "fetch_failed"
@@ -28,7 +28,7 @@ def test_repository_with_a_file_whose_checksum_is_no_sha256_is_refused(sha256):
         Repository("org/m", "c", (HubFile("model.safetensors", LARGE, sha256),))
 
 
-def test_outline_of_files_in_subfolders_is_written_into_its_folder(tmp_path):
+def test_write_outline_creates_a_subfolder_for_a_file_in_a_subfolder_of_the_repository(tmp_path):
     files = wanted("m", HubSource("org/m"), [HubFile("1_Pooling/large.json", LARGE, "0" * 64)])
     write_outline("m", Repository("org/m", "c", tuple(files)), tmp_path)
     assert (tmp_path / "1_Pooling" / "large.json").stat().st_size == LARGE
