@@ -17,7 +17,7 @@ import mlx.nn as nn
 
 from mlx_server.engine.device import computes_on_gpu
 
-MOST_NUMBERS = 4096
+MOST_NUMBERS = 6144
 """With more numbers, MLX's own operations are faster."""
 
 
