@@ -85,7 +85,7 @@ def test_every_journal_event_in_the_source_is_in_the_table_of_incident_effects()
     assert not passed_on, f"the gateway passes on what the table does not know: {passed_on}"
 
 
-def test_every_journal_event_in_the_table_of_incident_effects_is_written_by_the_source():
+def test_every_journal_event_in_the_table_of_incident_effects_is_written_somewhere_in_the_source_code():
     of_other_programs = {"kill_requested", "kill_failed"}  # written for the kill button of the status page
     assert not EFFECTS.keys() - written_events().keys() - engine_events.ABOUT_REQUESTS - of_other_programs
 

@@ -106,7 +106,7 @@ def test_replaced_folder_whose_manifest_does_not_name_its_model_is_moved_back(tm
 
 
 @pytest.mark.parametrize("staged_is_left", [True, False])
-def test_replaced_folder_that_nothing_names_is_kept_unless_the_new_model_is_in_its_place(
+def test_replaced_folder_whose_model_is_unknown_is_deleted_only_if_the_new_model_is_in_its_place(
     tmp_path, staged_is_left
 ):
     """A power cut can leave the new model's manifest empty, too."""

@@ -10,7 +10,7 @@ FRAMEWORK = "/Library/Frameworks/Python.framework/Versions/3.13/Resources/Python
 
 
 @pytest.mark.parametrize("interpreter", [FRAMEWORK, "/usr/bin/python3.13", "Python3", "/bin/sh"])
-def test_script_is_called_by_its_own_name_whatever_interpreter_runs_it(interpreter: str):
+def test_process_of_a_script_has_the_name_of_the_script_and_not_that_of_its_interpreter(interpreter: str):
     """On macOS, every script under Homebrew's or python.org's Python was once called "Python"."""
     script = ProcessSnapshot(5, arguments=(interpreter, "/opt/homebrew/bin/litellm", "--port", "11434"))
     assert (script.program, script.words[1:]) == ("litellm", ("--port", "11434"))

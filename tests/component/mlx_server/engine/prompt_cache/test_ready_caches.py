@@ -101,7 +101,7 @@ def answer(runs: Texts, op: Generate) -> tuple[str, int]:
 
 
 @pytest.mark.parametrize("seed", [None, 7])
-def test_next_turn_goes_on_in_the_caches_of_the_last_one_and_is_answered_as_from_blocks(
+def test_next_turn_uses_the_ready_caches_of_the_previous_turn_and_gets_the_answer_that_blocks_would_give(
     runs, without, monkeypatch, seed
 ):
     turns = (PROMPT, (*PROMPT, *range(40, 71)), (*PROMPT, *range(40, 71), *range(3, 33)))

@@ -61,7 +61,7 @@ def test_kept_transposed_weights_are_no_parameters_and_take_no_memory():
     assert mx.get_active_memory() - before < kept.weight.nbytes // 2
 
 
-def test_layer_with_transposed_weights_takes_an_adapter_like_that_of_mlx():
+def test_layer_with_transposed_weights_accepts_an_adapter_as_the_layer_of_mlx_does():
     own, kept = layer(), layer()
     kept.update(own.parameters())
     keep_transposed(kept)

@@ -174,7 +174,7 @@ def test_request_that_waits_for_a_replaced_model_runs_with_the_earlier_one_if_th
     assert engine.made_from == ["old"] and not unloads(engine)
 
 
-def test_model_that_replaces_another_has_its_keep_alive(engine):
+def test_model_that_replaces_a_loaded_one_takes_over_the_keep_alive_of_the_replaced_model(engine):
     """A model that was to stay for ever was gone a minute after it had been made again."""
     engine.replace_model("new")
     engine.send(generate("a"))

@@ -135,7 +135,7 @@ async def test_take_over_of_an_answer_that_already_runs_here_returns_the_running
     assert (receiver.runs, await receiver.tokens()) == (1, [1000, 1001])
 
 
-async def test_answer_of_a_dead_machine_is_finished_although_another_ones_cannot_be_taken_over(
+async def test_answer_of_a_dead_machine_is_finished_although_another_answer_cannot_be_taken_over(
     receiver, monkeypatch
 ):
     """One unforeseen error would have ended the finishing of all dead machines' answers."""

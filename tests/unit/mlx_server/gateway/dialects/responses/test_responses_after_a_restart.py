@@ -223,7 +223,9 @@ async def test_response_that_its_client_left_is_cancelled_in_the_next_gateway_to
         assert (await gateway.get(f"/v1/responses/{left}"))[1]["status"] == "completed"
 
 
-async def test_background_response_marked_as_left_goes_on_when_a_client_looks_at_it(gateways):
+async def test_background_response_that_a_lost_machine_had_taken_over_is_continued_when_a_client_fetches_it(
+    gateways,
+):
     """A machine that took it over, and was lost, leaves it so."""
     async with gateways.next() as gateway:
         answer_id = await gateway.begin("one", background=True)
