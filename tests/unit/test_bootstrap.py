@@ -95,6 +95,25 @@ def test_bootstrap_makes_the_environment_anew_if_its_python_was_removed(tmp_path
         python.symlink_to(tmp_path / "removed")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only there are libraries built")
+@pytest.mark.parametrize("fails", [False, True])
+def test_bootstrap_builds_the_libraries_of_engines_once_and_goes_on_if_that_fails(
+    tmp_path: Path, repo: Path, fails: bool
+):
+    folder = checkout(tmp_path, repo)
+    (folder / "mlx_server" / "engine").mkdir(parents=True)
+    prepare = f"import sys\nopen('prepared', 'a').write('once.')\nsys.exit({int(fails)})\n"
+    (folder / "mlx_server" / "engine" / "prepare.py").write_text(prepare)
+    env = {**os.environ, "PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
+    env.pop("PYTHONPATH", None)
+    for _ in range(2):
+        made = subprocess.run(
+            ["deploy/bootstrap.sh", "host"], cwd=folder, env=env, capture_output=True, text=True, timeout=110
+        )
+        assert made.returncode == 0, made.stderr
+    assert (folder / "prepared").read_text() == "once."
+
+
 def apple_checkout(folder: Path, repo: Path, fetches: str) -> Path:
     """Make a checkout on a Mac with an Apple chip, whose uv chooses an Intel Python. `fetches` is the shell
     command that says whether uv can fetch an arm64 one.

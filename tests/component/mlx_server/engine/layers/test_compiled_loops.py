@@ -130,3 +130,22 @@ def test_abandoned_parts_of_loops_are_deleted_and_those_of_a_running_process_are
     os.utime(old, (0, 0))
     load(temporary)
     assert not old.exists() and new.exists()
+
+
+def test_command_that_an_installation_runs_builds_all_loops_so_that_an_engine_builds_none(tmp_path: Path):
+    prepare = f"""
+    import sys
+    from mlx_server import engine_environment
+    engine_environment.packaged_library = lambda: None  # its folder is shared by all tests
+    sys.prefix = {str(tmp_path)!r}
+    from mlx_server.engine import prepare
+    prepare.main()
+    """
+    command = [sys.executable, "-c", textwrap.dedent(prepare)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+    temporary = tmp_path / "cache" / "blas" / "temporary"
+    built = libraries(temporary)
+    assert len(built) > 10
+    assert load(temporary) == ""
+    assert libraries(temporary) == built
