@@ -114,12 +114,13 @@ static inline void put(const product *p, ptrdiff_t r, ptrdiff_t n, ptrdiff_t k, 
     put(p, from_r + r, n + 1, k, sum(sum_##r##_1)); \
     put(p, from_r + r, n + 2, k, sum(sum_##r##_2));
 
-/* Compute the outputs from `n` up to but not including `end`, for ROWS rows of x from `from_r` on. */
+/* Compute the outputs from `n` up to but not including `end`, for ROWS rows of x from `from_r` on. Fetch what is
+   `ahead` numbers further. */
 #define FOR_ROWS(ROWS)                                                                                          \
-    static void outputs_of_##ROWS(const product *p, ptrdiff_t from_r, ptrdiff_t n, ptrdiff_t end) {             \
+    static void outputs_of_##ROWS(const product *p, ptrdiff_t from_r, ptrdiff_t n, ptrdiff_t end,               \
+                                  ptrdiff_t ahead) {                                                            \
         const ptrdiff_t width = p->width, ldx = p->ldx, ldw = p->ldw;                                           \
         const float *of_x = p->x + from_r * ldx;                                                                \
-        const ptrdiff_t ahead = (FETCHED_AHEAD / (COLUMNS * ldw) + 1) * COLUMNS * ldw;                          \
         for (; n + COLUMNS <= end; n += COLUMNS) {                                                              \
             const float *of_w_0 = p->w + n * ldw, *of_w_1 = of_w_0 + ldw, *of_w_2 = of_w_1 + ldw;               \
             FOR_##ROWS(SUMS) ptrdiff_t k = 0;                                                                   \
@@ -139,12 +140,13 @@ FOR_ROWS(1) FOR_ROWS(2) FOR_ROWS(3)
 static void multiply(const product *p) {
     /* The further rows of x find this part of W in the processor's cache. */
     ptrdiff_t pass = p->rows > MOST_ROWS_PER_PASS ? COLUMNS : p->outputs;
+    ptrdiff_t ahead = (FETCHED_AHEAD / (COLUMNS * p->ldw) + 1) * COLUMNS * p->ldw;
     for (ptrdiff_t n = 0; n < p->outputs; n += pass) {
         ptrdiff_t end = n + pass < p->outputs ? n + pass : p->outputs;
         for (ptrdiff_t r = 0; r < p->rows; r += MOST_ROWS_PER_PASS) switch (p->rows - r) {
-                case 1: outputs_of_1(p, r, n, end); break;
-                case 2: outputs_of_2(p, r, n, end); break;
-                default: outputs_of_3(p, r, n, end);
+                case 1: outputs_of_1(p, r, n, end, ahead); break;
+                case 2: outputs_of_2(p, r, n, end, ahead); break;
+                default: outputs_of_3(p, r, n, end, ahead);
             }
     }
 }
