@@ -14,7 +14,7 @@ from mlx_server.engine_environment import THREADS_CHOSEN
 
 @dataclass(frozen=True)
 class _Step:
-    """A step that has begun. `is_first` tells whether no step before it was still being computed then."""
+    """A step that has begun. `is_first` is True if MLX was computing no earlier step when this one began."""
 
     began_s: float
     rows: int
@@ -75,16 +75,19 @@ class ThreadsForProducts:
         self._use(self._few)
 
     def begin_step(self, rows: int, *, waited: bool = False) -> None:
-        """Set the number of threads for the next step, which computes `rows` tokens for all running answers
-        together. Record how long the step before it took; later numbers of threads are chosen by that.
+        """Choose and set the number of threads for the next step, which computes `rows` tokens for all
+        running answers together. Also record how long the step before it took, because later choices depend
+        on such times.
 
-        A step is measured from one call of this method to the next, because MLX computes it in the background
-        while the next step is prepared. So it is measured only if steps followed each other at once: not if
-        the caller has `waited` for its tokens before this call, and not if it was the first one after a call
-        of `begin`, `rest` or `end_step`, or after such a wait. The caller must call `begin` before a slice of
-        prompts that comes between two steps, and `rest` if no step follows for the time being. Between
-        `begin` and `end`, this method does nothing, so a step within a slice uses the slice's number of
-        threads.
+        The time of a step is measured from one call of this method to the next, because MLX computes the step
+        in the background while the caller prepares the next one. This is right only if steps follow each
+        other at once. So no time is recorded if the caller has `waited` for the tokens of the step before
+        this call, or if that step itself began after such a wait, or was the first one after a call of
+        `begin`, `rest` or `end_step`.
+
+        The caller must call `begin` before a slice of prompts that comes between two steps, and `rest` if no
+        step follows for the time being. Between `begin` and `end`, this method does nothing, so a step within
+        a slice uses the slice's number of threads.
         """
         if not self._works or self._slice_began_s is not None:
             return
@@ -97,9 +100,9 @@ class ThreadsForProducts:
         self._use(threads)
 
     def end_step(self) -> None:
-        """Record how long the step took that was begun last. Call this only if the caller has waited for the
-        step's tokens, and had waited for the step before when it called `begin_step`: then nothing else was
-        computed in the meantime.
+        """Record how long the step took that the last call of `begin_step` began. Call this method only if
+        that call had `waited` set, and the caller has since waited for the step's tokens: then nothing else
+        was computed in the meantime.
         """
         step, self._step = self._step, None
         if step is not None:

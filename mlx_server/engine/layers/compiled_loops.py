@@ -70,8 +70,8 @@ def _delete_damaged(folder: Path) -> None:
 
 
 def _shapes() -> Iterator[tuple[mx.array, mx.array]]:
-    """Yield queries and hidden states of the shapes for which MLX builds loops of their own: of one request
-    or several, with one token or several.
+    """Yield example inputs, queries and hidden states, for each kind of shape for which MLX builds separate
+    loops: of one request or several, with one token or several.
     """
     for requests in (1, 2):
         for tokens in (1, 3):
