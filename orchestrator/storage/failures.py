@@ -94,8 +94,9 @@ def cause_of(error: BaseException) -> FailureCause | None:
 
 
 def newer_tables(name: str, version: int, known: int, setting: str) -> str:
-    """Return the sentence about the database `name` whose tables have a newer `version` than `known`, the
-    newest that this program knows. `setting` is the environment variable that chooses another database.
+    """Return an error message for the database `name`, whose tables a newer version of Vestal has written.
+    They have version `version`, while this program knows only versions up to `known`. The message names the
+    environment variable `setting`, by which the user can choose another database.
     """
     return (
         f"{name} was written by a newer version of Vestal (its tables have version {version}, and this"

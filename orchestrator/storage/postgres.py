@@ -269,7 +269,8 @@ def _without_nul(values: Sequence[Any]) -> list[Any]:
 
 def _migrate(connection: psycopg.Connection[Any], name: str) -> None:
     """Migrate the tables in one transaction, under a lock, so that a kill in the middle changes nothing.
-    Raises ConfigError, which calls the database `name`, if a newer version of Vestal has migrated them.
+    Raises ConfigError if a newer version of Vestal has already migrated them; `name` is the database's name
+    in the error message.
     """
     with connection.transaction():
         _got(connection, f"SELECT true AS got FROM pg_advisory_xact_lock({KEY})", "migration")

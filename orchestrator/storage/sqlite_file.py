@@ -66,8 +66,9 @@ def move_aside_if_corrupt(
 
 
 def _delete_old_copies(path: Path, newest: Path) -> None:
-    """Delete the corrupt files that were renamed, with their side files, except for the newest KEPT_COPIES,
-    one of which is `newest`. If that is impossible, leave them until the next time.
+    """Delete the renamed corrupt copies of the database `path`, each with its side files (`-wal`, `-shm`),
+    except for the newest KEPT_COPIES, one of which is `newest`. Copies that cannot be deleted stay until the
+    next call.
     """
     with suppress(OSError):
         names = {found.name.removesuffix("-wal").removesuffix("-shm") for found in path.parent.iterdir()}
@@ -78,7 +79,9 @@ def _delete_old_copies(path: Path, newest: Path) -> None:
 
 
 def rebuild_index(path: Path) -> str:
-    """Rebuild the full-text index from the tables, and return a sentence about that."""
+    """Rebuild the full-text index of the SQLite file `path` from its tables, and return a sentence that says
+    so. Raises sqlite3.Error if that fails.
+    """
     with closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT_S)) as db, db:
         db.execute("INSERT INTO words (words) VALUES ('rebuild')")
     return f"the full-text index of {path.name} was damaged and has been rebuilt"

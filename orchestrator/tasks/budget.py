@@ -62,8 +62,9 @@ def shared(texts: Sequence[str], max_tokens: float) -> list[str]:
 
 
 def room(context_tokens: int, answer_tokens: int) -> tuple[int, int]:
-    """Return how many tokens of a context the messages may take, and how many the answer. The answer gets at
-    most half of the context.
+    """Divide a context of `context_tokens` tokens between the messages and the answer, and return how many
+    tokens each of the two may take. The answer gets `answer_tokens`, but at most half of the context. The
+    messages get less than the rest, because token counts are estimates, and the chat template adds tokens.
     """
     answer = max(1, min(answer_tokens, context_tokens // 2))
     return max(1, int((context_tokens - answer) * SAFETY) - TEMPLATE_TOKENS), answer

@@ -42,9 +42,9 @@ def converted(database: TaskDatabase) -> Iterator[None]:
 
 @contextlib.asynccontextmanager
 async def translated(database: TaskDatabase) -> AsyncIterator[None]:
-    """Convert database exceptions in the `async with` block to DatabaseFailed. During the block,
-    `ErrorHandler` does not wait until a full or read-only database can be written again, but has the error
-    raised at once.
+    """Convert database exceptions in the `async with` block to DatabaseFailed. During the block, a client
+    waits for an answer, so an error of a full or read-only disk is raised at once. Outside of such a block,
+    `ErrorHandler` waits until the database can be written again.
     """
     token = ANSWERING.set(True)
     try:

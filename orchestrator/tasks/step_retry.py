@@ -30,10 +30,16 @@ AWAY = (BackendUnavailable, DatabaseFailed)  # expected to return
 
 @dataclass(frozen=True)
 class StepRetry:
-    """The history of one step: when it first waited (`since`), how often it waited, how many failed answers
-    it had, how many of them killed the backend's engine (`crashes`), since when every attempt has failed
-    because no backend has the model (`missing_since`; None: the last attempt failed otherwise), and how many
-    seconds the backend asked to wait after the last attempt (`asked_s`; 0: it did not).
+    """The history of one step's failed attempts. Times and durations are in seconds.
+
+    `since`          when the first attempt failed; None: none has failed
+    `waits`          how many attempts have failed, each of which is followed by a wait
+    `bad_answers`    how many of them failed for another reason than that a backend or the database was away,
+                     a backend was busy, or no backend had the model
+    `missing_since`  since when every attempt has failed because no backend has the model; None: the last
+                     attempt did not fail for this reason
+    `crashes`        how many attempts killed the backend's engine
+    `asked_s`        how long the backend asked to wait after the last attempt; 0: it did not ask
     """
 
     since: float | None = None

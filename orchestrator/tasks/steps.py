@@ -212,8 +212,9 @@ class Steps:
         return self._agents[name]
 
     async def _chat_only(self, chat_model: str) -> bool:
-        """Return True if a backend serves `chat_model` but none serves the embedding model. Only the wait for
-        embeddings would then delay a task.
+        """Return True if a backend serves the chat model `chat_model`, but none serves the embedding model. A
+        task then continues at once if it searches by words alone, and would have to wait if it searched by
+        embeddings.
         """
         if await self._board.serving(self._embed_model) is not None:
             return False

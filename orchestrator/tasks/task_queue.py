@@ -134,8 +134,9 @@ class TaskQueue:
         named: list[str] | None = None,
     ) -> str:
         """Accept a task and return its id. `key` is the client's idempotency key: if a task with the same key
-        was accepted before, return the id of that task. `named` are the agents that the client named, if they
-        are not `agents`.
+        was accepted before, return the id of that task. `agents` are the agents of the task; [] lets the
+        lead choose them. `named` are the agents that the client named: [] if it named none, so that `agents`
+        depends on the configuration. None means that the client named all of `agents`.
 
         If two tasks with the same key are submitted at the same time, only one is stored, and the other call
         returns the id of the stored task too. `traceparent` names the span to which the task belongs; it is

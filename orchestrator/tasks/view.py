@@ -68,9 +68,10 @@ def detail(
 
 
 def is_same(status: Any, task: Mapping[str, Any]) -> bool:
-    """Return True if the task that DBOS recorded as `status` has the goal of `task`, and if the client named
-    the same agents for both, or both have the same agents. If the client names none, the configuration
-    determines the agents, and may have changed meanwhile.
+    """Return True if the task that DBOS recorded as `status` asks for the same as `task`: both have the
+    same goal, and either the same agents, or the same list of agents that the client named. That list is
+    compared because, if it is empty, the agents depend on the configuration, which may have changed between
+    the two requests.
     """
     stored = _task_of(status)
     return stored.get("goal") == task["goal"] and any(

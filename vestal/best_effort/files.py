@@ -61,10 +61,11 @@ def write_file(path: Path, text: str, *, durable: bool = False) -> None:
 
 
 def create_private_file(path: Path) -> None:
-    """Create an empty file that only its owner can read and write, unless there is a file. If that is
-    impossible, do nothing: whoever opens the file then reports the reason.
+    """Create an empty file that only its owner can read and write, unless the file exists. If that is
+    impossible, do nothing: the code that opens the file later reports the reason.
 
-    SQLite itself creates a file that everyone may read. It gives the side files the mode of the file.
+    This is for SQLite, which itself creates a database file that everyone may read, and gives its side files
+    the mode of the database file.
     """
     with contextlib.suppress(OSError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))

@@ -53,8 +53,8 @@ def read(env: Mapping[str, str], models: Iterable[str] = ()) -> dict[KeyPath, tu
 
 
 def key_of(name: str) -> KeyPath | None:
-    """Return the path of the setting that the variable sets, such as `("mlx", "port")`, or None if it sets
-    none. Raises ConfigError if a long name, VESTAL_SECTION__KEY, names no setting.
+    """Return the path of the setting that the environment variable `name` sets, such as `("mlx", "port")`;
+    None if the variable sets none. Raises ConfigError if a long name, VESTAL_SECTION__KEY, names no setting.
     """
     if name in SHORT_NAMES:
         return SHORT_NAMES[name]

@@ -15,8 +15,9 @@ class ConfigError(Exception):
 
 
 class StateFolderRefused(ConfigError):
-    """This version of Vestal must not use the state folder: a newer one has written it, or it is not known
-    which. Only `vestal down` goes on, with the default settings, and deletes nothing there.
+    """This version of Vestal must not use the state folder: a newer version has written the folder, or the
+    file with the folder's format may not be read or holds no number. Every command then fails except `vestal
+    down`, which goes on with the default settings and deletes nothing in the folder.
     """
 
     code = "state_folder_refused"

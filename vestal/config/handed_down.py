@@ -30,9 +30,9 @@ MOST_CHARS = 100_000
 
 
 def for_child(config: Config) -> dict[str, str]:
-    """Return the environment variable that hands the SECTIONS of `config` down, with its home, its file and
-    the ports of the other services. If they are longer than MOST_CHARS, the variable is empty, and the child
-    reads the configuration file.
+    """Return the environment variable that hands settings down to a child process: the SECTIONS of `config`,
+    its home, the path of its file, and the ports of the agent and the orchestrator. If this takes more than
+    MOST_CHARS characters, the variable is empty, and the child reads the configuration file.
     """
     fields = config.model_dump(mode="json", include=_HANDED_DOWN, exclude_unset=True)
     text = json.dumps(fields)
@@ -49,11 +49,12 @@ def read(text: str) -> Config | None:
 
 
 def load_handed_down(environment: MutableMapping[str, str] = os.environ) -> Config:
-    """Return the configuration that the parent has handed down, and remove its variable. If there is none, or
-    this version of Vestal cannot read it, return the configuration in force, as `load` does.
+    """Return the configuration that the parent process has handed down, and remove its variable from
+    `environment`. If there is none, or this version of Vestal cannot read it, return the configuration in
+    force from the configuration file and the environment.
 
-    Raises ConfigError as `load` does. Raises StateFolderRefused if a newer Vestal has written the state
-    folder.
+    Raises ConfigError if the configuration in force has a mistake. Raises StateFolderRefused if this version
+    of Vestal cannot use the state folder, for example because a newer version has written it.
     """
     working_folder()
     config = read(environment.pop(VARIABLE, ""))

@@ -25,8 +25,9 @@ SETTLE_AFTER_KILL_ON_MAC_S = 5.0  # Metal returns the memory of a killed process
 def load(env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Config:
     """Return the configuration in force. Raises ConfigError with a sentence for each mistake.
 
-    Raises StateFolderRefused if a newer Vestal has written the state folder. This protects the folder,
-    because every program loads the configuration before it writes anything.
+    Raises StateFolderRefused if this version of Vestal cannot use the state folder, for example because a
+    newer version has written it. This protects the folder, because every program loads the configuration
+    before it writes anything.
     """
     env = os.environ if env is None else env
     cwd = cwd or working_folder()
@@ -59,9 +60,9 @@ def refuse_unusable_state_folder(home: Home) -> None:
 
 
 def working_folder() -> Path:
-    """Return the folder that this process runs in. If it was deleted, change to `/` and return that, so that
-    a service can be restarted although the checkout in which `vestal up` ran was replaced: libraries that it
-    imports fail without a working folder.
+    """Return the folder that this process runs in. If that folder was deleted, change to `/` and return `/`,
+    because libraries that a service imports fail without a working folder. So a service can be restarted
+    after the checkout in which `vestal up` ran was replaced.
     """
     with contextlib.suppress(OSError):
         return Path.cwd()

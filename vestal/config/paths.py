@@ -24,8 +24,11 @@ def user_folder(env: Mapping[str, str]) -> Path:
 def expand(path: str | Path, env: Mapping[str, str], base: Path) -> Path:
     """Return `path` as an absolute path. A leading `~` or `~/` is replaced by the user's home folder (`$HOME`
     in `env`, or else the one that the system knows), and a relative path begins at `base`. Nothing else is
-    expanded: neither `~NAME` nor `$NAME`. `.` and `..` are resolved by name, so that a folder has one path:
-    the home's path is compared, and its digest is in the names of jobs and containers.
+    expanded: neither `~NAME` nor `$NAME`.
+
+    `.` and `..` are removed by the text of the path alone, without following links. So two spellings of
+    Vestal's home give the same path, which is compared, and whose digest is in the names of jobs and
+    containers.
     """
     text = str(path)
     is_in_user_folder = text == "~" or text.startswith("~/")
@@ -150,8 +153,11 @@ class Home:
         return state_format.judge(text, str(self.root))
 
     def _judge_unreadable(self, error: PermissionError) -> state_format.FormatJudgement:
-        """Judge a folder whose format file this user may not read. If the folder itself cannot be searched,
-        it is not refused: what reads or writes in it reports the reason.
+        """Judge a state folder whose format file this user may not read: refuse the folder, and name the
+        file's owner. `error` is the error of reading the file.
+
+        If the folder itself cannot be searched, the file's owner is unknown, and the folder is not refused:
+        the code that then fails to read or write in it reports the reason.
         """
         try:
             uid = self.format_file.stat().st_uid

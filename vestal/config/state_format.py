@@ -38,12 +38,13 @@ def judge_unreadable(folder: str, owner: str, reason: str) -> FormatJudgement:
 
 
 def judge(text: str | None, folder: str) -> FormatJudgement:
-    """Decide whether this version of Vestal can use a state folder, and whether it has to migrate it first.
+    """Decide whether this version of Vestal can use a state folder, and whether it must first migrate the
+    folder.
 
     `text` is the content of the folder's format file; None if there is no such file. `folder` is the state
     folder's path, which a refusal names. A folder without the file has format 0. An empty file counts as a
     missing one, because a full disk may leave an empty file behind. The folder is refused if the file holds
-    anything but a number, or a number above CURRENT.
+    anything but a number, or a number above CURRENT, the newest format that this version knows.
     """
     words = (text or "").split()
     if not words:

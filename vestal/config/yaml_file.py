@@ -61,11 +61,12 @@ def read(path: Path) -> YamlFile:
 
 
 def parse(text: str) -> tuple[yaml.Node | None, Any]:
-    """Return the root node of YAML, which is None if the text is empty, and the value that it stands for.
+    """Return the root node of the YAML in `text`, and the value that it stands for. Both are None if the text
+    is empty.
 
-    Raises yaml.YAMLError, and nothing else, if the text is invalid. A value that is not what its form says,
-    such as the date 2024-13-01, is invalid too, and so is one that contains itself, or that has more than
-    MAX_DEPTH levels or MAX_VALUES values.
+    Raises yaml.YAMLError, and nothing else, if the text is invalid. The text is also invalid if a value
+    looks like a date or another type but cannot be converted to it, such as 2024-13-01; if a value contains
+    itself; or if there are more than MAX_DEPTH levels or MAX_VALUES values.
     """
     loader = _Loader(text)
     try:

@@ -57,9 +57,12 @@ async def run_async(
     env: Mapping[str, str] | None = None,
     stdin: bytes | None = None,
 ) -> CommandResult:
-    """Do what `run` does, on the event loop, with the environment `env` or this process's.
+    """Run a command without blocking the event loop, and return its exit code, and its stdout and stderr
+    together. The exit code is NOT_FOUND for a missing program, and TIMED_OUT for a command that was killed
+    because it took longer than `timeout_s`.
 
-    The command reads `stdin`; without it, its input is empty.
+    `env` is the command's whole environment; None: that of this process. `stdin` is the command's input;
+    None: an empty one.
 
     After `timeout_s`, or when the caller is cancelled, the command and everything it started are killed, even
     if the command itself has ended: what it started in the background may still hold its output open.
@@ -123,9 +126,9 @@ def _run(
     command's whole environment; None: that of this process.
 
     The command stays in the process group of this process. A signal that ends the group therefore ends the
-    command too: that of Ctrl-C, or the SIGKILL by which the agent ends a doctor that takes too long. After
-    `timeout_s`, only the command itself is killed, not what it has started. The exit code is then TIMED_OUT;
-    it is NOT_FOUND if the command could not be started.
+    command too: SIGINT after Ctrl-C, or the SIGKILL by which the agent ends a run of `vestal doctor` that
+    takes too long. After `timeout_s`, only the command itself is killed, not what it has started. The exit
+    code is then TIMED_OUT; it is NOT_FOUND if the command could not be started.
     """
     try:
         done = subprocess.run(
@@ -187,9 +190,8 @@ def _not_found(command: tuple[str, ...], error: OSError) -> CommandResult:
 
 
 async def _abandon(process: Process, transport: asyncio.SubprocessTransport) -> None:
-    """Kill the command's process group, wait for the command at most KILL_TIMEOUT_S, and close the pipes.
-
-    A process that has left the group may hold the other end of a pipe for ever.
+    """Kill the command's process group, wait for the command at most KILL_TIMEOUT_S, and close the pipes. The
+    pipes would not close by themselves if a process that has left the group holds their other ends.
     """
     _kill_group(process.pid, process.returncode)
     try:
@@ -201,8 +203,9 @@ async def _abandon(process: Process, transport: asyncio.SubprocessTransport) -> 
 
 
 def _kill_group(leader: int, returncode: int | None) -> None:
-    """Kill the command and everything it has started, unless the number of its group is another process's by
-    now. `returncode` is None if the command, which leads the group, has not been reaped.
+    """Send SIGKILL to a command and everything it has started: the process group whose number is the
+    command's PID, `leader`. `returncode` is None if the command has not been reaped. If it was reaped, and
+    another process has its PID by now, do nothing, because the group may be that process's.
     """
     with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS: EPERM for a group of zombies
         if returncode is None or not _exists(leader):

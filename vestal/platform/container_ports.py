@@ -18,7 +18,8 @@ NAMES = frozenset(
 
 
 def listens_for_containers(program: str) -> bool:
-    """Return whether the program with this name listens on ports for containers. One of these programs may
-    have other purposes, too: `ssh` also makes tunnels.
+    """Return whether `program` is the name of a program that listens on ports of this machine on behalf of
+    containers. The answer is also True for `ssh`, which older versions of Lima use for this, but which may as
+    well be a tunnel that has nothing to do with containers.
     """
     return program in NAMES or "docker" in program

@@ -141,8 +141,8 @@ async def hold_lock(path: Path, timeout_s: float) -> AsyncIterator[None]:
 @contextlib.contextmanager
 def hold_lock_blocking(path: Path, timeout_s: float) -> Iterator[None]:
     """Hold the lock on the file `path` during the `with` block. Raises LockHeld if another process still has
-    the lock after `timeout_s` seconds. This is `hold_lock` for the command line: it blocks the thread and
-    needs no event loop. As there, the block runs without the lock if the file cannot be created or locked.
+    the lock after `timeout_s` seconds. If the file cannot be created or locked, the block runs without the
+    lock. This is `hold_lock` for the command line: it blocks the thread and needs no event loop.
     """
     deadline = time.monotonic() + timeout_s
     while (descriptor := _try_lock_or_go_on(path)) is None:
@@ -156,7 +156,9 @@ def hold_lock_blocking(path: Path, timeout_s: float) -> Iterator[None]:
 
 
 def _try_lock_or_go_on(path: Path) -> int | None:
-    """Return the lock's descriptor; None if another process holds it; _NO_LOCK if it cannot be created."""
+    """Try once to lock the file `path`. Return the descriptor that holds the lock; None if another process
+    has the lock; _NO_LOCK if the file cannot be created or locked, which is also counted in `FAILURES`.
+    """
     try:
         descriptor = try_lock(path)
     except OSError as error:

@@ -35,7 +35,9 @@ class OomKill:
 
 
 def oom_kills(text: str) -> list[OomKill]:
-    """Return every kill in the log, oldest first."""
+    """Return every kill for lack of memory in `text`, oldest first. `text` is the output of
+    OOM_KILLS_COMMAND, which prints lines of Linux's kernel log.
+    """
     return [
         OomKill(float(found[1]), int(found[3]), found[4], _rss_bytes(line), "cgroup out of memory" in line)
         for line in text.splitlines()

@@ -19,10 +19,11 @@ gateways leave that to the agent that supervises them.
 
 
 def rotate(folder: Path, max_bytes: int = MAX_BYTES) -> list[Path]:
-    """Copy each `*.log` that exceeds `max_bytes` to `*.log.1` and truncate it. Return the truncated files.
+    """Copy each `*.log` in `folder` that exceeds `max_bytes` to `*.log.1` and truncate it. Return the
+    truncated files.
 
     The earlier copy is deleted first, which on a full disk makes the room for the new one. A log that cannot
-    be copied is truncated all the same once it has twice that size.
+    be copied is nevertheless truncated once it exceeds twice `max_bytes`.
     """
     truncated = []
     for path in sorted(folder.glob("*.log")):
@@ -36,7 +37,8 @@ def rotate(folder: Path, max_bytes: int = MAX_BYTES) -> list[Path]:
 
 async def rotate_regularly(folder: Path, sleep: Callable[[float], Awaitable[None]]) -> None:
     """Rotate the logs in `folder` now and every INTERVAL_S seconds, until cancelled. `sleep` waits for some
-    seconds, as `asyncio.sleep` does. A rotation that fails, as without a free descriptor, is tried again.
+    seconds, as `asyncio.sleep` does. If a rotation fails, for example because no descriptor is free, the next
+    one is made after the usual interval.
     """
     while True:
         with contextlib.suppress(OSError, RuntimeError):

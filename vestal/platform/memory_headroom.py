@@ -44,8 +44,8 @@ def may_be_stranded(memory: Memory) -> bool:
     """Return whether more than WIRED_LIMIT of the machine's memory is wired, so that dead processes may have
     leaked some of it.
 
-    If so, the caller must give the function `headroom` its argument `model_server_bytes`, because only wired
-    memory beyond that counts as leaked. If not, `headroom` returns the same with and without this argument.
+    Only then does the result of `headroom` depend on its argument `model_server_bytes`, which the caller must
+    then measure: wired memory that running model servers hold does not count as leaked.
     """
     return memory.wired_fraction is not None and memory.wired_fraction > WIRED_LIMIT
 

@@ -101,7 +101,9 @@ def listening_at(pid: int) -> tuple[str, ...]:
 
 
 def in_use_message(holder: PortHolder, setting: str) -> str:
-    """Return a sentence with the holder and the remedy. `setting` names the setting that changes the port."""
+    """Return a sentence, without a full stop, that says which process holds the port and what the user can
+    do: find or stop that process, or change the port by the setting with the name `setting`.
+    """
     if holder.pid is None:
         return (
             f"port {holder.port} is held by a process of another user; find it with "

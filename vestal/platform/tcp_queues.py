@@ -68,9 +68,11 @@ def parse_proc_net_tcp(text: str, port: int) -> TcpQueues:
 
 
 def parse_netstat(queue_sizes: str, connections: str, port: int) -> TcpQueues:
-    """Return the queues of a port in the output of macOS's `netstat -Lan` and `netstat -an`.
+    """Return the queues of the local port `port`. `queue_sizes` is the output of macOS's `netstat -Lan`, and
+    `connections` that of `netstat -an`.
 
-    netstat does not say which connections were accepted, so those that wait are subtracted from all.
+    netstat does not say which connections were accepted. Their number is that of all connections minus that
+    of the waiting ones.
     """
     sizes = (match for line in queue_sizes.splitlines() if (match := _QUEUE_SIZES.search(line)))
     waiting = sum(int(size[1]) for size in sizes if size[2].endswith(f".{port}"))

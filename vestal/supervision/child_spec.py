@@ -31,8 +31,8 @@ class ProcessHandle(Protocol):
 
     @property
     def start_time(self) -> float:
-        """Return when the process started (see `processes.start_time`), which with the PID identifies the
-        process.
+        """Return when the process started: in seconds since boot on Linux, and since 1970 elsewhere. Together
+        with the PID, this identifies the process.
         """
 
     async def wait(self) -> ExitStatus:
@@ -66,9 +66,9 @@ class ChildSpec:
     `env`               variables that are added to those of this process
     `log_path`          the file to which stdout and stderr are appended; None: those of this process
     `pid_file`          a file for the process's identity, by which the next supervisor finds the process
-    `find`              called if `pid_file` names no running process (it was deleted, or the disk was full),
-                        with that path and with PIDs to ignore: returns the PID of the process that an earlier
-                        supervisor launched, or None
+    `find`              takes `pid_file` and PIDs to ignore, and returns the PID of the process that an
+                        earlier supervisor launched, or None; called if `pid_file` names no running process
+                        (it was deleted, or the disk was full)
     `adopt`             whether a process that was found is adopted; if not, it is terminated before the first
                         start
     `ready`             the probe that ends a start; None: the child is ready when it runs

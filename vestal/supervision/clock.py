@@ -84,9 +84,10 @@ class FakeClock:
                 woken.set_result(None)
 
     async def run_for(self, seconds: float, turns: int = 20) -> None:
-        """Advance the time by `seconds`, from one due sleeper to the next, and let each of them run.
+        """Advance the time by `seconds`, with a stop at each time at which a sleeper is due, so that the
+        sleeper runs at that time.
 
-        The event loop runs `turns` times for each, which has to suffice until the sleeper sleeps again.
+        At each stop, the event loop runs `turns` times, which must suffice until the sleeper sleeps again.
         """
         end = self._now + seconds
         for _ in range(turns):  # tasks that were just created reach their first sleep

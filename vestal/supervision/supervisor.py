@@ -283,8 +283,8 @@ class Supervisor:
             asyncio.get_running_loop().call_soon(self._instruct)
 
     def _instruct(self) -> None:
-        """Send the children the inputs that the restart strategy (`SiblingGroup.decide`) returns. If it
-        enters another phase, ask it again at once, because that phase may need further inputs.
+        """Send the children the inputs that the restart strategy (`SiblingGroup.decide`) returns. If the
+        group enters another phase, call `decide` again at once, because that phase may need further inputs.
         """
         self._instruction_due = False
         phase = None

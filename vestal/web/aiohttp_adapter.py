@@ -50,7 +50,9 @@ class AiohttpGuard:
         """Handle a refused request, which is answered with `error`. By default, do nothing."""
 
     def on_bug(self, request: web.Request, error: Exception) -> None:
-        """Log an unexpected exception."""
+        """Log an exception that the service does not know, and that is therefore a bug. The request is
+        answered with the error `internal_error`.
+        """
 
     def middleware(self) -> Middleware:
         """Return the function that an aiohttp application takes as middleware."""
@@ -62,7 +64,12 @@ class AiohttpGuard:
         return guarded
 
     async def handle(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Check the request, and return the handler's response or the refusal."""
+        """Check the request, and return the handler's response. Return an error response if the request is
+        refused or the handler raises an exception.
+
+        Raises the handler's web.HTTPException if its status is below 400. Raises ConnectionError if the
+        client is gone, or if an error occurs after the response has begun, which closes the connection.
+        """
         policy = self.policy_for(request)
         try:
             if refusal := guard.check(head_of(request), policy):

@@ -29,9 +29,11 @@ _HEADER_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")
 
 
 class AsgiGuard:
-    """Passes the requests that the policy admits to `app`, and answers CORS preflights itself. If a request's
-    target is a whole URL (`GET http://localhost/health`), it gets the path of that URL, and the authority as
-    its Host. The policy must admit both this authority and the Host that the client sent.
+    """Passes the requests that the policy admits to `app`, and answers CORS preflights itself.
+
+    The target of a request may be a whole URL (`GET http://localhost/health`). The app then receives the path
+    of that URL as the path, and the URL's authority (host and port) as the Host header. The policy must admit
+    both this authority and the Host that the client sent.
 
     `policy` returns the policy in force. `respond` takes a refusal and the path of the request, and returns
     the response to it.

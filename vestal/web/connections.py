@@ -153,8 +153,8 @@ class ConnectionTable:
         self._order(connection)
 
     def _order(self, connection: Connection) -> None:
-        """Move the connection to the end of the list `_silent`. The first one in it is closed first for lack
-        of room.
+        """Move the connection to the end of `_silent`, the list of connections that may be closed for lack of
+        room. The first one in the list is closed first.
 
         If the connection is being answered or closed, or its client does not read, remove it from the list
         instead.

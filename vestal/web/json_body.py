@@ -34,14 +34,15 @@ class StepwiseDecoder(json.JSONDecoder):
 
 
 def parse_object(raw: bytes, *, stepwise: bool = False, replaces_surrogates: bool = False) -> dict[str, Any]:
-    """Return the JSON object in `raw`, which must be UTF-8. Raise HttpError `invalid_json` otherwise.
+    """Return the JSON object in `raw`. Raises HttpError `invalid_json` if `raw` is not UTF-8, or not the JSON
+    of an object.
 
     NaN, Infinity and half of a surrogate pair are refused: Python reads them, but they are not JSON, or not
     text that can be written again. With `replaces_surrogates`, such a half becomes U+FFFD, as in the decoders
     of Go and other languages, because JavaScript programs write half a pair where they cut a text within an
     emoji. With `stepwise`, StepwiseDecoder decodes the text in many short calls, between which other threads
-    can run. Without it, Python's fast decoder does so in a single call, which keeps the interpreter's lock
-    for up to 2 s for 32 MB of numbers.
+    can run. Without it, Python's fast decoder decodes the text in a single call, which keeps the
+    interpreter's lock for up to 2 s for 32 MB of numbers.
     """
     if not raw.strip():
         raise _invalid("The body is empty; send a JSON object.")
@@ -67,11 +68,12 @@ def parse_object(raw: bytes, *, stepwise: bool = False, replaces_surrogates: boo
 
 
 def field_with_text(body: Any, is_wrong: Callable[[str], bool]) -> str | None:
-    """Return the name of the first top-level field of the JSON object `body` with a text for which `is_wrong`
-    returns True: its name, or a string or a field's name at any depth of its value.
+    """Return the name of the first top-level field of the JSON object `body` that contains a text for which
+    `is_wrong` returns True. The texts of a field are its own name, and the strings and field names at any
+    depth of its value. Return None if there is no such field, or `body` is not an object.
 
-    The name is cut to 80 characters. NUL, and a character that UTF-8 cannot encode, become `?` in it. Return
-    None if there is no such field, or `body` is not an object.
+    The returned name is cut to 80 characters, and has `?` in place of NUL and of characters that UTF-8 cannot
+    encode.
     """
     for name, value in body.items() if isinstance(body, dict) else ():
         if any(is_wrong(text) for text in _texts([name, value])):

@@ -53,8 +53,8 @@ class InheritedSockets:
 
     @staticmethod
     def of_descriptors(descriptors: Iterable[int]) -> list[socket.socket]:
-        """Return the listening TCP sockets among the descriptors. Children of this process do not inherit
-        them.
+        """Return a socket for each of the descriptors that is a listening TCP socket. The sockets become
+        non-blocking, and children of this process do not inherit them. Other descriptors are left alone.
         """
         return [found for fd in descriptors if (found := _listening_socket(fd)) is not None]
 

@@ -57,7 +57,8 @@ def gauge(name: str, about: str, values: Values, labels: tuple[str, ...] = ()) -
 def counter(name: str, about: str, values: Values, labels: tuple[str, ...] = ()) -> Metric:
     """Return a counter: a metric that only grows. `name` ends in `_total`.
 
-    `about`, `values` and `labels` are as for `gauge`.
+    `about` is its help text. `values` is one number, or a number for each tuple of label values, in the order
+    of the label names in `labels`.
     """
     family = CounterMetricFamily(name, about, labels=labels)
     for key, value in _items(values):

@@ -26,9 +26,10 @@ class Section(BaseModel):
 
 
 class Conflict(ValueError):
-    """Several settings do not fit together. `sentence` names them, and has no full stop. `keys` are their
-    paths below the section whose validator raises this error. The mistake is reported with the line, or the
-    variable, of the first of them that the user has set.
+    """Several settings do not fit together. `sentence` names them, and has no full stop. `keys` are the key
+    paths of these settings, relative to the section whose validator raises this error. The mistake is
+    reported with the variable of the first setting that the environment sets; if it sets none, with the line
+    of the first setting that the file sets.
     """
 
     def __init__(self, sentence: str, *keys: tuple[str, ...]) -> None:

@@ -45,7 +45,8 @@ class MlxSection(Section):
     `progress_timeout_s`    an engine that has work and makes no progress for this long is restarted, and also
                             one that reports nothing for this long
     `probe_interval_s`      how often an idle engine is asked for a token
-    `warm_spare`            whether a second engine process with its imports done stands by
+    `warm_spare`            whether a second engine process waits, with its imports done, to become the next
+                            engine
     `recycle_above`         an engine that holds more memory is replaced; None: 15 % above its limit
     `recycle_after_s`       an engine of this age is replaced; 0: never
     `kv_bits`               how many bits each number in the KV cache has; `none`: it is not quantized
@@ -53,7 +54,7 @@ class MlxSection(Section):
     `prompt_cache_ram`      the size of the prompt cache in memory; 0 switches it off
     `prompt_cache_disk`     the size of the prompt cache on disk; 0 switches it off
     `max_body_bytes`        the longest request body that is read
-    `body_budget_bytes`     what the bodies over 64 KiB of all requests may take up at once
+    `body_budget_bytes`     the most memory that the bodies over 64 KiB of all requests take up together
     `image_urls`            whether images are fetched from the http and https addresses that requests name
     `max_images`            the most images in one request
     `max_image_bytes`       the largest file of an image

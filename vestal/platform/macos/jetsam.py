@@ -17,7 +17,9 @@ OWN_LIMITS = ("per-process-limit", "highwater")
 
 
 def oom_kills(text: str) -> list[OomKill]:
-    """Return every process that the report says was killed; none for a malformed report."""
+    """Return every process that the kernel killed for memory according to `text`, the content of a
+    JetsamEvent report. Return an empty list for a malformed report.
+    """
     header, _, body = text.partition("\n")
     try:
         at = datetime.strptime(json.loads(header)["timestamp"], "%Y-%m-%d %H:%M:%S.%f %z").timestamp()

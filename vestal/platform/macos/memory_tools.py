@@ -23,6 +23,8 @@ def parse_vm_stat(text: str) -> int | None:
 
 
 def parse_memory_pressure(text: str) -> float | None:
-    """Return the fraction (0 to 1) of memory that is free, caches included; None if the text has none."""
+    """Return the fraction (0 to 1) of memory that is free, caches included, from `text`, the output of
+    `memory_pressure -Q`. Return None if the text does not contain it.
+    """
     found = _FREE_PERCENTAGE.search(text)
     return int(found[1]) / 100 if found else None

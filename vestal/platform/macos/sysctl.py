@@ -17,7 +17,9 @@ def parse(text: str) -> dict[str, str]:
 
 
 def wake_time(values: Mapping[str, str]) -> float | None:
-    """Return when the machine last woke, in seconds since 1970; None if it has not slept since boot."""
+    """Return when the machine last woke, in seconds since 1970; None if it has not slept since boot. `values`
+    has the output of `sysctl` by name. If `kern.waketime` is not among the names, return None too.
+    """
     found = _TIMEVAL.match(values.get("kern.waketime", ""))
     return (int(found[1]) + int(found[2]) / 1e6) or None if found else None
 

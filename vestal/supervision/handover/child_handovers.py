@@ -109,10 +109,11 @@ class ChildHandovers:
         return [pid for pid in pids if pid is not None]
 
     def environment(self) -> Mapping[str, str]:
-        """Return the environment variables that are added at a launch outside a handover, such as a restart.
+        """Return the environment variables to add when a process is launched outside a handover, such as for
+        a restart.
 
-        If a predecessor is still handing over, they hold its PID, so that the launched process can wait for
-        what the predecessor releases. Otherwise there are none.
+        If a predecessor is still handing over, one variable holds the predecessor's PID, so that the launched
+        process can wait for what the predecessor releases. Otherwise the result is empty.
         """
         taking = [each for each in self._handovers if each.plan.stage is Stage.TAKING_OVER]
         pids = [each.predecessor_pid for each in taking if each.predecessor_pid is not None]

@@ -10,10 +10,11 @@ from vestal.supervision.processes.pid_file import KeptPidFile, read_pid_file
 
 
 class HandoverFiles:
-    """The PID files of a handover. Next to the child's own `gateway.json` there are
-    `gateway.successor-12.json` and `gateway.predecessor-34.json`, whose names contain the PIDs.
+    """The PID files of the successors and predecessors in a child's handovers. Next to the child's own PID
+    file, for example `gateway.json`, there are `gateway.successor-12.json` and `gateway.predecessor-34.json`,
+    where 12 and 34 are the PIDs.
 
-    A child without a PID file has none of these either.
+    If the child has no PID file (`pid_file` is None), no such files are written.
     """
 
     def __init__(self, pid_file: Path | None) -> None:

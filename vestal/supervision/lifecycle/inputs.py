@@ -29,8 +29,9 @@ class Start:
 
 @dataclass(frozen=True)
 class Stop:
-    """Stop the child. With `by_hand`, a person asked for it: only a Start starts the child again, also under
-    the next supervisor. Without it, a Restart starts it too, and so does the next supervisor.
+    """Stop the child. With `by_hand`, a person asked for the stop, and only the input Start starts the child
+    again, even under the next supervisor. Without `by_hand`, the input Restart also starts the child again,
+    and so does the next supervisor.
     """
 
     cause: str = "asked to stop"

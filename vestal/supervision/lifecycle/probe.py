@@ -37,10 +37,10 @@ class ProbeResult:
     is any number that grows while a child loads, such as a fraction or a number of bytes. If it is given, the
     timeout is restarted only when it has grown, so that a child that hangs while it loads is restarted.
 
-    `answered` is False if the child gave no answer at all. `hung` is None unless a child that gave no answer
-    was judged by what the kernel shows of its process; it is then True if the child hangs, and False if the
-    child works or if it is too early to say. `requests` is how many requests the child is serving, None if it
-    does not say.
+    `answered` is False if the child gave no answer at all. Such a child may be judged by what the kernel
+    shows of its process. `hung` is then True if the child hangs, and False if it works or if it is too early
+    to say. Without such a judgement, `hung` is None. `requests` is how many requests the child is serving;
+    None if it does not say.
     """
 
     ok: bool

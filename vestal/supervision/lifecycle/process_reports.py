@@ -29,9 +29,11 @@ SIGKILL = int(signal.SIGKILL)
 
 
 def process_found(child: ChildState, report: ProcessFound, now: float) -> Transition:
-    """Adopt the process of an earlier supervisor, or terminate it if it may not be adopted.
+    """Adopt the process of an earlier supervisor. Terminate it instead if the child was stopped by hand, or
+    if it may not be adopted; in the second case, another process is then started. Change nothing if the child
+    already has a process.
 
-    If the breaker is open, the found process counts as its trial start.
+    If the breaker is not closed, the adopted process counts as its trial start.
     """
     if child.alive:
         return child, ()

@@ -16,7 +16,10 @@ from vestal.supervision.lifecycle.child_state import ChildState
 
 
 def to_record(child: ChildState, now: float, wall: float) -> dict[str, Any]:
-    """Return the record for a child. `now` and `wall` are the monotonic and the wall time of one moment."""
+    """Return what the next supervisor must know about the child, for the state store: whether it was stopped
+    by hand, its restarts, and its circuit breaker. Monotonic times are converted to Unix times: `now` is the
+    monotonic time and `wall` the Unix time of one moment.
+    """
     breaker = child.breaker
     # If the supervisor ends during a trial, the next one may make another at once.
     open_s = breaker.until - now if breaker.state is BreakerState.OPEN else 0.0

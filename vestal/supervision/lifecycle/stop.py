@@ -78,7 +78,8 @@ def _died(child: ChildState, status: ExitStatus | None, now: float, productive: 
 
     The child is restarted, at once or after a delay (BACKOFF), or waits in OPEN if its circuit breaker is
     open. It becomes FAILED if it ended by itself with one of `fatal_exit_codes`, and STOPPED if its restart
-    type (see `RestartType`) forbids a restart. `status` and `productive` are as in `process_gone`.
+    type (see `RestartType`) forbids a restart. `status` is None if the launch created no process;
+    `productive` says whether the process served requests.
     """
     by_itself = child.state is not State.STOPPING
     child = replace(child, last_end=child.detail or child.cause)

@@ -19,11 +19,13 @@ _MAX_PID = 2**31 - 1  # what the system calls take
 
 
 def read_pid_file(path: Path) -> ProcessIdentity | None:
-    """Return the identity in a PID file; None if there is no file, if it is malformed, or if its folder is a
-    copy of the folder that the file was written in, which is still there.
+    """Return the identity in a PID file. Return None if there is no file, if it is malformed, or if it is a
+    copy: the file names the folder in which it was written, and that folder is another one than the file's
+    and still exists.
 
-    If that folder is gone, its files were moved (perhaps to another disk) or restored from a backup, so they
-    still name their own processes. Earlier versions wrote no folder; their files are never taken for copies.
+    If the named folder is gone, it was moved with its files (perhaps to another disk) or restored from a
+    backup, so the files still name their own processes. Earlier versions wrote no folder; their files are
+    never taken for copies.
     """
     try:
         data: Any = json.loads(path.read_text())
@@ -89,11 +91,11 @@ def _text_of(identity: ProcessIdentity, folder: Path) -> str:
 
 
 def _is_copy(folder: Path, written_in: dict[str, Any]) -> bool:
-    """Return whether `folder` is another folder than the one that `written_in` describes, as a PID file does,
-    and the latter still exists.
+    """Return whether `folder` is another folder than the one that `written_in` describes, and the described
+    folder still exists. `written_in` has the path, device and inode that a PID file holds.
 
-    A moved folder keeps its inode on the same disk. The process may make a folder at the former path again;
-    that one has another inode.
+    The inode is compared because a folder keeps it when it is moved on the same disk. If a process has since
+    made a new folder at the old path, that folder has another inode, so it is not the described one.
     """
     described = written_in["device"], written_in["inode"]
     if _device_and_inode(folder) == described:

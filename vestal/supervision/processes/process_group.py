@@ -37,10 +37,10 @@ _POLL_S = 0.002
 
 
 class ProcessGroup:
-    """A ProcessHandle for a process group, which has the PID of its leader as its number. `identity` is that
-    of the leader. `popen` is given if this process launched the leader; it is None if an earlier supervisor
-    did. `terminate` and `kill` signal the whole group. If a process that an earlier supervisor launched leads
-    no group, they signal that process alone.
+    """A ProcessHandle for a process group. The number of the group is the PID of its leader, and `identity`
+    is the leader's identity. `popen` is the leader's Popen if this process launched the leader; it is None if
+    an earlier supervisor did. `terminate` and `kill` signal the whole group. If a process that an earlier
+    supervisor launched leads no group, they signal that process alone.
     """
 
     def __init__(self, identity: ProcessIdentity, popen: subprocess.Popen[bytes] | None = None) -> None:
@@ -285,10 +285,11 @@ def reap(identity: ProcessIdentity) -> ExitStatus | None:
 
 
 def kill_orphaned_group(identity: ProcessIdentity) -> bool:
-    """Kill what is left of a group whose leader has ended, and return whether there was anything.
+    """Kill what is left of the process group whose leader was `identity` and has ended. Return whether
+    anything was left to kill.
 
-    A group whose number another process has by now is left alone, and so is the group of a process that ran
-    before the machine's last start: its number may belong to a stranger's group.
+    Kill nothing if a process with the leader's PID is running, or if the leader was started before the
+    machine's last start, because the group with this number may then belong to a stranger.
     """
     if not is_of_this_boot(identity) or identity.pid <= 1 or not has_ended(identity.pid):
         return False
