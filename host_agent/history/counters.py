@@ -38,8 +38,8 @@ def read(body: Mapping[str, Any], at: float) -> tuple[dict[str, float], Reading]
     `at` is when the response arrived (monotonic, in seconds). `growth` computes from two Readings how much
     each counter has grown.
 
-    Values that are not numbers are left out. Before the engine's first report there is no memory limit, and
-    then no statistic about memory is returned.
+    Values that are not numbers are left out. Until the engine has reported for the first time, `body` has no
+    memory limit, and no statistics about memory are returned.
     """
     memory, requests, totals = (_object(body, name) for name in ("memory", "requests", "totals"))
     figures = {}

@@ -53,7 +53,9 @@ def pack(sample: Sample) -> bytes:
 
 
 def unpack(time: int, packed: bytes) -> Sample:
-    """Decode what `pack` wrote, even if a version of Vestal with fewer or more statistics wrote it."""
+    """Return the sample whose values `pack` has encoded, even if a version of Vestal with fewer or more
+    statistics encoded them. `time` is the sample's time in seconds since 1970.
+    """
     count = min(len(packed) // 4, len(FIGURES))
     values = struct.unpack(f"<{count}f", packed[: 4 * count])
     known = {name: value for name, value in zip(FIGURES, values, strict=False) if math.isfinite(value)}

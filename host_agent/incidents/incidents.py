@@ -116,7 +116,9 @@ def log_first_bug() -> Callable[[str, Exception], None]:
 
 
 def newest_of(incidents: list[Incident], limit: int, since: float) -> list[Incident]:
-    """Return the newest `limit` incidents, newest first, without those that ended before `since`."""
+    """Return the newest `limit` incidents, newest first, without those that ended before `since` (seconds
+    since 1970). `incidents` are sorted, oldest first.
+    """
     recent = (each for each in reversed(incidents) if each.ended_at is None or each.ended_at >= since)
     return [incident for incident, _ in zip(recent, range(limit), strict=False)]
 

@@ -193,9 +193,9 @@ class Ledger:
         engine has ended, while the journal does not report the engine's exit yet. `entry` is the journal
         entry about the waiting requests.
 
-        When the next failure of the engine or the gateway is recorded, its incident takes over the requests,
-        if its time differs from that of `entry` by at most REOPEN_WITHIN_S. Otherwise, or if this method is
-        called again first, they are discarded.
+        The next failure of the engine or the gateway takes these requests into its incident, if the failure
+        was recorded at most REOPEN_WITHIN_S before or after `entry`. If it was not, or if this method is
+        called again before that failure, the requests are discarded.
         """
         self._early, self._early_at = Requests(), entry.ts
         return self._early

@@ -269,8 +269,9 @@ def _connect(path: Path, *, check: bool) -> sqlite3.Connection:
 
 
 def _make_private(path: Path) -> None:
-    """Create the file if it is missing, and let only its owner read it and its side files. SQLite makes side
-    files with the mode that the file has at that time, so this must come first.
+    """Create the journal's file if it is missing, and let only its owner read the file and its side files.
+    Call this before SQLite opens the file, because SQLite gives new side files the mode that the file has at
+    that time.
     """
     create_private_file(path)
     for each in (path, *(path.with_name(path.name + suffix) for suffix in SIDE_FILES)):

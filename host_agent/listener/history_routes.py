@@ -22,7 +22,8 @@ class HistoryRoutes:
         return [web.get("/history", self.history)]
 
     async def history(self, request: web.Request) -> web.Response:
-        """Return the plot data of the time range `?range=`, and in `marks` the faults that began within this
+        """Return the plot data of the time range `?range=` (hour, day or week; by default hour), and in
+        `marks` the faults that began within this range. Raises HttpError with status 400 if there is no such
         range.
         """
         name = request.query.get("range", "hour")

@@ -32,8 +32,8 @@ class IncidentRoutes:
         return web.json_response({"incidents": self._incidents.newest(limit, since)})
 
     async def one(self, request: web.Request) -> web.Response:
-        """Return the incident with the id in the path, including its journal entries. Raises HttpError if
-        there is none.
+        """Return the incident with the id in the path, including its journal entries. Raises HttpError with
+        status 404 if there is none, or 400 if the id is not a whole number.
         """
         found = self._incidents.find(sequence_number(request.match_info["id"], "id"))
         if found is None:

@@ -94,7 +94,7 @@ class RecoveryRoutes:
 
     async def report(self, request: web.Request) -> web.Response:
         """Return the report of the recovery pass with the run id in the path; the report of a running pass is
-        unfinished. Raises HttpError if the pass is unknown.
+        unfinished. Raises HttpError with status 404 if the pass is unknown.
         """
         report = self._context.passes.report(request.match_info["run_id"])
         if report is None:
@@ -161,9 +161,9 @@ class RetryAdviceCache:
         return self._last if self._age_s() <= ADVICE_STALE_S else {}
 
     def _begin_waiting(self) -> None:
-        """Begin to read the advice by `look`, the function that the constructor was given, unless a call of
-        it is under way. In both cases, create a new event `_answer_due`, which is set when the call ends or
-        after ADVICE_WITHIN_S.
+        """Call `look`, the function that reads the advice, in a task, unless such a task still runs. In both
+        cases, replace `_answer_due` by a new event, which is set when the task ends, or after ADVICE_WITHIN_S
+        if that is sooner.
         """
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._update(), name="retry advice")

@@ -106,9 +106,11 @@ class HostChecks:
         )
 
     async def _workers(self, statuses: dict[str, ServiceStatus]) -> list[ServiceFacts]:
-        """Return the facts about each worker, a container that only works on tasks. Workers have no status
-        among `statuses`, the status of each service by name. Raises DockerUnavailable if the Docker engine
-        answered before and does not list them now.
+        """Return the facts about each worker, a container that only works on tasks. `statuses` has the status
+        of each service by name; workers are not in it.
+
+        Return an empty list if the orchestrator does not run in containers, or if the Docker engine did not
+        answer according to `statuses`. Raises DockerUnavailable if the engine has stopped answering since.
         """
         controlled_by = self._controlled_by(ORCHESTRATOR, statuses[ORCHESTRATOR])
         if controlled_by is not ControlledBy.DOCKER or statuses[DOCKER].state is not State.READY:
@@ -143,14 +145,14 @@ class HostChecks:
         return name in IN_CONTAINERS and self._containers.stopped_by_hand(name)
 
     async def _probe_child(self, name: str) -> ProbeFinding:
-        """Probe a child of the supervisor. The result is that of no probe, `ProbeFinding()`, if the child is
-        starting or down, or was replaced during the probe.
+        """Probe a child of the supervisor. If the child is starting or down, or was replaced during the
+        probe, return `ProbeFinding()`, as if no probe had been sent.
         """
         return _finding(await self._supervisor.check_health(name))
 
     async def _probe_container(self, name: str, status: ServiceStatus) -> ProbeFinding:
-        """Probe a container's program. The result is that of no probe, `ProbeFinding()`, if the container is
-        starting, paused or down, or ended during the probe.
+        """Probe a container's program. If the container is starting, paused or down, or ended or was paused
+        during the probe, return `ProbeFinding()`, as if no probe had been sent.
 
         This probe is faster than Docker's own health check, which takes four failures, some 30 s or more, to
         call a hung program unhealthy.
@@ -171,9 +173,11 @@ class HostChecks:
         return found
 
     def _foreign_ports(self, statuses: dict[str, ServiceStatus]) -> list[PortFacts]:
-        """Return the ports whose service is down while a foreign process holds the port. Not foreign are the
-        agent and its watchdog, which keep the sockets for the service's next process, and every process that
-        the agent supervises. `statuses` has the status of each service by name.
+        """Return the ports that a foreign process holds although the service of the port is down. `statuses`
+        has the status of each service by name.
+
+        The agent and the processes that it supervises do not count as foreign. Neither does the agent's
+        watchdog, which keeps the service's sockets open for the service's next process.
         """
         wanted = {MLX_SERVER: (self._config.mlx.port, "VESTAL_MLX_PORT")}
         if ORCHESTRATOR in self._specs:

@@ -23,11 +23,14 @@ class ServiceFacts:
     `answers` says whether the service answered the probe of this pass. It is None if no probe was sent, or if
     the service gave no answer but works. `evidence` says how a service without an answer was judged.
     `healthy` is True if the service's status is healthy and the probe did not fail. `paused` is True if the
-    service's container is paused. `restarts_left` is how many more times recovery passes may restart it: the
-    limit per hour, less the restarts in the last hour. `stopped_by_hand` is True if a person had the agent
-    stop the service and nobody has started it since; its container may still be ending. `container` is the
-    identifier of the container if the service has several, of which each has facts and a limit of its own;
-    else "".
+    service's container is paused. `restarts_left` is how many more times recovery passes may restart the
+    service: the limit per hour, less the restarts in the last hour. `stopped_by_hand` is True if a person had
+    the agent stop the service and nobody has started it since; the container of such a service may not have
+    ended yet.
+
+    `container` is "" unless the service may have several containers, as the worker may. For such a service,
+    there is one ServiceFacts for each container, with the container's identifier in `container` and with a
+    restart limit of its own.
 
     `controlled_by` says through whom the service is started and restarted: the agent's supervisor, Docker,
     the service's owner (another program or person, such as Homebrew or systemd), or nobody. The last two

@@ -31,9 +31,10 @@ LOCK_TIMEOUT_S = 600.0  # `vestal up` may be building an image under the same lo
 class LatestCheck:
     """Checks the machine with `checks`, and remembers in `fields` what the latest check covered.
 
-    `fields` are fields for the journal: `checked` lists what was checked, services and memory, and `absent`
-    those of them of which none exists. `checked_seq` is the number of the last journal entry before the check
-    began. A fault with a higher number may have come too late for the check.
+    `fields` are three fields for the journal. `checked` lists what was checked: `memory`, and the names of
+    the services. `absent` lists those of these services that do not exist on this machine, which can only be
+    the worker. `checked_seq` is the number of the last journal entry before the check began. A fault with a
+    higher number may have come too late for the check.
     """
 
     def __init__(self, checks: Checks, journal: Journal) -> None:

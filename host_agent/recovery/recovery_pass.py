@@ -104,9 +104,9 @@ class RecoveryPass:
         """Repeat the check until no service is expected to recover any more, by itself or by its remedy, but
         not for longer than `settle_s` seconds. Return the facts of the last check.
 
-        Return early if `joined` is set, because another caller has joined the pass and a later check is made
-        for it. With `is_last`, return early only if, in addition, a service needs a remedy. `look` explains
-        both parameters.
+        Return early if `joined` is set: another caller has joined the pass, and gets a later check of its
+        own. But with `is_last`, which says that this pass makes no later check, return early only if `joined`
+        is set and a service needs a remedy.
         """
         facts = await self._checks.gather()
         with contextlib.suppress(TimeoutError):

@@ -9,10 +9,11 @@ RESTARTS_PER_HOUR = Intensity(max_restarts=5, window_s=3600.0)
 
 
 class RestartBudget:
-    """Counts the restarts of each service within the last hour, and those of each worker's container, so that
-    one worker's restarts do not count against the others. Checks read the count, remedies add to it.
+    """Counts the restarts of each service within the last hour. For workers, counts those of each container,
+    so that one worker's restarts do not count against the others. Checks read the count, remedies add to it.
 
-    What is `restarted` is the name of a service, or the identifier of a worker's container.
+    The parameter `restarted` of the methods is the name of a service, or the identifier of a worker's
+    container.
     """
 
     def __init__(self) -> None:
@@ -26,7 +27,7 @@ class RestartBudget:
         return counted.max_restarts - len(counted.recent(now))
 
     def spend(self, restarted: str, now: float) -> None:
-        """Count a restart of the service or container."""
+        """Count a restart of the service or container at `now`, in seconds of the monotonic clock."""
         self._spent[restarted] = self._spent.get(restarted, RESTARTS_PER_HOUR).add(now)
 
     def reset(self) -> None:

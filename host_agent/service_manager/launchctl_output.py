@@ -89,7 +89,10 @@ def parse_print(exit_code: int, text: str) -> JobState:
 
 
 def problem_sentence(outcome: LaunchctlOutcome, command: str, text: str, domain: str, label: str) -> str:
-    """Return a sentence that says what went wrong with `command`, which printed `text`, and the remedy."""
+    """Return a sentence that says what went wrong with `command`, a launchctl command that printed `text`,
+    and the remedy if one is known for `outcome`. `label` names the job that the command was about, and
+    `domain` the job's launchd domain, such as `gui/501`.
+    """
     message = " ".join(text.split()) or outcome.value
     return {
         LaunchctlOutcome.NO_SESSION: f"nobody is logged in at this Mac's screen, so there is no domain "

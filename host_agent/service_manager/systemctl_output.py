@@ -36,8 +36,8 @@ def parse_show(exit_code: int, text: str, last_exit: str = "") -> JobState:
     """Return a unit's state from the exit code and the output of `show --property=SHOWN_PROPERTIES` of
     systemctl. If the command failed or there is no such unit, return the state of a job that is not loaded.
 
-    A timer has no exit of its own, so for a timer pass the `last_exit` of its service's JobState, which is
-    then returned as the timer's. For any other unit leave it empty.
+    If `last_exit` is given, it is returned as the unit's last exit. Pass it only for a timer, which has no
+    exit of its own: the `last_exit` of the service that the timer starts.
     """
     properties = dict(line.partition("=")[::2] for line in text.splitlines())
     if exit_code != 0 or properties.get("LoadState", "not-found") == "not-found":

@@ -52,8 +52,9 @@ class Systemd:
         return self._systemctl("daemon-reload")
 
     def state(self, job: str) -> JobState:
-        """Return the state of the job's service. Of the recovery job between two passes, return the state of
-        its timer, with the last exit of its service.
+        """Return the state of the job's service. The job of the recovery passes has a service and a timer:
+        between two passes, when its service does not run, return the timer's state with the last exit of the
+        service.
         """
         service = self._unit_state(self.paths(job)[0].name)
         if job != RECOVER or service.pid:

@@ -11,12 +11,14 @@ def restart_policy(
     planned_stop_timeout_s: float | None = None,
     productive_weight: float = 1.0,
 ) -> RestartPolicy:
-    """Return the restart policy of a child of the agent: backoff, restart intensity, breaker and probes as
-    `settings` has them for every child, and the child's own limits from the other parameters.
+    """Return the restart policy of a child of the agent. Backoff, restart intensity, breaker, stop times and
+    probes come from `settings`, and are the same for every child. The other parameters are limits of this
+    child.
 
-    `planned_stop_timeout_s` is the time from SIGTERM to SIGKILL in a stop that was requested; None means the
-    time of any other stop. `productive_weight` is what a restart counts for the restart intensity if the
-    process had served requests; any other restart counts 1.
+    `start_timeout_s` is how many seconds the child may take to become ready. `planned_stop_timeout_s` is the
+    time from SIGTERM to SIGKILL, in seconds, when a stop was requested; None means the time of all other
+    stops, `settings.stop_s`. `productive_weight` is how much a restart counts for the restart intensity if
+    the ended process had served requests; any other restart counts 1.
     """
     return RestartPolicy(
         backoff=Backoff(settings.backoff_base_s, settings.backoff_max_s),

@@ -18,7 +18,9 @@ LOCAL_NETWORK = (
 
 
 class NoAnswer(Exception):
-    """No answer came in time; the message says why in a few words."""
+    """Raised if no answer comes: the connection fails or breaks off, or the deadline passes. The message says
+    why in a few words.
+    """
 
 
 class AnswerTimeout(NoAnswer):

@@ -53,10 +53,11 @@ def _follow(config: Config, path: str, events: live_screen.Events) -> None:
 
 
 class WatchedStatus:
-    """Keeps the agent's last status, its open incidents and since when it has not answered, and draws them.
+    """Keeps the agent's last status, the open incidents, and the time since which the agent has not answered,
+    and draws them.
 
-    `follow_journal` starts a stream of the journal's events, for an older agent that has no stream of its
-    status.
+    `poller` requests GET /status. `follow_journal` starts a stream of the journal's events, for an older
+    agent that has no stream of its status.
     """
 
     def __init__(self, poller: Poller, follow_journal: Callable[[], None]) -> None:
@@ -69,11 +70,12 @@ class WatchedStatus:
         self._has_no_live = False
 
     def on_event(self, event: FeedEvent) -> None:
-        """Update the agent's status and the open incidents from `event`.
+        """Update the agent's status and the open incidents from `event`, which comes from one of the agent's
+        event streams or from the constructor's `poller`.
 
-        The event comes from one of the agent's event streams, or from the poller that the constructor was
-        given. The poller requests GET /status while the agent does not answer, and when a stream is lost.
-        From an older agent, which has no stream of its status, it requests the status regularly.
+        The poller requests GET /status while the agent does not answer, and once when a stream is lost. An
+        older agent has no stream of its status, so the poller requests that agent's status at regular
+        intervals, and after each event of its journal.
         """
         if event.name == STATUS:
             self._status, self._taken_at, self._away_since = event.data, time.monotonic(), None

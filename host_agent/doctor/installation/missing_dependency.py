@@ -24,10 +24,12 @@ REINSTALL = "Delete .venv and run `make up`."
 
 
 def diagnose(config: Config, python: str = sys.executable) -> Iterator[Finding]:
-    """Import the MLX server's packages in a separate process, and yield a fault for each that cannot be
-    imported, or a finding `ok` if all can. If the process crashes or takes too long, yield a fault that says
-    so. Unless it takes too long, also yield a fault if a model can read images and packages for that are
-    missing.
+    """Import the MLX server's packages in a separate process, and yield a fault for each package that cannot
+    be imported, or a finding `ok` if all can. If the process crashes or takes too long, yield a fault that
+    says so.
+
+    Unless the process takes too long, also yield a fault if an installed model can read images and packages
+    that it needs for images are missing.
 
     The process is separate because a broken native library may end the process that imports it. `python` is
     the path of the interpreter.

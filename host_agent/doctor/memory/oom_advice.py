@@ -37,8 +37,8 @@ def assess_events(events: Iterable[Mapping[str, Any]], docker_bytes: int) -> Ite
     """Yield a fault for each service whose container was killed at its memory limit, from its newest event.
 
     `events` are the `container_died` events of the agent's journal, oldest first. `docker_bytes` is the
-    memory of the Docker engine, or 0 if unknown. If it is too small for the higher limit that the finding
-    advises, the finding also advises to give Docker more memory.
+    memory of the Docker engine, or 0 if unknown. The fault advises a higher limit and, if `docker_bytes` is
+    too small for that limit, also more memory for Docker.
     """
     newest = {
         str(event["component"]): event

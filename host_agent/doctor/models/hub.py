@@ -58,7 +58,8 @@ def why_unreachable(url: str, timeout_s: float = TIMEOUT_S) -> str:
     """Send a request to `url` (through the configured HTTP proxy), and return why there is no response.
 
     Return an empty text if there is a response with any status, and also if this Python does not trust the
-    certificate: the fetch may trust it, because on macOS the hub's library asks the Keychain.
+    server's certificate. The hub's library, which fetches models, may trust that certificate, because on
+    macOS it asks the Keychain.
     """
     try:
         with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=timeout_s):

@@ -106,7 +106,8 @@ def _source_or_fault(config: Config, model: RequestedModel, installed: Set[str])
     """Return the source from which a model can be fetched, or a fault that says why it cannot be fetched.
 
     `installed` has the names of the installed models. If no source is known for the model, the fault lists
-    them among the models that could be named instead.
+    the names that the settings could use instead: those of the installed models and of the models in the
+    setting `models`.
     """
     evidence = f"asked for by {model.settings}"
     settings = source_of(config, model.name)

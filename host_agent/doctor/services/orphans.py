@@ -26,11 +26,11 @@ ADOPT_ORPHANS = ("launchd", "systemd", "init")
 
 @dataclass(frozen=True)
 class HomeProcesses:
-    """The running servers of one Vestal home folder. `modules` maps the PID of each to the name of the Python
-    module that it runs, such as `mlx_server.gateway`; the agent's name is `agent`.
+    """The running servers of one Vestal home folder. `modules` maps each server's PID to the name of the
+    Python module that the server runs, such as `mlx_server.gateway`; for the host agent, the name is `agent`.
 
-    `recorded_pids` are the PIDs in the home's PID files. They belong to processes that the agent started or
-    adopted, and that it supervises if `agent_is_alive`.
+    `recorded_pids` are the PIDs in the home's PID files: those of the processes that the agent started or
+    adopted. The agent supervises these processes only while it runs itself (`agent_is_alive`).
     """
 
     modules: Mapping[int, str]
@@ -76,11 +76,11 @@ def orphans(table: Mapping[int, PsProcess], ours: HomeProcesses) -> list[PsProce
 
 
 def has_lost_its_parent(process: PsProcess, table: Mapping[int, PsProcess], ours: HomeProcesses) -> bool:
-    """Return whether the process's parent has ended. The system then gives the process another parent: PID 1,
-    or one of the programs ADOPT_ORPHANS.
+    """Return whether the parent that started `process` has ended. The system then makes another process its
+    parent: PID 1, or one of the programs ADOPT_ORPHANS.
 
-    `table` has all processes of the machine by PID; a parent that is not in it has ended too. A parent among
-    the servers `ours` has not ended.
+    `table` has all processes of the machine by PID. If the parent's PID is not in `table`, the parent has
+    ended. If the parent is one of the servers `ours`, the parent has not ended, even if its PID is 1.
     """
     if process.parent in ours.modules:
         return False

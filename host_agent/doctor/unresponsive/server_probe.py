@@ -18,11 +18,12 @@ UNAVAILABLE = 503  # Vestal's servers answer this while they start or recover
 
 @dataclass(frozen=True)
 class UnresponsiveServer:
-    """A server that listens at `url`, but does not answer or answers with a server error. `failure` says
-    which. `service` is the server's name, such as `mlx_server`.
+    """A server that listens at `url`, but does not answer or answers with a server error. `failure` says in
+    words which of these happened. `service` is the server's name, such as `mlx_server`.
 
-    `pid` and `started_at` (seconds since 1970) are those of the process that listens there, or None if
-    unknown, as for another user's process. `suspended` is True if SIGSTOP has stopped this process.
+    `pid` and `started_at` (seconds since 1970) are those of the process that listens at `url`. They are None
+    if unknown, for example because the process belongs to another user. `suspended` is True if SIGSTOP has
+    stopped this process.
     """
 
     service: str

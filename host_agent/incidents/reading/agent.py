@@ -57,8 +57,9 @@ class AgentEvents:
         """Return whether the machine has restarted since the previous agent started. `entry` is about the
         start of the new agent.
 
-        The ids of the boots decide. Where one is missing, as on macOS, the times do: they are wrong if the
-        clock was set meanwhile.
+        The two agents' boot ids are compared. If one of them is missing, as on macOS, the time of the boot is
+        compared with the start of the previous agent, which gives a wrong result if the clock was set in
+        between.
         """
         before, now = self._known.boot_id, entry.text("boot_id")
         if before and now:

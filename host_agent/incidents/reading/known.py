@@ -13,10 +13,11 @@ ASKED_S = 120.0
 class ProcessTrace:
     """The latest state of a service's process, according to the journal.
 
-    `alive` is True if the process runs, as far as is known. `exit` describes how the process ended or failed.
-    When a later journal entry shows whether that was planned or a failure, `exit` becomes None again; if it
-    was a failure, an incident then has the description. `exit_seq` is the number of the journal entry about
-    the exit, or 0 if there is none. If the exit opens an incident, the incident begins with that entry.
+    `alive` is True if the process runs, as far as is known. `exit` describes how the process ended or failed,
+    and `exit_seq` is the number of the journal entry about its exit, or 0 if there is none. Only a later
+    entry shows whether the exit was planned or a failure. A failure is then counted in an incident, with the
+    description; if the incident is new, it begins with the entry `exit_seq`. In both cases, `exit` becomes
+    None.
 
     `counted` is True if an incident has counted the current failure already. `for_memory` is True if the
     kernel killed the process to free memory. `asked` is what a person last requested at `asked_at` (stop,

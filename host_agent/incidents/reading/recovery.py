@@ -156,8 +156,11 @@ def _last_fault_seq(incident: Incident, service: str) -> int:
 
 
 def _is_seen(incident: Incident, service: str, pass_ended_at: float) -> bool:
-    """Return whether the service failed so long before the end of a recovery pass that the last check of the
-    pass is taken to have begun later.
+    """Return whether the last check of a recovery pass began after the service's last fault. This function is
+    for passes of earlier versions of Vestal, whose journal entries do not say when the check began.
+
+    The check is taken to have begun PASS_LOOKED_S before `pass_ended_at`. A fault up to LATE_S after that
+    moment was not seen. A fault with a still later time counts as seen.
     """
     part = incident.parts.get(service)
     last_fault_at = incident.began_at if part is None else part.last_fault_at

@@ -28,13 +28,13 @@ NO_REQUESTS = frame("requests", {"requests": [], "totals": None})
 
 
 class RequestsSource:
-    """Publishes the gateway's list of requests in flight to the followers of GET /live, each time
-    GET /requests/events of the gateway sends it. Connects again if the connection ends, for example by an
-    upgrade.
+    """Publishes the gateway's list of requests in flight to the followers of GET /live, each time the gateway
+    sends the list in its response to GET /requests/events. Connects again if the connection ends, for example
+    by an upgrade.
 
     If no gateway has sent its list for FORGET_AFTER_S, the list that was published last is out of date, so an
-    empty list is published. If the gateway has no such route, that is done at once, since the next try is
-    far off.
+    empty list is published. If the gateway has no route GET /requests/events, the empty list is published at
+    once, because the next attempt comes only after UNKNOWN_ROUTE_RETRY_S.
     """
 
     def __init__(self, session: aiohttp.ClientSession, port: int) -> None:
@@ -60,9 +60,10 @@ class RequestsSource:
             self._frame = b""
 
     async def _follow(self, publish: Publish) -> float:
-        """Publish each list that one connection delivers. Return how many seconds to wait before the next
-        connection: UNKNOWN_ROUTE_RETRY_S if the gateway has no such route, else RETRY_S. A gateway that is
-        being replaced answers 503.
+        """Connect to the gateway, and publish each list of requests that it sends, until the connection ends.
+        Return how many seconds to wait before the next connection: UNKNOWN_ROUTE_RETRY_S if the gateway has
+        no such route, else RETRY_S. RETRY_S also follows any other error status, such as the 503 of a gateway
+        that is being replaced.
         """
         loop = asyncio.get_running_loop()
         no_limit = aiohttp.ClientTimeout(total=None)

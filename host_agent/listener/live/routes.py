@@ -67,7 +67,7 @@ class LiveRoutes:
         return response
 
     def close(self) -> None:
-        """End every stream."""
+        """End the stream of every client of GET /live."""
         self._hub.close()
 
 

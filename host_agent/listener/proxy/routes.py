@@ -78,9 +78,10 @@ class ProxyRoutes:
         return await until_client_leaves(request, exchange)
 
     def close(self) -> None:
-        """Cancel the requests that have no time limit, such as those for generated answers; the gateway can
-        still give a client the rest of an answer that this interrupts. The other requests are left alone, and
-        end within ANSWER_WITHIN_S. New requests are not refused.
+        """Cancel the requests that have no time limit, such as those for generated answers. A client whose
+        answer is cut off can still get the rest from the gateway.
+
+        All other requests go on; each ends within ANSWER_WITHIN_S. New requests are not refused.
         """
         for exchange in list(self._lasting):
             exchange.cancel()

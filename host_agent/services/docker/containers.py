@@ -24,8 +24,8 @@ START_TIMEOUT_S = 120.0  # of a container whose image is built: a pass must not 
 
 class Containers:
     """Reports the status of the containers of this home's compose project, and starts, stops and restarts
-    them. A stop by hand lasts until a start or restart by hand, and until anybody starts the container, for
-    example with `docker start`.
+    them. A stop by hand is remembered until a person has the agent start or restart the service, or until the
+    container was started in any other way, for example with `docker start`.
     """
 
     def __init__(self, api: DockerApi, compose: Compose, journal: Journal, store: StateStore) -> None:
@@ -96,7 +96,9 @@ class Containers:
         await self.restart(service, by)
 
     async def unpause(self, service: str, container: str = "") -> None:
-        """Resume a paused container of the service. `container` is as in `restart`."""
+        """Resume a paused container of the service. `container` is the beginning of the container's
+        identifier; it may be "" if the service has only one container.
+        """
         record = await self._record(service, container)
         await self._act(lambda: self._api.unpause(str(record["Id"])))
 
@@ -171,7 +173,9 @@ class Containers:
         return found[-1]
 
     async def _inspect(self, fresh: bool = False) -> dict[str, dict[str, Any]]:
-        """Return the `docker inspect` record of one container of each service, as old as in `_records`."""
+        """Return the `docker inspect` record of one container of each service, by service. The records are at
+        most CACHE_S old, or read now if `fresh`.
+        """
         return {container_status.service_of(record): record for record in await self._records(fresh)}
 
     async def _records(self, fresh: bool = False) -> list[dict[str, Any]]:

@@ -90,9 +90,11 @@ class DeathWatch:
     async def run(self) -> None:
         """Follow the Docker engine's events about the project's containers until cancelled. Record deaths
         with their causes, and changes of health, in the journal, and request a recovery pass if Docker does
-        not heal the container. If the engine ends the stream, connect again after RETRY_S, as soon as the
-        engine answers. Request a pass at the end of the stream and another one before connecting again, but
-        neither of them if the stream was shorter than STEADY_S and the engine answers at its end.
+        not heal the container.
+
+        If the stream of events ends, connect again after RETRY_S, as soon as the engine answers. Containers
+        may have died without an event, so request a pass when the stream ends, and another one before
+        connecting again. Request neither if the stream ended within STEADY_S although the engine answers.
         """
         while True:
             began_at = time.monotonic()
@@ -107,9 +109,11 @@ class DeathWatch:
             await self._wait_for_engine(was_steady=time.monotonic() - began_at >= STEADY_S)
 
     async def _wait_for_engine(self, was_steady: bool) -> None:
-        """Wait RETRY_S, and then until the Docker engine answers. Request a recovery pass before and after
-        the wait if the engine does not answer now, or if the stream of events had worked for some time before
-        it broke (`was_steady`): containers may have died without an event.
+        """Wait RETRY_S, and then until the Docker engine answers.
+
+        Request a recovery pass before the wait and another one after it, because containers may have died
+        without an event. Request neither if the engine answers now and the stream of events had broken soon
+        after its start (not `was_steady`).
         """
         is_news = was_steady or not await self._engine_answers()
         if is_news:

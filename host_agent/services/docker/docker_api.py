@@ -75,7 +75,7 @@ class DockerApi:
             await docker.containers.container(container).stop(t=grace_s)
 
     async def restart(self, container: str, grace_s: int) -> None:
-        """Stop a container as `stop` does, and start it again."""
+        """Stop a container with SIGTERM, and with SIGKILL after `grace_s` seconds, and start it again."""
         async with self._ask("restart the container", ACTION_TIMEOUT_S) as docker:
             await docker.containers.container(container).restart(t=grace_s)
 
@@ -159,8 +159,8 @@ def _endpoint() -> str:
 
 
 def _connect(url: str) -> aiodocker.Docker:
-    """Return a client that is not connected yet. It ends a request after ACTION_TIMEOUT_S, unless `_ask` sets
-    a shorter deadline; a stream of events has none.
+    """Return a client, not connected yet, for the engine at `url`. The client ends each request after
+    ACTION_TIMEOUT_S; a shorter deadline is up to the caller. A stream of events has no deadline.
     """
     return aiodocker.Docker(url=url, timeout=aiohttp.ClientTimeout(total=ACTION_TIMEOUT_S))
 

@@ -25,11 +25,13 @@ def find_endpoint(env: Mapping[str, str] | None = None) -> str | None:
 
 
 def variables(env: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return the environment variables with which the `docker` command finds the engine of `find_endpoint`.
+    """Return the environment variables with which the `docker` command uses the engine that `find_endpoint`
+    finds: DOCKER_HOST, or no variable.
 
-    There are none if DOCKER_HOST or the docker context in use decides, or if no usual socket exists. Without
-    them, the command knows only the first of the usual sockets: it would not find the engine of a Colima
-    whose context is not in use.
+    No variable is needed if DOCKER_HOST is set already, or if the docker context in use names an engine.
+    Otherwise DOCKER_HOST is the first of the usual sockets that exists, if any does, because the command by
+    itself tries only the first socket of the list: it would not find the engine of a Colima whose context is
+    not in use.
     """
     env = os.environ if env is None else env
     found = None if env.get("DOCKER_HOST") or _context_address(env) else _usual_socket(env)

@@ -27,7 +27,9 @@ KeepSockets = Callable[[Sequence[socket.socket]], Awaitable[None]]
 
 
 async def keep_nowhere(sockets: Sequence[socket.socket]) -> None:
-    """Do nothing, since there is no watchdog."""
+    """Do nothing with the gateway's `sockets`. This is the `keep` of GatewaySockets if there is no watchdog
+    that could keep the sockets open.
+    """
 
 
 class GatewaySockets:

@@ -140,8 +140,9 @@ class MlxService:
 
     @property
     def write_failures(self) -> dict[str, Any]:
-        """Return the failed writes of the gateway and its engine, by process, as the gateway reported them
-        last. Return an empty dict once that gateway has ended, because nothing could correct its report.
+        """Return the failed writes of the gateway and its engine, by process, as the running gateway reported
+        them last. Return an empty dict if the gateway that reported them has ended, because the report may be
+        out of date and no process would correct it.
         """
         return self._write_failures if self._reporter and self._reporter.alive() else {}
 

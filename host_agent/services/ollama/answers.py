@@ -23,9 +23,10 @@ class ModelInMemory:
     """A model in memory, as GET /api/ps lists it.
 
     `size_bytes` is the memory that the model takes. `embeds` is True for an embedding model. `context_tokens`
-    and `expires_at`, when Ollama unloads the model (in seconds since 1970), are 0 if Ollama does not report
-    them. Ollama sets `expires_at` at the end of each request to the model: to the keep-alive from then. While
-    requests run, it has the time that was set last.
+    is the size of the model's context, and `expires_at` is when Ollama will unload the model, in seconds
+    since 1970; each is 0 if Ollama does not report it. At the end of each request to the model, Ollama sets
+    `expires_at` to that moment plus the keep-alive. While requests run, `expires_at` is still the time that
+    the last ended request set.
     """
 
     name: str

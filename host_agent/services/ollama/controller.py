@@ -166,7 +166,9 @@ class OllamaController:
             self._supervisor.machine_woke(slept_s)
 
     async def yield_to_other_server(self) -> bool:
-        """Stop the supervisor and return True if its server is dead and another runs. Else return False."""
+        """Stop supervising the agent's own Ollama server if that server has ended and another Ollama server
+        runs. Return True if the supervisor was stopped, else False.
+        """
         if not self.has_child or self.pid is not None:
             return False
         owner = await self._discovery.owner(None)

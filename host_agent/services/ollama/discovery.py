@@ -78,8 +78,8 @@ class Discovery:
         return None if holder is None else await self.owner(None, fresh=True)
 
     async def server_elsewhere(self) -> Owner | None:
-        """Return the server that this user runs at another address; None if there is none, or if the settings
-        allow two servers.
+        """Return the Ollama server that this user runs at another address than the configured one. Return
+        None if there is none, or if the settings allow two servers (`ollama.manage` is `always`).
         """
         server, address = await self._elsewhere()
         owner = owner_of(OwnershipEvidence(elsewhere=server, elsewhere_address=address))
@@ -121,8 +121,8 @@ class Discovery:
 
     def _last_is_valid(self) -> bool:
         """Return whether the cached owner is still valid: it was found at most CACHE_S ago, and the process
-        that listened on Ollama's port then still runs. This is cheaper than finding the process that listens
-        now.
+        that listened on Ollama's port when it was found still runs. To check this is cheaper than to find out
+        which process listens now.
         """
         found_at, holder, _ = self._last
         if holder is None or time.monotonic() - found_at > CACHE_S:

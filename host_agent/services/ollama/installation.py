@@ -61,7 +61,9 @@ def installed() -> bool:
 
 
 def has_manifests() -> bool:
-    """Return whether this user has models on disk. If so, a server that lists none reads another folder."""
+    """Return whether this user's models folder has models on disk. If it has, and an Ollama server lists no
+    model, that server reads another folder.
+    """
     folder = Path(os.environ.get("OLLAMA_MODELS") or Path.home() / ".ollama" / "models") / "manifests"
     try:
         return any(os.path.isfile(path) for path in folder.rglob("*"))

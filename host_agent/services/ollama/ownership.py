@@ -128,11 +128,14 @@ def owner_of(evidence: OwnershipEvidence) -> Owner:
 
 
 def owner_to_start(found: Owner, kind: str, name: str) -> Owner:
-    """Return the owner through which a person's start goes: the one with this `kind` and `name`, which ran
-    Ollama until a person stopped it, or `found` if `kind` is "".
+    """Return the owner (the program that runs Ollama, such as Homebrew) that a person's request to start
+    Ollama goes to. `found` is the owner that is registered to start Ollama now.
 
-    `found` is who is registered to start Ollama now. If that is the same owner, as after a new login, for
-    which launchd loads its jobs again, the owner does not count as unloaded.
+    `kind` and `name` are those of the owner that ran Ollama until a person stopped it; `kind` is "" if no
+    such owner was saved. If there is no saved owner, or if it is the same as `found`, return `found`.
+    Otherwise return the saved owner with `is_unloaded` set, because its launchd job was unloaded when the
+    person stopped Ollama. After a new login, launchd has loaded the job again, and `found` is the saved
+    owner.
     """
     if not kind or (found.kind, found.name) == (kind, name):
         return found

@@ -113,10 +113,13 @@ class OllamaProbe:
         return await self._verdict_of(self._request)
 
     async def _model_to_probe(self, budget: ProbeBudget, info: ServerInfo) -> ModelInMemory | None:
-        """Return the model to probe: the configured one, else the smallest that has not answered since its
-        last use. If all have answered, but a runner is in use, its request may be one that never ends: return
-        the model that answered last, which was probably used last. Any other may be idle, and probes would
-        keep it loaded. If no runner is in use, return None.
+        """Return the model to probe: the configured one, else the smallest loaded model that has not answered
+        since its last use.
+
+        If all loaded models have answered, but a runner (a process that holds a model) is in use, return the
+        model that answered last, because the runner's request may be one that never ends. That model was
+        probably used last; any other model may be idle, and probes would keep it loaded. If no runner is in
+        use, return None.
         """
         now, configured = time.monotonic(), self._settings.probe_model
         due = info.loaded if configured else budget.models_to_probe(info.loaded, now)

@@ -64,8 +64,10 @@ class ProbeBudget:
     answers: Mapping[str, ModelAnswer] = field(default_factory=dict)
 
     def is_due(self, now: float) -> bool:
-        """Return whether to send a probe, because none is open and the last answer was bad or is older than
-        `interval_s`. A probe is not due either if no model was in use less than `interval_s` ago.
+        """Return whether to send a probe at the time `now`. No probe is due while one is open. Otherwise a
+        probe is due if the last one failed, if no model has given a good answer yet, or if at least
+        `interval_s` seconds have passed both since the last good answer and since the last check that found
+        no model in use.
         """
         if self.asked_at is not None:
             return False
@@ -75,7 +77,8 @@ class ProbeBudget:
 
     def listed(self, loaded: Iterable[ModelInMemory]) -> "ProbeBudget":
         """Return a copy of this budget after Ollama has listed the `loaded` models. Forget the answer of each
-        model that was used since, or unloaded: it then has another unload time than after the answer.
+        model that was unloaded, or used since its answer. The use shows in the time at which Ollama will
+        unload the model (`expires_at`), which has changed since the answer.
         """
         kept = {}
         for model in loaded:
@@ -86,8 +89,10 @@ class ProbeBudget:
 
     def models_to_probe(self, loaded: Iterable[ModelInMemory], now: float) -> tuple[ModelInMemory, ...]:
         """Return the `loaded` models that a probe may go to: those that have not answered since their last
-        use, those that a request seems to keep loaded, and those that Ollama never unloads. If the last probe
-        failed, return only its model, because another one may work; if it is no longer loaded, return all.
+        use, those that a request seems to keep loaded, and those that Ollama never unloads.
+
+        If the last probe failed, return only the model that it went to, because another model may work; if
+        that model is no longer loaded, return all `loaded` models.
         """
         loaded = tuple(loaded)
         if self.failed:

@@ -36,11 +36,11 @@ class RunnerActivity(StrEnum):
 
 @dataclass(frozen=True)
 class Reading:
-    """What a runner was seen to do at one time.
+    """What a runner, a process that holds a model for Ollama, was seen to do at one time.
 
-    `mark` is a value that changes whenever the runner makes progress. It is None if no progress can be seen:
-    the runner loads its model, has no source of progress, or is in a step of its computation, during which it
-    does not answer. `evidence` says in words what was seen, and where.
+    `mark` is a value that changes whenever the runner makes progress. It is None if progress cannot be seen,
+    because the runner is loading its model, has nothing that shows progress, or does not answer while it
+    computes one step. `evidence` says in words what was seen, and where.
     """
 
     activity: RunnerActivity

@@ -107,7 +107,10 @@ class OllamaService:
         return self._observation
 
     async def orphans(self) -> tuple[tuple[ProcessSnapshot, bool], ...]:
-        """Return the runners whose server has ended, and whether each is this user's."""
+        """Return the runners (processes that hold a model) whose server has ended. Each is paired with True
+        if the process belongs to this user, so that the agent can terminate it without root. Return none if
+        Ollama is switched off or is on another machine.
+        """
         if self.off or not self._address.local:
             return ()
         found = await self._discovery.orphans()
