@@ -56,9 +56,12 @@ class PausableCall(Generic[T]):
         return self._result[0]
 
     def go_on(self, until_s: float) -> bool:
-        """Begin or continue the call. Return True if it has ended, and False if it is paused. It pauses at
-        the pause point nearest to `until_s` (monotonic seconds), if the time to the next pause point is as
-        long as that from the last one. An exception of the function is raised here.
+        """Begin or continue the call. Return True if it has ended, and False if it is paused. An exception of
+        the function is raised here.
+
+        The call pauses at the pause point whose time is nearest to `until_s` (monotonic seconds). To find it,
+        each pause point assumes that the next one follows after as many seconds as have passed since the last
+        one.
         """
         outer = mx.default_stream(mx.default_device())
         self._until_s, self._part_began_s = until_s, time.monotonic()
@@ -88,7 +91,9 @@ class PausableCall(Generic[T]):
         mx.set_default_stream(inner)
 
     def _end_part(self) -> float:
-        """Record that a part has ended, and return how many seconds it took."""
+        """Record that a part of the call, which is the time from one pause point to the next, has ended.
+        Return how many seconds the part took.
+        """
         now = time.monotonic()
         part_s, self._part_began_s = now - self._part_began_s, now
         self.computed_s += part_s

@@ -21,7 +21,7 @@ _MAX_CAUSE_CHARS, _MAX_TRACEBACK_CHARS = 300, 20_000
 def confined(request: str, work: str) -> Iterator[None]:
     """Convert any error in the `with` block to an EngineError, which fails only `request`.
 
-    The block should contain all the work for one request except MLX's computations, because an error of those
+    The block should contain all the work for one request except MLX's computations, because an error in MLX
     must end the engine. `work` describes the work for the log and the client, for example "making its
     prompt". An error that is not an EngineError is logged with its traceback.
     """

@@ -32,7 +32,8 @@ def access_policy(
     `host_names` returns additional names of this machine that a `Host` header may have. A connection needs no
     API key if it came over loopback, or to one of this machine's `keyless_addresses`. `origins` are web pages
     that may use the gateway in addition to those that Ollama admits by default: pages of this machine, and of
-    programs with a web view. `peer_key` admits gateways on other machines to PEER_PATHS.
+    programs with a web view. `peer_key` is the key with which gateways on other machines, without the API
+    key, may request the paths that begin with one of PEER_PATHS; None if there is no such key.
 
     Bodies may have any Content-Type, because Ollama's server accepts any: `curl -d` sends a JSON body as a
     form, and `fetch` sends it as text/plain. A browser page that would use this to skip the CORS preflight is

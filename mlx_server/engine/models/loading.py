@@ -30,8 +30,8 @@ def load(entry: ModelEntry, verification: Verification | None = None) -> Loader:
 
     If another model in memory holds the same weights when this function is called, the two share them, even
     if that model is unloaded before the load ends. The files of weights are passed to `verification`, which
-    compares them with their digests after the model's first answer; if it is None, they are not compared
-    then. Raises LoadError if the model cannot be loaded.
+    compares them with their digests after the model's first answer; if `verification` is None, this
+    comparison is left out. Raises LoadError if the model cannot be loaded.
     """
     return _load(entry, weights_in_memory(entry), verification or Verification())
 
@@ -118,8 +118,8 @@ def _vision_bytes(weights: Weights) -> int:
 
 
 def shared_bytes(weights: Weights) -> int:
-    """Return how many bytes of `weights` other models may share. Models that share them hold them
-    only once.
+    """Return how many bytes of `weights` other models may use, too. However many models share these bytes,
+    they are in memory only once.
     """
     shared = getattr(weights, "shared", None)
     if shared is None:

@@ -42,9 +42,10 @@ def preload_tokenizers(folders: Iterable[Path]) -> None:
 
 
 def take_tokenizer(folder: Path, config: dict[str, Any]) -> Any:
-    """Return the tokenizer of the model in `folder`. If the tokenizer was preloaded, or is in use for this
-    folder, and the files have not changed since, return that one; otherwise, read it from the files. A
-    preloaded tokenizer is not held any longer after this call, so that it is freed with its last user.
+    """Return the tokenizer of the model in `folder`. A tokenizer that was preloaded, or that another model
+    uses, is returned again if the folder's files have not changed since it was read; otherwise, the tokenizer
+    is read from the files. This module then refers to the tokenizer only weakly, so that it is freed with its
+    last user.
 
     `config` is the model's configuration, as mlx-lm reads it. It names the tokens that end an answer. Raises
     an exception of any type if the files are missing or damaged.
@@ -83,8 +84,8 @@ def has_template_text(tokenizer: Any) -> bool:
     """Return whether chats are rendered by a Jinja template, and not by Python code of mlx-lm or the
     tokenizer's class.
 
-    Whether the model's files have a template is not checked, because a request may bring a template: that of
-    a model that was made from this one and shares its files.
+    Return True even if the model's files contain no template, because a request may bring one: a model that
+    was made from this model uses the same files, but may have a template of its own.
     """
     return tokenizer._chat_template is None and not renders_to_tokens(tokenizer)
 

@@ -11,11 +11,11 @@ _NOT_OF_TOKENS = ("wpe", "position", "per_layer", "embedders")
 
 
 def token_rows(model: Any) -> int | None:
-    """Return how many rows the model's token embedding has; None if the model has no embedding. Valid token
-    ids are smaller.
+    """Return how many rows the model's token embedding has; None if the model has no embedding. Only token
+    ids below this number are valid.
 
-    A tokenizer may have more tokens than that, and MLX does not check indices but would read beyond the
-    weights.
+    A tokenizer may have more tokens than the embedding has rows. The caller must refuse their ids, because
+    MLX does not check indices, and would read memory beyond the weights.
     """
     rows = [
         int(module.weight.shape[0])

@@ -21,7 +21,7 @@ _MAX_HEADER_BYTES = 16 << 20
 
 
 class Corrupt(Exception):
-    """Raised if bytes are not the file of an undamaged block. The message says why."""
+    """Raised if bytes are not the content of an undamaged file of the prompt cache. The message says why."""
 
 
 @dataclass(frozen=True)

@@ -62,15 +62,15 @@ class PrefixKeys:
 
 
 def as_parent(key: str) -> str:
-    """Return the first part (PARENT) of the keys of all blocks that directly follow the block with the key
-    `key`. It consists of the first digits of the hash at the end of `key`.
+    """Return the part with which the keys of all blocks that directly follow the block with the key `key`
+    begin, before their first hyphen. It consists of the first digits of the hash at the end of `key`.
     """
     return key.rpartition("-")[2][:_PARENT_DIGITS]
 
 
 def parent_of(key: str) -> str:
-    """Return the first part (PARENT) of `key`. It identifies the block that precedes; for the first block of
-    a prompt and for a snapshot, it identifies the model.
+    """Return the part of `key` before its first hyphen. It identifies the block that precedes the block with
+    this key; for the first block of a prompt and for a snapshot, it identifies the model.
     """
     return key.partition("-")[0]
 

@@ -68,8 +68,9 @@ class ModelCache:
             _log_not_read(error)
 
     def _prepare(self, run: BlockRun) -> Callable[[], None] | None:
-        """Make MLX's arrays of `run`, on any thread. Return a function that keeps them ready for a request,
-        to be called on the MLX thread; None if an error occurred, which is logged.
+        """Copy the blocks of `run` into MLX's arrays, on any thread. Return a function that makes caches of
+        the arrays and keeps them for a request that continues these tokens; only the MLX thread may call it.
+        Return None if an error occurred, which is logged.
         """
         try:
             raw = mlx_arrays.concatenated(run)
@@ -88,8 +89,9 @@ class ModelCache:
         return keep
 
     def keep_ready(self, ids: Sequence[int], caches: Sequence[Any]) -> None:
-        """Keep the caches of a request that has ended, which hold the keys and values of the tokens `ids`,
-        for a request that continues these tokens (`take_ready`). Nobody else may use the caches any more.
+        """Keep `caches`, which hold the keys and values of the tokens `ids`, for a request that continues
+        these tokens (`take_ready`). They come from a request that has ended, or were made of blocks that were
+        preloaded from disk. The caller must not use them any more.
         """
         if not self._closed:
             size = sum(cache.nbytes for cache in caches)

@@ -19,12 +19,12 @@ class PrefixMatch:
     """What the prompt cache holds for the beginning of `tokens`.
 
     `keys` are the keys of consecutive blocks, of `block_tokens` tokens each, from the first token on.
-    `next_keys` are the keys of stored blocks, each of which directly followed the last block of `keys` in an
-    earlier prompt (or was its first block, if `keys` is empty). The first tokens of such a block may match
-    `tokens`, too. `snapshots` are the keys of stored snapshots, the longest first. A snapshot is the model's
-    whole state after a beginning of `tokens`, and can be used instead of blocks. `held` has, by key, the
-    blocks and snapshots that are in memory; the others are on disk. `tags` are the model's identity, name and
-    settings. Each file of the cache contains the tags of its model.
+    `next_keys` are the keys of stored blocks that directly followed the last block of `keys` in earlier
+    prompts; if `keys` is empty, they are the keys of the first blocks of earlier prompts. The first tokens of
+    such a block may match `tokens`, too. `snapshots` are the keys of stored snapshots, the longest first. A
+    snapshot is the model's whole state after a beginning of `tokens`, and can be used instead of blocks.
+    `held` has, by key, the blocks and snapshots that are in memory; the others are on disk. `tags` are the
+    model's identity, name and settings. Each file of the cache contains the tags of its model.
     """
 
     tokens: tuple[int, ...]

@@ -26,9 +26,10 @@ only the MLX thread may call; None if it failed."""
 
 @dataclass(eq=False)
 class _OfModel:
-    """What is left to do for one model. First, `first` is read: the blocks, with the keys `chain`, of the
-    prompt that was used last. Then `prepare` is called with these blocks, and set to None. At last, `others`
-    are read. Each file must contain the model's `tags`.
+    """The blocks and snapshots of one model that have yet to be read from disk into RAM. The jobs read
+    `first` at first: the blocks, with the keys `chain`, of the prompt that was used last. Then `prepare`,
+    which makes caches of these blocks, is called with them, and is set to None. At last, the jobs read
+    `others`. Each file must contain the model's `tags`.
     """
 
     tags: Tags
@@ -70,8 +71,8 @@ class Preloads:
             self._models.append(_OfModel(tags, chain, prepare if chain else None, *queues))
 
     def next_job(self, most_read_bytes: int, most_prepared_bytes: int) -> PreloadJob | None:
-        """Return the next job; None if nothing is left. It reads at most `most_read_bytes`, or makes caches
-        of at most `most_prepared_bytes`.
+        """Return the next job; None if nothing is left to do. The job reads at most `most_read_bytes` from
+        disk, or makes caches of at most `most_prepared_bytes`.
         """
         while self._models:
             model = next((model for model in self._models if model.prepare is not None), self._models[0])
@@ -89,7 +90,7 @@ class Preloads:
         return None
 
     def clear(self) -> None:
-        """Forget everything that has yet to be read, and what a job prepares at this time."""
+        """Remove everything from the queue. If a job is making caches at this time, they are discarded."""
         self._models.clear()
         self._times_cleared += 1
 

@@ -47,9 +47,10 @@ class ReadyCaches:
         return sum(held.nbytes for held in self._held)
 
     def put(self, new: ReadyCache) -> None:
-        """Keep `new`, unless it is larger than the limit. If other caches of the model hold all its tokens,
-        mark them as used instead. Drop caches of the model that hold nothing else than a beginning of its
-        tokens, and the oldest ones that exceed the limit.
+        """Keep the caches `new`, unless they are larger than the limit. If other caches of the same model
+        already hold all tokens of `new`, do not keep `new`, but mark those caches as used. Then drop the
+        model's caches whose tokens are all a beginning of the tokens in the kept caches, and the least
+        recently used caches beyond the limit.
         """
         if not new.ids or new.nbytes > self.limit_bytes:
             return
@@ -69,9 +70,12 @@ class ReadyCaches:
             del self._held[0]
 
     def take(self, model: str, ids: Sequence[int], at_least: int) -> tuple[ReadyCache, int] | None:
-        """Return those caches that hold the most first tokens of `ids`, and how many, and keep them no
-        longer. Return None if none holds as many as `at_least` tokens, or `ids` has less than LEAST_SHARE of
-        their tokens.
+        """Remove from this object the caches of `model` that hold the most of the first tokens of `ids`.
+        Return them, and how many of these tokens they hold.
+
+        Caches are left out if they hold fewer than `at_least` of these tokens, or if these tokens are less
+        than the share LEAST_SHARE of all tokens in the caches. Return None if this applies to all caches of
+        the model.
         """
         wanted = tuple(ids)
         best, most = None, max(at_least, 1) - 1

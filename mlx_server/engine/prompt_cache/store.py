@@ -106,8 +106,9 @@ class BlockStore:
     # --- the caches of ended requests ---
 
     def keep_ready(self, cache: ReadyCache) -> None:
-        """Keep the caches of a request that has ended, for a request that continues its tokens. Blocks in RAM
-        are dropped if they exceed the limit together with them.
+        """Keep the caches of a request that has ended, for a request that continues its tokens. All kept
+        caches and the blocks in RAM share one limit, so the least recently used blocks are dropped from RAM
+        if the kept caches need their place.
         """
         self._ready.put(cache)
         self._make_room_for_ready()
@@ -312,7 +313,9 @@ class BlockStore:
         self._disk.abandon(self._ram.insert(entries, chain))
 
     def _make_room_for_ready(self) -> None:
-        """Leave the RAM tier as much of the limit as the caches of ended requests do not take."""
+        """Set the limit of the RAM tier to the bytes that the caches of ended requests leave of the limit for
+        RAM. Blocks that exceed the new limit are dropped.
+        """
         self._disk.abandon(self._ram.resize(self._ram_bytes - self._ready.nbytes))
 
     def _mark_used(self, keys: Sequence[str]) -> None:

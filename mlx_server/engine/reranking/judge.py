@@ -24,10 +24,12 @@ CLASSIFIER = "Qwen3ForSequenceClassification"
 
 
 class Judge(nn.Module):
-    """A language model that is asked for "yes" or "no". `Reranker` describes the parameters.
+    """A language model that answers whether a document matches a query with "yes" or "no". `yes` and `no` are
+    the ids of these tokens.
 
-    Its result is the logit of the token `yes`, minus the logit of the token `no` unless that is None, in
-    float32.
+    A call returns, for a batch of pairs of a query and a document, the logit of `yes` minus the logit of
+    `no`, or only the logit of `yes` if `no` is None, of shape (batch), in float32. `Reranker` describes the
+    parameters of the call.
     """
 
     def __init__(self, language_model: Any, yes: int, no: int | None) -> None:

@@ -152,10 +152,10 @@ class LoadedModels:
 
     def evictions_for(self, entry: ModelEntry) -> list[LoadedModel] | None:
         """Return the models to unload so that `entry` can be loaded without exceeding the limit on the number
-        of models. An outdated model of that name is among them.
+        of models. If a model of the same name is loaded, it is outdated, and is among them.
 
-        Return None if too many models are busy, or are needed by the first request that waits for memory; or
-        if the outdated model has requests.
+        Return None if the outdated model has requests, or if too many other models are busy or needed by the
+        first request that waits for memory.
         """
         outdated = self._models.get(entry.name)
         if outdated is not None and self._has_requests(outdated):

@@ -61,7 +61,9 @@ class LoadCompleted:
 
 @dataclass(frozen=True)
 class LoadNotNeeded:
-    """The requests that wait for `model` can start with it, because it is loaded and not outdated."""
+    """The requests that wait for `model` can start with it, because it is loaded, and its name still stands
+    for the files from which it was loaded.
+    """
 
     model: LoadedModel
 
@@ -211,8 +213,9 @@ class Loads:
             self._guard.relieve(Fits(drop_caches=True, lacking_bytes=fits.lacking_bytes))
 
     def _busy(self, name: str) -> EngineError:
-        """Return the error for requests that have waited too long for models to be idle: for an outdated
-        model of the name `name`, or for any model.
+        """Return the error for the requests that have waited too long for the model `name`. The error says
+        why the model could not be loaded: requests still use an outdated model of this name, or none of the
+        loaded models became idle.
         """
         if self._models.get(name) is not None:
             message = (
@@ -228,8 +231,8 @@ class Loads:
 
 
 class LoadedAs:
-    """Looks up under which name the model of an operation is loaded. A result holds for LOOK_AGAIN_S seconds,
-    because a look lists all models. Any thread may call it.
+    """Looks up under which name the model of an operation is loaded. A looked-up name is used again for
+    LOOK_AGAIN_S seconds, because each look-up has to list all installed models. Any thread may call it.
     """
 
     def __init__(self, catalog: Catalog, clock: Callable[[], float]) -> None:
@@ -237,9 +240,13 @@ class LoadedAs:
         self._looks: dict[str, tuple[float, str]] = {}  # by name: when the look ended, and its result or ""
 
     def __call__(self, op: Generate | Embed | Rerank | Load) -> str:
-        """Return `op.model`, unless the client asked for another model, `op.requested_model`, that shared its
-        weights with this one, and that is loaded under another name by now. Return `op.model` also if the
-        requested model cannot be loaded any more.
+        """Return the name under which the model of `op` is loaded.
+
+        This is `op.model`, unless the client asked for a model of another name, `op.requested_model`. The
+        gateway has then set `op.model` to the name of the model with which the requested one shared its
+        weights. That model may have been replaced or deleted since, so look up the name for the requested
+        model. If the requested model cannot be found any more, return the name that was last found for it, or
+        else `op.model`.
         """
         if not op.requested_model:
             return op.model
@@ -252,8 +259,9 @@ class LoadedAs:
 
 
 def find_loaded_as(catalog: Catalog, model: str) -> str:
-    """Return the name under which `model` is loaded: that of another model if both share their weights.
-    Return `model` if it cannot be loaded, so that the attempt to load it says why.
+    """Return the name under which the weights of `model` are loaded: its own name, or that of the model with
+    which it shares them. If `model` cannot be found, return `model`, so that the attempt to load it reports
+    the error.
     """
     try:
         return find_entry(catalog, model).loaded_as

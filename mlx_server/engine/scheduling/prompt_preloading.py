@@ -41,9 +41,10 @@ class PromptPreloading:
         """Begin to read the next part of the cached prompts on the background thread. Do nothing if the
         thread still reads a part, or nothing is left to read. `requests_run` tells whether any request runs.
 
-        The thread begins only when no request has run for START_AFTER_S seconds. The prompt that was used
-        last is an exception: it is read as soon as a request runs, because the requests that must be resumed
-        have been prepared by then.
+        A part is read only after no request has run for START_AFTER_S seconds, because requests need the
+        processor for their own prompts. The prompt that was used last is an exception: it is also read while
+        a request runs. The requests that are resumed after another engine's death arrive together, so once
+        one of them runs, they all have been prepared.
         """
         if requests_run:
             self._is_interrupted.set()

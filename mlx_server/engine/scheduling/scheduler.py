@@ -285,8 +285,10 @@ class Scheduler:
         self._publish()
 
     def _wait_s(self) -> float:
-        """Return the number of seconds until a model expires or memory must be read again. During a drain, no
-        model expires, and the end of the drain counts instead. The result is at most LONGEST_WAIT_S.
+        """Return how many seconds the scheduler may wait for an operation, at most LONGEST_WAIT_S. It must
+        wake up when the next model expires; during a drain, no model expires, and it must wake up at the end
+        of the drain instead. While a request waits for a model or memory, or a model is being loaded, it must
+        check again after RETRY_S seconds whether the request or the load can go on.
         """
         now, until_s = self._clock(), self._drain_until_s
         if until_s is None:

@@ -81,8 +81,8 @@ class Starter:
         self._start_waiting()
 
     def _take_tokens(self) -> None:
-        """Advance each request whose tokenization has ended, as `start_tokenized` describes, first come,
-        first served, whatever their model.
+        """Have the runners advance each request whose tokenization has ended (see `start_tokenized`). The
+        requests are advanced in the order in which their tokenization began, whatever their model.
         """
         for request in self._requests.select(RequestStatus.TOKENIZING):
             model = self._models.get(request.model)

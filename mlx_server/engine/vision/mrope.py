@@ -94,7 +94,8 @@ def _axes(sections: Sequence[int], interleaved: bool) -> list[int]:
 
 def mrope_of(config: Mapping[str, Any], interleaved: bool) -> MRope:
     """Return the MRope for the model with this configuration. `interleaved`, which depends on the model's
-    family, is as for MRope. Raises KeyError or TypeError if a setting is missing.
+    family, says how the rotary frequencies are divided among the positions in time, height and width (see
+    `MRope`). Raises KeyError or TypeError if a setting is missing.
     """
     text = config.get("text_config") or config
     scaling = text.get("rope_scaling") or text.get("rope_parameters") or config["rope_scaling"]

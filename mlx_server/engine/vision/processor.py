@@ -37,8 +37,8 @@ class ImageReader:
     """Processes image files with one model's processor. Only one thread may use an ImageReader.
 
     `image_token` is the id of the token that stands for a part of an image in a prompt, and `decode` makes a
-    Pillow image of a file. `versions` names the releases of the libraries. Each Picture's `digest` depends on
-    it, because another release may decode a file to other pixels.
+    Pillow image of a file. `versions` names the releases of the libraries that decode and process images. It
+    is part of each Picture's `digest`, because another release may decode a file to other pixels.
     """
 
     def __init__(

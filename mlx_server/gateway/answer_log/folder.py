@@ -25,7 +25,7 @@ CHECK_LOCK_S = 5.0
 
 
 class LogInUse(Exception):
-    """Another process uses the answer log of this folder."""
+    """Raised if another process uses the answer log in the folder."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(f"another gateway uses the answer log in {folder}")
@@ -75,11 +75,12 @@ class AnswerFolder:
         return True
 
     def renew_lock(self) -> None:
-        """If the file of the held lock was deleted or replaced, lock the file that is there now, because the
-        next gateway would look at that one only. Never raises OSError.
+        """If the lock file was deleted or replaced since it was locked, lock the file that is there now,
+        because the next gateway will look only at that file. Do nothing if this object holds no lock. Never
+        raises OSError.
 
-        If another gateway has locked the new file already, keep the old lock, and record in FAILURES that
-        both use the folder.
+        If another gateway has already locked the new file, keep the old lock, and record in FAILURES, which
+        holds the failed writes of this process, that both use the folder.
         """
         if self._lock is None:
             return

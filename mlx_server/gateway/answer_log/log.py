@@ -132,7 +132,9 @@ class AnswerLog:
             self._append(entry, data)
 
     def ended(self, answer_id: str) -> None:
-        """Record that the request has ended, after its last event, and close its file."""
+        """Record that all answers of the request have ended, and have the file closed and marked as ended.
+        Call this after the last event was appended.
+        """
         self.append(answer_id, Ended())
         entry = self._index.get(answer_id)
         if entry is not None and not entry.name.ended:

@@ -10,12 +10,12 @@ from mlx_server.gateway.answer_log.records import Accepted, Record, pack_record
 
 
 class LogAtEnd(NoLog):
-    """Holds the records of one answer in memory, and writes them to `log` when the answer has ended, if
-    `may_write` returns True then.
+    """Holds the records of one answer in memory. When the answer has ended, writes them to `log` if
+    `may_write` returns True at that time, and otherwise drops them.
 
-    It is for an answer that ends with its client's connection, such as one over a WebSocket. If the answer
-    were in `log` before, the next gateway would finish it although nobody can read it, or while an earlier
-    gateway still finishes it itself.
+    This is for an answer that cannot go on without its client's connection, such as one over a WebSocket. If
+    the unfinished answer were in `log`, the next gateway would finish it, although no client could read it,
+    or although the earlier gateway is still working on it.
     """
 
     def __init__(self, log: AnswerLog, may_write: Callable[[], bool]) -> None:
@@ -44,8 +44,8 @@ class LogAtEnd(NoLog):
             self._unpackable = record
 
     def ended(self, answer_id: str) -> None:
-        """Write all records, unless the answer was forgotten, and hold nothing any more. If a record could
-        not be packed, `log` reports this, and does not keep the answer.
+        """Write all records, unless the answer was forgotten or `may_write` returns False. Hold nothing
+        afterwards. If a record could not be packed, `log` reports this, and does not keep the answer.
         """
         accepted, body, packed, unpackable = self._accepted, self._body, self._packed, self._unpackable
         self.forget(answer_id)

@@ -85,7 +85,9 @@ class LockOnlyLog(NoLog):
             self._folder.lock()
 
     def sweep(self) -> None:
-        """See now and then that the folder is locked."""
+        """Renew the lock of the folder if the check of the lock is due. This must be called every few
+        seconds.
+        """
         if self._folder.is_lock_check_due(time.monotonic()):
             self._folder.renew_lock()
 

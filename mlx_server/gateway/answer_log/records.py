@@ -161,7 +161,8 @@ def packed_bytes(accepted: Accepted, body_bytes: int) -> int:
     """Return how many bytes the packed record of a request will have once its body of `body_bytes` bytes is
     added. The body in `accepted` must be empty. Raises ValueError if the record cannot be packed.
 
-    What the body refers to may be large, and is not packed for this.
+    The field `referenced`, what the body refers to, is counted by its length, but not packed, because it may
+    be large.
     """
     empty = msgspec.structs.replace(accepted, referenced=(b"",) * len(accepted.referenced))
     texts_bytes = (body_bytes, *map(len, accepted.referenced))
@@ -169,8 +170,9 @@ def packed_bytes(accepted: Accepted, body_bytes: int) -> int:
 
 
 def _added_bytes(size_bytes: int) -> int:
-    """Return by how many bytes a packed record grows if a text of `size_bytes` replaces an empty one, whose
-    length MessagePack writes in 1 byte. It writes a longer text's length in 1, 2 or 4 bytes.
+    """Return by how many bytes a packed record grows if a field that holds empty bytes gets `size_bytes`
+    bytes instead. MessagePack stores the length of a field in 1, 2 or 4 bytes; that of an empty field in 1
+    byte.
     """
     length_bytes = 1 if size_bytes < 2**8 else 2 if size_bytes < 2**16 else 4
     return length_bytes - 1 + size_bytes

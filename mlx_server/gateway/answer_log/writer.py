@@ -117,7 +117,9 @@ class Writer:
                 self._touch(number)
 
     def remove(self, name: FileName) -> None:
-        """Delete a file, and the bytes that wait to be written to it."""
+        """Drop the bytes that wait to be written to a file, and have the thread delete the file. Return at
+        once.
+        """
         with self._lock:
             pending = self._files.setdefault(
                 name.number, _Pending(AnswerFile(self._folder, name, exists=True), name)
@@ -177,7 +179,9 @@ class Writer:
     # --- in the thread ---
 
     def _write_touched(self) -> bool:
-        """Do what is to be done with the touched files. Return False if a write failed."""
+        """Write the waiting bytes of all files that have something to do since the last call, and rename or
+        delete these files if that was requested. Return False if an access to a file failed.
+        """
         with self._lock:
             touched, self._touched = self._touched, {}
         succeeded = self._write_all(list(touched))
@@ -186,8 +190,9 @@ class Writer:
         return succeeded
 
     def _write_all(self, numbers: list[int]) -> bool:
-        """Write the waiting bytes to the files with these numbers. Return False if a write failed; `_touched`
-        then contains the files for which writing is to be tried again.
+        """Write the waiting bytes of the files with these numbers, and rename or delete these files if that
+        was requested. Return False if an access to a file failed; `_touched` then contains the numbers of the
+        files that are to be tried again.
         """
         grew, error = False, None
         for number in numbers:
@@ -235,8 +240,9 @@ class Writer:
         return written > 0
 
     def _handle_failure(self, pending: _Pending, error: OSError) -> None:
-        """Have the write tried again by putting the file into `_touched`. If the error is not in
-        _TRIED_AGAIN, delete the file and report its answer as lost instead.
+        """Handle the `error` of an access to a file. If its errno is in _TRIED_AGAIN, such as that of a full
+        disk, add the file to `_touched`, so that it is tried again. Otherwise, delete the file; its answer is
+        then reported as lost, unless the file was to be deleted anyway.
         """
         with self._lock:
             if error.errno in _TRIED_AGAIN:

@@ -88,7 +88,11 @@ class HttpProtocol(ReportedConnection, H11Protocol):
 
 
 class HttpServer(uvicorn.Server):
-    """Serves one application on listening sockets. `Acceptor` explains `report_dropped` and `report_stuck`;
+    """Serves one application on listening sockets. `table` holds the open connections, and limits their
+    number.
+
+    `report_dropped` is called with the number of connections that were closed to make room for others, and
+    `report_stuck` with the error if no connection can be accepted for lack of descriptors or memory.
     `max_message_bytes` limits a WebSocket message.
     """
 

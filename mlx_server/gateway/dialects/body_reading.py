@@ -84,11 +84,12 @@ async def _next_part(http: Request, pace: _Pace, size_bytes: int) -> tuple[bytes
 
 
 def _has_arrived(http: Request) -> bool:
-    """Return True if the client has sent the whole body or has disconnected, so that a call of `http.receive`
-    that has not returned does not wait for the client. This happens only if the request's answer is stored:
-    `http.receive` then holds back the last part of the body until it is decided whether another machine
-    serves the request. For any other request, return False, because `http.receive` waits for nothing but the
-    client.
+    """Return True if the client has sent the whole body or has disconnected. A call of `http.receive` that
+    has not returned then does not wait for the client, so the client must not be blamed for being slow.
+
+    Only for a request whose answer is stored can `http.receive` wait for something else: it holds back the
+    last part of the body until it is decided whether another machine serves the request. For any other
+    request, return False.
     """
     kept = kept_answer_of(http.scope)
     return kept is not None and kept.body.is_whole.is_set()

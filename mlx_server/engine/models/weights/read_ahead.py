@@ -64,9 +64,11 @@ def _advise(descriptor: int, offset: int, size: int) -> None:
 def read_ahead(
     files: Iterable[Path], limit_bytes: int, advise: Callable[[int, int, int], None] = _advise
 ) -> int:
-    """Ask the operating system to read `files`, in ranges of RANGE_BYTES, up to `limit_bytes` in all.
+    """Ask the operating system to read `files`, in ranges of RANGE_BYTES, up to `limit_bytes` in all, so that
+    they are in its cache when the weights are loaded.
 
-    Return for how many bytes it was asked. A file that cannot be opened is skipped.
+    `advise` asks for one range: it is called with a file descriptor, an offset and a number of bytes. Return
+    the number of bytes of all ranges. A file that cannot be opened is skipped.
     """
     asked = 0
     for file in files:

@@ -27,7 +27,9 @@ MAX_CONVERTERS = 4
 
 
 class Sized(Protocol):
-    """An array of weights. Dividing arrays into slices only requires their size in bytes."""
+    """What this module needs to know of an array of weights in order to divide the arrays into slices: its
+    size in bytes.
+    """
 
     @property
     def nbytes(self) -> int: ...

@@ -40,8 +40,8 @@ class WriteCounts:
 
 @dataclass(frozen=True)
 class WriteResult:
-    """The result of writing the file of `key`: its size in bytes, or the error. `folder_id` is the identity
-    of the folder for which it was queued (`BlockFolder.identity`).
+    """The result of writing the file of `key`: its size in bytes, or the error. `folder_id` identifies the
+    folder that was open when the write was queued (`BlockFolder.identity`).
     """
 
     key: str
@@ -168,8 +168,8 @@ class DiskTier:
         self.mark_used(chain)  # otherwise the next engine would evict the beginning of the chain first
 
     def mark_used(self, chain: Sequence[str]) -> None:
-        """Record that the consecutive blocks with the keys `chain` were used, in the index, and in the files'
-        modification times for the next engine.
+        """Record in the index that the consecutive blocks with the keys `chain` were used. Also set the
+        modification times of their files, from which the next engine learns in which order blocks were used.
         """
         self._index.use(chain)
         present = [key for key in reversed(chain) if key in self._index]

@@ -101,12 +101,15 @@ class PromptPreparation:
         return PromptReport(tuple(prompt), self._decode(prompt), pieces)
 
     def _parser(self, op: Generate, prompt: Sequence[int]) -> tuple[AnswerParser, Gate | None]:
-        """Return the parser of the answer, and a `Gate`. If the request has a grammar, the gate keeps it from
-        applying before the model's thinking has ended, and to Harmony's calls of tools that the model may
-        choose, which have messages of their own, as does the preamble to them. The gate is None if the
-        request or the end of the prompt shows that no thinking is to be expected; a grammar then applies from
-        the first token on. Raises RequestError if the request asks for thinking, but the model does not
-        support it.
+        """Return the parser of the answer, and the `Gate` that decides from which token on a grammar applies,
+        if the request has one.
+
+        The gate opens when the model's thinking has ended. A model with the Harmony format, such as gpt-oss,
+        writes tool calls, and the preamble to them, as separate messages; if the model may choose whether to
+        call tools, the gate remains closed for these messages. The gate is None if the request or the end of
+        the prompt shows that no thinking is to be expected; a grammar then applies from the first token on.
+
+        Raises RequestError if the request asks for thinking, but the model does not support it.
         """
         if op.kind == "text":
             return OutputParser(OutputMarkers()), None
@@ -137,9 +140,12 @@ class PromptPreparation:
 
 
 def grammar_schema(op: Generate, markers: OutputMarkers) -> dict[str, Any] | None:
-    """Return the JSON schema of the grammar of an answer by a model with these `markers`; None if `op` has
-    none. Harmony's calls are messages of their own, to which the grammar does not apply, so if the model may
-    choose between an answer and calls, the schema is that of the answer alone.
+    """Return the JSON schema from which the grammar of the answer to `op` is made; None if `op` has no
+    schema.
+
+    If the model may choose between an answer and tool calls, `op.json_schema` allows both. A model whose
+    `markers` are those of the Harmony format, such as gpt-oss, writes calls as separate messages, to which
+    the grammar does not apply. For such a model, the schema of the answer alone is returned.
     """
     answer = answer_schema(op.json_schema or {}) if markers.harmony and _chooses(op) else None
     return op.json_schema if answer is None else answer

@@ -72,8 +72,10 @@ _BY_TYPE = {"bash": _BASH, "text_editor": _TEXT_EDITOR, "memory": _MEMORY}
 
 
 def client_tool(tool_type: str, name: str | None, position: int) -> Tool | None:
-    """Return the tool of this type as a function for the chat template; None if it is not a tool that clients
-    run. Raises BadRequest if such a tool has no name. `position` is its index in the body's tools.
+    """Return a tool that Anthropic defines and the client runs, such as `bash_20250124`, as a function for
+    the chat template; None if `tool_type` is not the type of such a tool. The function gets the client's
+    `name` for the tool. `position` is the tool's index in the body's tools, for the error message. Raises
+    BadRequest if the tool has no name.
     """
     known = _BY_TYPE.get(tool_type.rpartition("_")[0])
     if known is None:

@@ -27,7 +27,8 @@ def model(entry: ModelEntry) -> dict[str, Any]:
 
 def models(entries: Sequence[ModelEntry], query: Mapping[str, str]) -> dict[str, Any]:
     """Return one page of the list of models, as `query` asks for it with `limit`, `after_id` and `before_id`.
-    Raises BadRequest if `limit` is not a positive whole number, or if no model has the id.
+    Raises BadRequest if `limit` is not a positive whole number, or if `after_id` or `before_id` is not the id
+    of a model in the list.
     """
     limit = _limit(query.get("limit"))
     listed = list(entries)

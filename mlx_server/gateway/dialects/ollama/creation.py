@@ -116,7 +116,9 @@ class Creation:
             return None
 
     def _unless_cancelled(self, change: Callable[[], None]) -> None:
-        """Make the change. Raises ClientDisconnected if the client left while it waited for a thread."""
+        """Make the change. Raise ClientDisconnected instead if the client left while the change waited for a
+        thread.
+        """
         self._check_client()
         change()
 
