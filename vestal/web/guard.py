@@ -197,7 +197,7 @@ def _check_token(head: RequestHead, policy: Policy) -> HttpError | None:
         return None
     if len(head.values(b"authorization")) > 1:
         return HttpError("unauthorized", f"Send one Authorization header, not several; {policy.token_hint}")
-    given = _bearer(head)
+    given = bearer_of(head.headers)
     if given is None and policy.key_header:
         given = next(iter(head.values(policy.key_header)), None)
     if given is not None:
@@ -236,7 +236,7 @@ def _check_content_type(head: RequestHead, policy: Policy) -> HttpError | None:
     if not policy.json_only or head.method in READING:
         return None
     # A form of another page could send a POST without a body, and the browser adds the cookie to it.
-    by_cookie = bool(policy.cookie_name) and _bearer(head) is None
+    by_cookie = bool(policy.cookie_name) and bearer_of(head.headers) is None
     if not by_cookie and not _has_body(head):
         return None
     types = head.values(b"content-type")
@@ -257,14 +257,6 @@ def bearer_of(headers: Sequence[tuple[bytes, bytes]]) -> bytes | None:
     given = [value for name, value in headers if name.lower() == b"authorization"]
     scheme, _, token = given[0].strip().partition(b" ") if len(given) == 1 else (b"", b"", b"")
     return token.strip() if scheme.lower() == b"bearer" else None
-
-
-def _bearer(head: RequestHead) -> bytes | None:
-    """Return the token after `Bearer` in the first Authorization header; None if there is no such header, or
-    if it has another scheme.
-    """
-    scheme, _, given = next(iter(head.values(b"authorization")), b"").strip().partition(b" ")
-    return given if scheme.lower() == b"bearer" else None
 
 
 def _session(head: RequestHead, policy: Policy) -> str | None:
