@@ -119,8 +119,9 @@ class InstalledModels:
         self.changed()
 
     def start_clean_up(self) -> None:
-        """Start a thread that deletes what killed processes have left in the model store, and moves back
-        models that they were replacing. Errors are ignored, because the next change of the store tries again.
+        """Start a thread that deletes the remains of killed processes from the model store. If such a process
+        was replacing a model, the thread moves the old model back. Errors are ignored, because the next
+        change of the store tries again.
 
         The thread may wait for a lock or a slow disk, and does not delay the end of this process.
         """

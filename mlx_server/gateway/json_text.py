@@ -62,11 +62,11 @@ class JsonResponse(Response):
 
 
 def iso_time(since_epoch_s: float, timespec: str = "auto") -> str:
-    """Return a time as text, such as `2025-01-31T12:00:00.123456Z`, or without the fraction of the second if
-    `timespec` is "seconds". Both are the same as in `datetime.isoformat`.
+    """Return a time in UTC as text, such as `2025-01-31T12:00:00.123456Z`. `timespec` has the same values as
+    in `datetime.isoformat`; with "seconds", the fraction of the second is left out.
 
-    A time that the format cannot express, such as one of a file on a broken disk, becomes the nearest that it
-    can.
+    A time that the format cannot express, for example that of a file on a broken disk, is replaced by the
+    nearest time that it can express.
     """
     within = min(max(since_epoch_s, FIRST_SECOND), LAST_SECOND)
     return datetime.fromtimestamp(within, UTC).isoformat(timespec=timespec).replace("+00:00", "Z")

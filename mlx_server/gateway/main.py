@@ -109,7 +109,9 @@ async def _run(
 
 
 def _is_wrong_path(error: OSError) -> bool:
-    """Return whether the error is about a path that cannot be used, which another try would not change."""
+    """Return whether the error is about a path that cannot be used, so that another start with the same
+    settings would fail too.
+    """
     return error.filename is not None and error.errno not in DISK_FAULTS | EXHAUSTED
 
 

@@ -53,9 +53,10 @@ HAND_OVER_WITHIN_S = 30.0
 
 
 async def serve(parts: GatewayParts, succession: Succession, signals: asyncio.Queue[str]) -> str:
-    """Serve until the name of a signal is in the queue `signals`. Then hand over to the successor if the
-    signal is SIGUSR1; else drain. End likewise if an update has left this gateway without an engine and no
-    successor comes; the next gateway continues the answers from the answer log.
+    """Serve until `signals` delivers the name of a signal. Then hand over to the successor if the signal is
+    SIGUSR1; else drain: finish the accepted requests, within a time limit. Also drain if an update has left
+    this gateway without an engine and no successor comes (`signals` then delivers LEFT_BEHIND); the next
+    gateway continues the answers from the answer log.
 
     Return the name of the signal, or LEFT_BEHIND.
     """

@@ -27,9 +27,10 @@ def past_arguments(given: str | dict[str, Any] | None) -> dict[str, Any]:
 
     `given` are the arguments as the client sent them: JSON text from OpenAI's clients, an object from
     Ollama's. None and an empty text become an empty object. An unpaired surrogate in the text becomes U+FFFD.
-    Text that is neither a JSON object nor `null`, or that the engine could not be sent, becomes the only
-    value of an object, under the name UNREADABLE. A model may have written such text, and it remains in the
-    history: an error would fail every later turn of the conversation too.
+    A text is not refused if it is neither a JSON object nor `null`, or if the protocol between gateway and
+    engine cannot carry its values: it becomes the only value of an object, under the name UNREADABLE. A model
+    may have written such a text, and it remains in the history, so that an error would fail every later turn
+    of the conversation too.
     """
     if not given or isinstance(given, dict):
         return given or {}

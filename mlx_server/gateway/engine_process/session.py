@@ -90,9 +90,9 @@ class EngineSession:
     def _exit_at_once(self) -> None:
         """Ask the engine to exit immediately, unless it was asked to exit before.
 
-        This is called when the engine gives a request back to the gateway because it is draining. If it was
-        not asked to exit, a signal from outside has made it drain. The sooner it exits, the sooner the next
-        engine can serve the request.
+        This is called when the engine gives a request back because it shuts down (drains). If the gateway has
+        not asked for this, a signal from outside has made the engine drain. The sooner the engine exits, the
+        sooner the next engine can serve the request.
         """
         if not self.exit_is_planned:
             self.exit_is_planned = True
@@ -121,9 +121,10 @@ class EngineSession:
     # --- from the engine ---
 
     def _on_event(self, event: protocol.Event) -> None:
-        """Handle an event of the engine. An exception goes no further, because the link would close, and
-        every request would lose its engine. It is logged at the first event of this kind that it is raised
-        for: an engine sends thousands of events, whose tracebacks would fill the disk.
+        """Handle an event of the engine. An exception of the handler is not raised, because the link would
+        then close, and every request would lose its engine. The exception is logged only once for each type
+        of event and type of exception: an engine sends thousands of events, whose tracebacks would fill the
+        disk.
         """
         if not self._open:
             return

@@ -215,8 +215,10 @@ class AnswerKeeper:
 
     async def elsewhere(self, records: Sequence[Record], *, only_looks: bool = False) -> CopyElsewhere | None:
         """Return a function that reads from another machine the answer whose records in the answer log are
-        `records`. Return None if no machine continues it, or if it has ended. The caller then
-        continues it here, unless it `only_looks`.
+        `records`. Return None if no other machine has the answer, or if the answer has ended.
+
+        If the result is None, the caller continues the answer on this machine; a caller that only wants to
+        know whether another machine has the answer passes `only_looks`.
         """
         head = records[0]
         assert isinstance(head, Accepted)

@@ -144,7 +144,9 @@ class KeptAnswer:
 
     @property
     def whole_head(self) -> Accepted:
-        """Return `head` with the request's body, which has arrived and was not moved to the log yet."""
+        """Return `head` together with the request's body. This may only be read after the whole body has
+        arrived, and before `accept` moves the body to the log.
+        """
         return msgspec.structs.replace(self._head_to_write, body=self.body.peek())
 
     @property

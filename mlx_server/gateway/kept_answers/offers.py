@@ -38,7 +38,10 @@ class OtherMachines(Protocol):
 
     async def holding(self, head: Accepted, *, only_looks: bool = False) -> CopyElsewhere | None:
         """Return a function that reads the answer to the request `head` from the machine that has this
-        answer; None if no other machine has it. The caller then continues it, unless it `only_looks`.
+        answer; None if no other machine has it.
+
+        If the result is None, the caller continues the answer on this machine; a caller that only wants to
+        know whether another machine has the answer passes `only_looks`.
         """
 
     def stop_writing(self) -> None:

@@ -76,8 +76,9 @@ class RunningAnswers:
             answer.rendering.end(error)
 
     def _ended(self, answer: KeptAnswer) -> None:
-        """Handle the end of the answer's task. This is a callback, because a task that is cancelled before
-        its first step runs none of its own code, so that its clients would wait without end.
+        """Handle the end of the answer's task. The task calls this method back when it is done: its own code
+        could not do this, because a task that is cancelled before its first step runs none of it. The clients
+        of the answer would then wait without end.
         """
         if answer.task is not None and answer.task.cancelled():
             answer.rendering.cut_off(gateway_stops())

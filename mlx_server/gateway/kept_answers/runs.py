@@ -53,8 +53,8 @@ def head_of(records: Sequence[Record]) -> Accepted | None:
 
 
 def with_whole_head(records: Sequence[Record]) -> Sequence[Record]:
-    """Return the records of an answer for another machine: the first one has what the request's body refers
-    to, even if that was written down later.
+    """Return the records of an answer in the form in which another machine gets them: the first record also
+    holds what the request's body refers to, even if the log has this in a later record.
     """
     head = head_of(records)
     return records if head is None else [head, *records[1:]]

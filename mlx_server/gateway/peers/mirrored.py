@@ -120,11 +120,12 @@ class MirroredAnswers:
         return None
 
     def put_back(self, answer_id: str, data: bytes, now: float) -> None:
-        """Store again the records (`data`) of an answer that `take` or `take_of_dead` has returned, because
-        the answer cannot be continued yet. They are treated like the records of a machine that sent its last
-        message at `now` or earlier, so that a later call of `take_of_dead` returns them again. If a machine
-        lists the same answer in a `MirrorBatch` before that, the answer runs on that machine, and the records
-        stored here are deleted.
+        """Store again `data`, the records of an answer that `take` or `take_of_dead` has returned, because
+        the answer cannot be continued yet.
+
+        The records are treated as if a machine had sent them and then fallen silent at `now` or earlier, so
+        that `take_of_dead` will return them again. If a machine lists the answer in a `MirrorBatch` before
+        then, the answer runs on that machine, and the records stored here are deleted.
         """
         origin = self._origins.setdefault(_PUT_BACK, _Origin(now))
         self._add(origin.answers.setdefault(answer_id, _Answer()), 0, data)

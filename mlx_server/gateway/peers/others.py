@@ -67,8 +67,8 @@ def peers_of(
 
 
 def _none_on_error(ask: Asking[Given]) -> Asking[Given]:
-    """Return `ask`, a method that asks peers, changed to log each unforeseen exception and return None, as if
-    no peer had the answer: the request then runs on this machine.
+    """Decorate `ask`, a method that asks peers: if it raises an unforeseen exception, log the exception and
+    return None, as if no peer had the answer. The request then runs on this machine.
     """
 
     @wraps(ask)
@@ -228,8 +228,9 @@ class Peers:
         of this answer in the answer log. Return a function that reads the answer from the peer that has it.
         Return None if no peer has it, or if another machine has passed the request on to this one.
 
-        If no peer has it, the caller continues the answer here, unless it `only_looks`. The records of a peer
-        that cannot be reached at present are then no longer copied to this machine's log.
+        If no peer has the answer, the caller continues it on this machine. The records of a peer that cannot
+        be reached at present are then no longer copied to this machine's log. With `only_looks`, the caller
+        only wants to know whether a peer has the answer, and the copying goes on.
         """
         if is_passed_on(head):
             return None

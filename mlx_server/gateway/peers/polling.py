@@ -116,12 +116,12 @@ Heard = Callable[[dict[str, Any] | None], None]
 
 
 async def ask(peer: Peer, state: PeerState, heard: Heard, clock: Clock) -> None:
-    """Ask `peer` once for its /health, and call `heard` with the body, or with None if no body came. `ask`
-    leaves it to `heard` to record this result with `state.heard`.
+    """Ask `peer` once for its /health, and call the function `heard` with the body, or with None if no body
+    came. This function must record the result in `state`, by `state.heard`.
 
-    If asking or `heard` fails with an unforeseen error, `ask` itself records a missing body in `state`, at
-    the time of `clock`. Such an error is logged once for each peer and not raised, so that no answer of a
-    peer ends the polling or the start of the gateway.
+    If the request or the function `heard` fails with an unforeseen error, `ask` itself records in `state`
+    that no body came, at the present time of `clock`. Such an error is logged once for each peer and not
+    raised, so that no answer of a peer ends the polling or the start of the gateway.
     """
     try:
         heard(await peer.health())
@@ -133,8 +133,9 @@ async def ask(peer: Peer, state: PeerState, heard: Heard, clock: Clock) -> None:
 
 
 async def poll(peer: Peer, state: PeerState, heard: Heard, clock: Clock) -> None:
-    """Ask the peer for its /health again and again, until cancelled. Call `heard` with each result, also if
-    no body came. `state` determines the time until the next request; `heard` must record the result in it.
+    """Ask the peer for its /health again and again, until cancelled. Call the function `heard` with each
+    body, or with None if no body came. This function must record the result in `state`, by `state.heard`,
+    because `state` determines the pause before the next request.
     """
     while True:
         await clock.sleep(state.next_poll_s)

@@ -64,9 +64,10 @@ class LoadedModelTracker:
         self._reload.pop(name, None)
 
     def to_reload(self, present: Iterable[str]) -> list[LoadRequest]:
-        """Return the requests that load the models of earlier engines again, or, for a model in `present`
-        (the models of the current engine and of its requests), only restore the keep-alive that a client
-        asked for. A model with a keep-alive of 0 is left out: after its last request, nobody needs it.
+        """Return the requests that load the models of earlier engines into the current engine. A model in
+        `present` (those of the current engine and of its requests) is not loaded again: if a client asked for
+        a keep-alive of this model, a request only restores the keep-alive. A model with a keep-alive of 0 is
+        left out, because nobody needs it after its last request.
         """
         excluded = set(present)
         loads = [load for load in self._reload.values() if load.keep_alive_s != 0]

@@ -44,9 +44,10 @@ def with_preset(model: ModelEntry, body: BaseModel, request: RequestT) -> Reques
     """Return `request`, which was made from `body`, with the model's preset applied. Settings in the body
     take precedence.
 
-    The result names the model whose weights the engine loads, because several models may share their weights.
-    It also names `model` if that is another one (`requested_model`), for the case that the first one is
-    deleted while the request waits.
+    Several models may share their weights, which the engine loads under the name of one of them. The result
+    names that model. If it is not `model` itself, the result also names `model`, as `requested_model`: if the
+    model whose name is used is deleted while the request waits, the engine looks up the weights of `model`
+    again.
     """
     names: dict[str, Any] = {"model": model.loaded_as}
     if model.loaded_as != model.name and not isinstance(request, UnloadRequest):
@@ -87,8 +88,8 @@ def _fields(body: BaseModel) -> list[str]:
 def _messages(
     system: str, examples: Sequence[dict[str, Any]], messages: tuple[dict[str, Any], ...]
 ) -> tuple[dict[str, Any], ...]:
-    """Return the conversation with the preset's `examples` before it, and the preset's system prompt before
-    these. If the client sends a system prompt of its own, only that one is used.
+    """Return the conversation `messages`, preceded by the system prompt and then by the preset's `examples`.
+    The system prompt is the client's own if `messages` begins with one, else the preset's (`system`).
     """
     if messages and messages[0].get("role") in ("system", "developer"):
         return (messages[0], *examples, *messages[1:])

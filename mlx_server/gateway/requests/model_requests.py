@@ -140,8 +140,11 @@ def _answer_or_calls(schema: dict[str, Any], names: Sequence[str]) -> dict[str, 
     A grammar that allowed only `schema` would silently forbid the calls, and the model would invent what the
     tools return. A call has the same form as one that the client requires. Its arguments may be any object,
     as in an answer without a schema, so that a tool whose own schema no grammar can express does not fail the
-    request. The engine finds `schema` in the result (`answer_schema`), to check it alone, and because some
-    models write calls in a form of their own.
+    request.
+
+    The engine extracts `schema` from the result (with its function `answer_schema`) for two purposes: to
+    check the client's schema alone, and to limit only the answer of models whose calls the grammar does not
+    apply to.
     """
     call = {
         "type": "object",
@@ -177,8 +180,9 @@ def with_moved_references(schema: Any, name: str) -> Any:
 @dataclass(frozen=True)
 class EmbeddingRequest:
     """A request to embed `texts`. A text that is longer than the model's context, or than `context_tokens` if
-    that is less, is shortened if `truncate` is True; otherwise the request fails. `protocol.Generate`
-    explains `requested_model`.
+    that is less, is shortened if `truncate` is True; otherwise the request fails. If several models share
+    weights that are loaded under the name `model`, `requested_model` is the one that the client asked for; it
+    is empty if that is `model`.
     """
 
     model: str
@@ -242,8 +246,9 @@ class LoadRequest:
     """A request to load a model, or to renew its keep-alive if it is loaded. The model is unloaded after it
     has been unused for `keep_alive_s` seconds. None leaves the keep-alive as it is (at first, the configured
     default), and a negative value keeps the model loaded forever. Until its first use, the model is kept for
-    `expires_in_s` at most, unless that is None. `resumed` is True if an engine that was lost had loaded it.
-    `protocol.Generate` explains `requested_model`.
+    `expires_in_s` seconds at most, unless that is None. `resumed` is True if an engine that was lost had
+    loaded it. If several models share weights that are loaded under the name `model`, `requested_model` is
+    the one that the client asked for; it is empty if that is `model`.
     """
 
     model: str

@@ -45,8 +45,8 @@ class SendableRequest:
 
     @property
     def loads_or_unloads(self) -> bool:
-        """Return whether the request loads or unloads its model. The lane does not say so: counts of a
-        prompt's tokens have the same one.
+        """Return whether the request loads or unloads its model. The lane alone does not show this, because
+        requests that count the tokens of a prompt are in the same lane.
         """
         return self.lane is Lane.CONTROL and self._sampling is None
 

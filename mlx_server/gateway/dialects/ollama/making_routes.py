@@ -29,8 +29,9 @@ WRITTEN_AT_ONCE_BYTES = 1024 * 1024
 
 
 def router(context: GatewayContext, pulls: Pulls) -> APIRouter:
-    """Return the routes that make models, and those for ollama.com, which are refused. `pulls` downloads a
-    model that /api/create needs and that is not installed.
+    """Return the routes that make models, and the routes that concern the service ollama.com, such as uploads
+    and accounts, which this server does not offer. `pulls` downloads a model that /api/create needs and that
+    is not installed.
     """
     routes = APIRouter(prefix="/api")
     blobs = Blobs(context.config.models_dir)

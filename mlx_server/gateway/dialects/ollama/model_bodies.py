@@ -137,9 +137,9 @@ def _in_jinja(template: str) -> str:
 
 
 def _as_read(parameters: dict[str, Any]) -> dict[str, Any]:
-    """Return the `parameters` of a /api/create body without those whose value is None. A parameter that may
-    also occur in the `options` of a request is checked and converted as it is there. Raises BadRequest if
-    such a parameter is wrong.
+    """Return the `parameters` of a /api/create body without those whose value is None. A parameter that is
+    also one of the `options` of generation requests is checked and converted like such an option. Raises
+    BadRequest if this check fails.
     """
     read = validated(parameters, Options).model_dump(include=set(parameters))
     return {name: value for name, value in (parameters | read).items() if value is not None}

@@ -30,10 +30,11 @@ def chat_content(part: AnswerPart) -> dict[str, Any]:
 
 
 def load_answer(model: str, wall_s: float, content: Content, *, unloaded: bool) -> dict[str, Any]:
-    """Return the answer to a request without a prompt, which only loaded or unloaded the model.
+    """Return the answer to a request without a prompt, which only loads the model or, if `unloaded` is True,
+    unloads it.
 
-    `wall_s` is the time of the answer in seconds since 1970. `content` returns the empty content in the form
-    of the route, /api/generate or /api/chat.
+    `wall_s` is the time of the answer in seconds since 1970. `content` is a function that returns the fields
+    for the content of an answer, which is empty here, as the route (/api/generate or /api/chat) names them.
     """
     reason = "unload" if unloaded else "load"
     return _head(model, wall_s) | content(AnswerPart()) | {"done": True, "done_reason": reason}

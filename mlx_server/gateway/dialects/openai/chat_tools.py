@@ -88,16 +88,18 @@ def _mode(choice: Choice) -> tuple[Mode, str | None]:
 
 
 def _allowed_tools(choice: dict[str, Any]) -> dict[str, Any]:
-    """Return the object that holds `mode` and `tools`. In the Responses API that is `choice` itself; in the
-    chat API it is an object inside `choice`.
+    """Return the object with the fields `mode` and `tools` from `choice`, a `tool_choice` of the type
+    `allowed_tools`. In the Responses API, this object is `choice` itself; in the chat API, it is the object
+    in the field `allowed_tools` of `choice`.
     """
     inner = choice.get("allowed_tools")
     return inner if isinstance(inner, dict) else choice
 
 
 def _allowed_names(choice: Choice) -> frozenset[str] | None:
-    """Return the names of the tools that may be called; None if all may be. Raises BadRequest if the allowed
-    tools are not a list of objects.
+    """Return the names of the tools to which `choice`, the body's `tool_choice`, limits the model's calls;
+    None if `choice` is not of the type `allowed_tools`. Raises BadRequest if the tools in `choice` are not a
+    list of objects.
     """
     if not isinstance(choice, dict) or choice.get("type") != "allowed_tools":
         return None

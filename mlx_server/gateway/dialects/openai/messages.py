@@ -78,7 +78,9 @@ class FunctionCall(Body):
     arguments: str | dict[str, Any] | None = None
 
     def as_call(self, call_id: str | None) -> dict[str, Any]:
-        """Return the call in the form that chat templates expect."""
+        """Return the call in the form that chat templates expect. `call_id` is the call's id; None if it has
+        none, as in OpenAI's older form.
+        """
         function = {"name": self.name, "arguments": past_arguments(self.arguments)}
         call = {"type": "function", "function": function}
         return call | ({"id": call_id} if call_id else {})

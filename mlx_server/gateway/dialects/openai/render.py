@@ -28,12 +28,14 @@ STREAM_END = server_sent_events.frame(b"[DONE]")
 class AnswerShape:
     """The differences between the objects of /v1/chat/completions and of /v1/completions.
 
-    An answer is written as one object, or streamed in several chunks. `whole_content` and `chunk_content` are
-    functions that return the fields of a choice that hold a whole answer, or the part of an answer in one
-    chunk. `first_content` and `empty_content` are such fields themselves: the first chunk of an answer holds
-    `first_content` (None: there is no such chunk), and its last chunk and each keep-alive hold
-    `empty_content`. `logprobs` is a function that returns the log probabilities of tokens in the endpoint's
-    form. It takes the tokens and the number of characters before them.
+    An answer is written as one object, or streamed in several chunks. Each holds a choice, whose fields for
+    the content depend on the endpoint. The function `whole_content` returns these fields for a whole answer,
+    and `chunk_content` for the part of an answer in one chunk. `first_content` are the fields of a chunk that
+    begins each answer (None: there is no such chunk), and `empty_content` those of an answer's last chunk and
+    of each keep-alive.
+
+    The function `logprobs` returns log probabilities in the endpoint's form. Its arguments are the tokens,
+    and how many characters of the choice's text precede them.
     """
 
     id_prefix: str
@@ -150,7 +152,10 @@ class AnswerChunks:
         return {"index": index, **content, "logprobs": logprobs, "finish_reason": reason}
 
     def _logprobs(self, index: int, part: AnswerPart) -> dict[str, Any] | None:
-        """Return the log probabilities of the next part of the answer `index`; None if it has none."""
+        """Return the log probabilities of `part`, the next part of the answer `index`, in the endpoint's
+        form; None if the part has none. The characters of the part are added to those that precede the
+        following part.
+        """
         if not part.logprobs:
             return None
         chars_before = self._chars[index]
@@ -184,7 +189,9 @@ def model(entry: ModelEntry) -> dict[str, Any]:
 
 
 def _usage(ends: Sequence[protocol.Done], answers_per_prompt: int) -> dict[str, Any]:
-    """Return the token counts of all answers together. A prompt with several answers is counted once."""
+    """Return the token counts of all answers together. `ends` are the final events of the answers, in groups
+    of `answers_per_prompt` for each prompt. The tokens of a prompt with several answers are counted once.
+    """
     prompt = sum(done.usage.prompt_tokens for done in ends[::answers_per_prompt])
     completion = sum(done.usage.completion_tokens for done in ends)
     cached = sum(done.usage.cached_tokens for done in ends[::answers_per_prompt])
@@ -248,8 +255,9 @@ def _logprob(token: protocol.TokenLogprob) -> dict[str, Any]:
 
 
 def _completion_logprobs(tokens: Sequence[protocol.Logprobs], chars_before: int) -> dict[str, Any]:
-    """Return the log probabilities of `tokens` in the form of /v1/completions. `text_offset` counts the
-    characters from the beginning of the choice's text, also in a stream, where `chars_before` have been sent.
+    """Return the log probabilities of `tokens` in the form of /v1/completions. Its field `text_offset` holds
+    for each token its position in the whole text of the choice, in characters. `chars_before` is how many
+    characters of this text precede `tokens`: in a stream, earlier chunks contain them.
     """
     texts = [token.drawn.text for token in tokens]
     return {
@@ -261,8 +269,8 @@ def _completion_logprobs(tokens: Sequence[protocol.Logprobs], chars_before: int)
 
 
 def _echoed_logprobs(tokens: Sequence[protocol.Logprobs]) -> dict[str, Any]:
-    """Return the log probabilities of a prompt and its answer. They are None (null in JSON) for the first
-    token, which has no probability.
+    """Return the log probabilities of `tokens`, the tokens of a prompt and of its answer. The first token has
+    no probability, because no text precedes it; its log probabilities are None (null in JSON).
     """
     logprobs = _completion_logprobs(tokens, 0)
     for field in ("token_logprobs", "top_logprobs"):

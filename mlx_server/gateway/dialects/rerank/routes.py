@@ -54,8 +54,9 @@ def router(context: GatewayContext) -> APIRouter:
 async def _response(
     body: RankingBody, model: str, request: RerankRequest, ranking: Ranking, returns_documents: bool
 ) -> Response:
-    """Return the response with the ranking. If the documents are large, the body of the response is written
-    in a thread, since the body may contain the documents.
+    """Return the response with the ranking. `returns_documents` says whether it contains the documents; for
+    TEI's clients, `body.return_text` says so instead. If the documents are large, the body of the response is
+    encoded in a thread, because it may contain them.
     """
 
     def answer() -> dict[str, Any] | list[dict[str, Any]]:

@@ -88,8 +88,9 @@ class Responses:
     ) -> StoredResponse:
         """Start a response, and return it while it runs. Raises HttpError if the request is refused.
 
-        `find` returns the earlier response with an id to which the body refers, or None. By default, that
-        response is searched in the store in memory and in the answer log on disk.
+        `find` is called with the id of each earlier response that the body refers to, and returns that
+        response, or None if it is unknown. By default, the response is looked up in the store in memory and
+        in the answer log on disk.
         """
         references, means = await self._prepare(body, client, find)
         self._report_skipped(body, means)
@@ -157,11 +158,11 @@ class Responses:
     ) -> tuple[References, Translated]:
         """Return what the body refers to, and the translated body. Raises HttpError if the body is refused.
 
-        `find` returns the earlier response with an id to which the body refers, or None; by default, that
-        response is searched in memory and in the answer log. `client` is the client's connection. The memory
-        for images that the body names by URL is added to this request's share of the memory limit for all
-        request bodies; the ASGI scope of `client` holds that share, and the source of the request's random
-        numbers.
+        `find` is called with the id of each earlier response that the body refers to, and returns that
+        response, or None if it is unknown. By default, the response is looked up in memory and in the answer
+        log. `client` is the client's connection. Its ASGI scope holds the source of the request's random
+        numbers, and the request's share of the memory limit for all request bodies. Images that the body
+        names by URL count towards this share.
         """
         body.check()
         if body.background and not self.store.keeps_any:
@@ -205,13 +206,13 @@ def translate(
 ) -> Translated:
     """Translate the body to a generation request. `model` is the model's canonical name. Raises BadRequest if
     the body cannot be used, NotFound if it refers to an unknown item, and TooLarge if the arguments of past
-    tool calls have too many values. Pure, except for new items' ids.
+    tool calls have too many values. The function is pure, except that `make_id` may return random ids.
 
     `drawn_seed` is the seed of the sampling if the body's `seed` is missing or -1. `make_id` returns a new id
     that begins with the given prefix. `earlier` is the conversation that the body continues: for each of its
-    responses, oldest first, a JSON list of the input items and one of the output items. `stored_item` returns
-    the stored item with an id, or None. `preset` adds the model's own settings to the request. `images`
-    collects the images; if it is None, the model reads text only.
+    responses, oldest first, a JSON list of the input items and one of the output items. `stored_item` takes
+    the id of an item and returns the stored item, or None. `preset` adds the model's own settings to the
+    request. `images` collects the images; if it is None, the model reads text only.
     """
     offered = offered_tools(body.tools, body.tool_choice)
     _check_json("tools", offered.shown)  # even if they are not offered, because the response shows them

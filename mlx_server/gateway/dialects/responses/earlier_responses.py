@@ -82,10 +82,10 @@ class EarlierResponses:
     `store` holds the latest responses in memory. Any other response is made again from its records in the
     answer log, without the engine. Only one response is made at a time, because requests may be large.
 
-    A response whose client disconnected before its end is made again, too. It is shown as cancelled, as in
-    the gateway that ran it. It is not added to `store`, because it may not have ended: its client may resume
-    it, or a machine that cannot be reached at present may still be generating it. The log does not show
-    whether a machine does that.
+    If the client of a response disconnected before the end, the response is made again from the records that
+    exist. It is shown as cancelled, as it was in the gateway that ran it. It is not added to `store`, because
+    it may go on: its client may resume it, or a machine that cannot be reached at present may still be
+    generating it, which the log does not show.
     """
 
     def __init__(self, context: GatewayContext, store: ResponseStore) -> None:
@@ -97,12 +97,13 @@ class EarlierResponses:
     async def references(
         self, body: CompactBody, client: HTTPConnection, find: Find | None = None
     ) -> References:
-        """Return what the body refers to. Raises BadRequest if the response that it continues is unknown or
-        still running, and HttpError with status 503 if that cannot be known at present.
+        """Return the earlier conversation and the stored items that the body refers to. Raises BadRequest if
+        the response that the body continues is unknown or still running, and HttpError with status 503 if
+        that response cannot be looked up at present.
 
         `find` finds a response by its id, by default in the store and in the answer log. If the answer to the
         request of `client` is kept, the references are written to the log with the request. A resumed request
-        has them from there, since the responses may have been deleted meanwhile.
+        gets its references from the log, because the responses may have been deleted meanwhile.
         """
         kept = kept_answer_of(client.scope)
         if kept is not None and kept.referenced:
@@ -114,9 +115,10 @@ class EarlierResponses:
         return references
 
     def _write_down(self, kept: KeptAnswer, parts: tuple[bytes, ...]) -> None:
-        """Add what a request refers to, in the form of `References.packed`, to its records if these were
-        begun without it. Do nothing if the gateway that accepted the request cannot read it in the records:
-        an earlier version, on another machine or on this one.
+        """Add `parts`, the references of a request in the form of `References.packed`, to the request's
+        records in the answer log, if the records were begun without them. Do nothing if the request was
+        accepted by a gateway of an earlier version (here or on another machine) that cannot read references
+        in the records, or if this gateway no longer writes records for the request.
         """
         keeper = self._context.keeper
         can_be_read = kept.head.format >= FORMAT_OF_REFERENCES
@@ -142,7 +144,9 @@ class EarlierResponses:
         return found
 
     async def _items(self, item_ids: Sequence[str], find: Find) -> bytes:
-        """Return those of the items with these ids that are stored, as a JSON list."""
+        """Return, as a JSON list, the stored items with the ids `item_ids`. An item that is not stored is
+        left out. `find` finds a response by its id, for items of responses that are not in memory.
+        """
         holders: dict[str, StoredResponse] = {}
         for item_id in item_ids:
             holder, response_id = self._store.holder(item_id), response_of_item(item_id)
@@ -248,8 +252,9 @@ def _input_of(answer_id: str, body: CreateBody, references: References) -> tuple
 
 
 def _answers_of(logged: _Logged, clock: Clock) -> Answers:
-    """Return the answer to a request, read from its records. If they have no end, the answer ends with
-    ClientDisconnected. Nothing is sent to the engine or written to the log.
+    """Return the answer to a request, read from the request's records. If the records do not contain the end
+    of the answer, the answer ends with ClientDisconnected. Nothing is sent to the engine or written to the
+    log.
     """
     history = history_of(logged.records)
     head = msgspec.structs.replace(logged.head, body=b"")

@@ -25,9 +25,9 @@ class _TextKind:
     """A kind of item that has text.
 
     The ids of such items begin with `prefix`. `empty` holds the fields of an item before it has text. The
-    text is in a part of type `part_type`, in the item's list `parts`. The names of the events about the part
-    begin with `part_events`, and of those about the part's text with `text_events`; all of these events hold
-    the part's position in the list in the field `index_field`.
+    text is in a part of type `part_type`, which is an element of the item's field `parts`, a list. The names
+    of events about the part begin with `part_events`, and the names of events about the part's text with
+    `text_events`. All of these events hold the part's position in the list, in the field `index_field`.
     """
 
     prefix: str

@@ -111,11 +111,12 @@ class ResponseStore(Protocol):
 
 
 class _SharedLists:
-    """Holds each list of items of the stored responses once, and counts the bytes of all lists. The same
-    conversation may have been read from the answer log with several responses.
+    """Holds the lists of items of the stored responses, and counts the bytes of all lists. Equal lists are
+    held and counted once: each response holds the lists of the responses that it continues, and if responses
+    were read from the answer log, each has its own copy of the same conversation.
 
-    A response holds the lists of the responses that it continues, even after those were dropped from the
-    store. If the lists contain images, even a conversation of short texts may take much memory.
+    A response holds these lists even after the earlier responses were dropped from the store. If the lists
+    contain images, even a conversation of short texts may take much memory.
     """
 
     def __init__(self) -> None:

@@ -168,7 +168,7 @@ class _Conversation:
             self._latest = response
 
     async def _read(self, message: bytes) -> tuple[CreateBody, ReceivedBody]:
-        """Return the body in a message, and the form in which it is stored (see `_body_of`). A large message
+        """Return the body in a message in two forms: parsed, and as the answer log stores it. A large message
         is parsed in a thread. Raises GatewayError if the message is wrong, or if no memory for it becomes
         free in time.
         """
@@ -215,9 +215,10 @@ def _bug(error: Exception) -> ServerFault:
 
 
 def _body_of(message: bytes) -> tuple[CreateBody, ReceivedBody]:
-    """Return the request body in a WebSocket message, and the same as the body of an HTTP request, which is
-    empty if the response is not to be stored. Raises BadRequest if the message is not a valid event
-    `response.create`, and TooLarge if its JSON has too many values.
+    """Return the request body in a WebSocket message in two forms: parsed, and as the JSON bytes that the
+    body of an HTTP request would have, which the answer log stores. The second form is empty if the response
+    is not to be stored. Raises BadRequest if the message is not a valid event `response.create`, and TooLarge
+    if its JSON has too many values.
     """
     is_large = len(message) > SMALL_BYTES
     if is_large:
