@@ -13,7 +13,7 @@ _LEAST_S = 0.001
 class Histogram:
     """Counts durations in buckets, each 2 % longer than the one before, so that percentiles are within 1 % of
     the true ones. All durations up to a millisecond count as one millisecond. `max_s`, the longest duration,
-    is exact. `seconds` has the first durations to count.
+    is exact. The durations in `seconds` are counted when the histogram is created.
     """
 
     def __init__(self, seconds: Iterable[float] = ()) -> None:

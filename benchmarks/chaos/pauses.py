@@ -63,11 +63,12 @@ class Deaths:
 
 
 def longest_gap(pieces_at: Sequence[float], death: Death) -> tuple[float, float] | None:
-    """Return the longest gap between two parts of a stream because of a kill, as its begin and end; None
-    unless parts arrived both before and after the kill.
+    """Return the longest gap between two successive parts of a stream that a kill may have caused, as the
+    times of its begin and end. Return None unless parts arrived both before and after the kill.
 
-    The gap begins with the last part before the kill, or with any later part that arrives until the stack
-    serves again, because an engine that shuts down gracefully still sends some tokens.
+    The first gap considered begins with the last part before the kill. Later gaps are considered too if they
+    begin before the stack serves again, because an engine that shuts down gracefully still sends some tokens
+    after the signal. `pieces_at` has the times at which the parts arrived, in monotonic seconds.
     """
     first = bisect.bisect(pieces_at, death.at)
     if not first or first == len(pieces_at):

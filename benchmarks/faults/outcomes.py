@@ -147,11 +147,12 @@ def outcome(observed: Try, notices: Notices, default_actor: str = NOBODY) -> Out
 
 def served_again_s(observed: Try) -> float | None:
     """Return for how many seconds the service did not serve because of the fault; None if it did not serve at
-    the end.
+    the end of the try.
 
-    That is the time until the first answer to a probe that was sent after the fault, or the length of a later
-    outage if that is longer, because some faults interrupt nothing until something has to be written or
-    replaced. For a fault that interrupts nothing at all, it is about the time of one answer.
+    The result is the longer of two times: the time from the fault to the first answer to a probe sent after
+    it, and the longest later outage. Later outages count because some faults interrupt nothing until
+    something has to be written or replaced. For a fault that interrupts nothing at all, the result is about
+    the time of one answer.
     """
     probes = [each for each in observed.requests if each.stream == observed.stream and each.is_probe]
     answered = [each for each in probes if each.answered]
@@ -170,8 +171,9 @@ def served_again_s(observed: Try) -> float | None:
 
 
 def shortest_outage_s(before: Sequence[float]) -> float:
-    """Return how many seconds a silence must last to count as an outage, given the times of answers `before`
-    the fault.
+    """Return how many seconds without an answer count as an outage: OUTAGE_FACTOR times the longest gap
+    between successive times in `before`, but at least SHORTEST_OUTAGE_S. `before` has, in order, the
+    begin of the observation, the times of the answers before the fault, and the time of the fault.
     """
     longest = max((end - begin for begin, end in zip(before, before[1:], strict=False)), default=0.0)
     return max(SHORTEST_OUTAGE_S, OUTAGE_FACTOR * longest)

@@ -53,8 +53,8 @@ def _work(models: StandInControl, one: Container, number: int, cycles: int) -> N
     """Do the work of one sample in the container `one`: run TASKS_A_SAMPLE tasks, wait until they are done
     and the orchestrator has made `cycles` cycles of its main loop since its start, and delete old tasks.
 
-    `number` is that of the sample. In every AWAY_EVERY-th sample, the models answer with errors until these
-    cycles are made.
+    `number` is the number of the sample. In every AWAY_EVERY-th sample, the models answer with errors until
+    the orchestrator has made `cycles` cycles.
     """
     away = number % AWAY_EVERY == 0
     models.control(mode="error" if away else "ok", chat_s=0.02)

@@ -41,12 +41,13 @@ class PeerFailed(RuntimeError):
 
 
 class RunningProcess:
-    """A process in a process group of its own. `start` waits until `ready` returns True. It raises PeerFailed
-    at once if the process ends before that, or else after `start_timeout_s` seconds.
+    """A process in a process group of its own. `start` starts it and waits until `ready` returns True.
+    `start` raises PeerFailed if the process ends before that, or if `ready` is still False after
+    `start_timeout_s` seconds.
 
-    `folder` is the home folder ($HOME) of the process, which also gets its log; by default it is a new
-    temporary folder. `close` deletes it, even if the caller chose it. `cwd` is the working directory, by
-    default `folder`. `env` is added to the environment variables of this process.
+    `folder` is the home folder ($HOME) of the process, and also gets its log; by default it is a new
+    temporary folder. `close` deletes `folder`, even if the caller chose it. `cwd` is the working directory,
+    by default `folder`. `env` is added to the environment variables of this process.
     """
 
     def __init__(

@@ -142,12 +142,14 @@ class ProgramPeer:
 
 
 def mlx_environment(folder: Path) -> dict[str, str]:
-    """Return environment variables by which any program with MLX on Linux uses the OpenBLAS that Vestal's
-    engine uses. Unless the user has named another library, this is a copy of the one in the package
-    `scipy-openblas32`. The copy is made below `folder` if the package's own folder cannot be written.
+    """Return environment variables by which any program with MLX on Linux uses the OpenBLAS library that
+    Vestal's engine uses. If the user has named a library, the variables name that library. Otherwise, they
+    name a copy of the OpenBLAS in the package `scipy-openblas32`; the copy is made below `folder` if the
+    package's own folder cannot be written.
 
-    OpenBLAS gets all cores, which is fastest on a quiet machine; unlike Vestal's engine, a peer cannot change
-    the number while it runs. On a busy machine fewer are faster; BENCH_PEER_THREADS sets the number.
+    OpenBLAS gets as many threads as there are cores, which is fastest on a quiet machine; unlike Vestal's
+    engine, a peer cannot change this number while it runs. On a busy machine, fewer threads are faster;
+    BENCH_PEER_THREADS sets their number.
     """
     found = engine_environment(folder)
     for ours in (THREADS_CHOSEN, NARROW_VARIABLE, TEMPORARY_VARIABLE):

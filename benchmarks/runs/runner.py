@@ -34,10 +34,10 @@ class Order:
         return self.rounds or (scenario.quick_rounds if self.mode == QUICK else scenario.full_rounds)
 
     def budget_s(self, scenario: Scenario, since_begin_s: float) -> float:
-        """Return how many seconds a scenario may take: in a full run its `full_s`, in a quick run its
-        `quick_s` or, if that is less, the time that is left. This is what remains of the QUICK_RUN_S seconds
-        of the whole run, less END_S seconds for the scenario's interruption; it may be 0 or negative.
-        `since_begin_s` is how many seconds ago the run began.
+        """Return how many seconds a scenario may take. In a full run, this is its `full_s`. In a quick run,
+        it is the lesser of its `quick_s` and the time that is left: QUICK_RUN_S for the whole run, less the
+        `since_begin_s` seconds since the run began, less END_S for interrupting the scenario. The time that
+        is left may be 0 or negative.
         """
         if self.mode == FULL:
             return scenario.full_s

@@ -64,8 +64,8 @@ def run_scenario(run: RunFolder, scenario: Scenario, rounds: int, first: int, su
 
 
 def _end_with_the_runner() -> None:
-    """Wait until standard input ends, interrupt this process, and kill its process tree if it does not end in
-    time.
+    """Wait until standard input ends. It is a pipe from the runner, so it ends if the runner dies. Then send
+    SIGINT to this process, and kill its process tree if it still runs after END_S seconds.
     """
     with contextlib.suppress(OSError):
         while os.read(0, 1):

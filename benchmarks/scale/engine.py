@@ -41,8 +41,8 @@ class PromptCache:
         return cached
 
     def store(self, parts: Iterable[Part]) -> None:
-        """Store the parts of a prompt and mark them as used, so that the first part counts as the most
-        recently used.
+        """Store the parts of a prompt, and mark them as used in reverse order. The first part then counts as
+        the most recently used and is dropped last, because later parts are of use only after the first.
         """
         for name, tokens in reversed(tuple(parts)):
             if name not in self._parts:

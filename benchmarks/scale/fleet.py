@@ -51,8 +51,8 @@ class MachineNode:
 class FleetSettings:
     """The settings of a simulation. `per_hour` is how many conversations begin per hour and machine.
 
-    With `rotated`, each machine's list of peers begins with the next machine; else all lists begin with the
-    first.
+    With `rotated`, each machine's list of peers begins with the machine after it; without it, every list
+    begins with the first machine.
     """
 
     machines: int

@@ -136,7 +136,10 @@ class Placement:
 
 
 class _Gateway:
-    """Simulates what one gateway knows about the others, as in `mlx_server/gateway/peers/others.py`."""
+    """Simulates one machine's gateway: what it knows about its peers from polls, refusals and earlier
+    conversations, and to which machine it therefore sends a request. The rules are those of real gateways, in
+    `mlx_server/gateway/peers/others.py`.
+    """
 
     def __init__(self, number: int, machines: int) -> None:
         self._number = number

@@ -79,8 +79,9 @@ class Turn:
 
 
 def asked_of(turn: Turn, bytes_per_token: int) -> Asked:
-    """Return what a gateway reads from the turn's body: digests of the prompt's beginnings, with their sizes
-    in bytes.
+    """Return what a gateway would read from the body of the turn's request to choose a machine. For each part
+    of the prompt, this is a digest of the prompt up to the end of that part, and the size of that beginning
+    in bytes. `bytes_per_token` is the length of a token's text.
     """
     size, beginnings = 0, []
     for name, tokens in turn.parts:

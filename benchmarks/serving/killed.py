@@ -41,9 +41,10 @@ def measure(log: Log, subjects: Subjects, rounds: int) -> None:
 
 async def kill_under_load(server: Server) -> dict[str, float]:
     """Kill the server while it streams, and wait until it serves again. Return two figures by name: LOST, the
-    number of requests that were lost, and SILENCE, the seconds from the kill until text arrived again. If any
-    request was lost, that is the first text of a new request; otherwise, SILENCE is the median over the
-    streams.
+    number of requests that were lost, and SILENCE, the seconds from the kill until text arrived again.
+
+    If a request was lost, the text meant by SILENCE is the first text of a new request. If none was lost,
+    SILENCE is the median of the times after which the streams continued.
 
     Raises RuntimeError if a stream ends before the kill, or if the server cannot be killed or started again,
     and TimeoutError if text or the server does not come back in time.

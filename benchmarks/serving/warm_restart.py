@@ -82,8 +82,9 @@ def _ten_turns(server: Server) -> dict[str, float]:
 
 
 def conversation_s(server: Server, restarts: bool) -> float:
-    """Return the total seconds that the answers of a conversation of TURNS turns take. If `restarts`, the
-    server is killed and restarted between the turns; this time does not count.
+    """Hold a conversation of TURNS turns with the server, and return the seconds that all its answers take
+    together. If `restarts` is True, the server is killed and restarted before each turn but the first; the
+    seconds of the restarts are not included.
     """
     messages = [{"role": "system", "content": f"Talk {unused_number()}."}]
     took = 0.0

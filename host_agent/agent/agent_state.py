@@ -15,10 +15,10 @@ from vestal.supervision import ProcessIdentity
 
 
 class AgentState(StrEnum):
-    """The reason why an agent does not answer. SILENT means that its process runs, but does not
-    answer on the configured port: perhaps it hangs. NO_TOKEN means that it runs, but that nobody can ask it,
-    because its token cannot be read. PORT_TAKEN means that it does not run, and that the agent of another
-    home answers on the configured port.
+    """The reason why the agent of a home does not answer. SILENT means that the agent's process runs but does
+    not answer on the configured port, perhaps because it hangs. NO_TOKEN means that the agent runs, but that
+    no request can be sent to it, because its token cannot be read. PORT_TAKEN means that the agent does not
+    run, and that the agent of another home answers on the configured port.
     """
 
     NOT_RUNNING = "not_running"

@@ -67,11 +67,12 @@ class HandedOver:
 
 
 async def end_threads(pool: ThreadPoolExecutor) -> None:
-    """End the threads of `pool`, which cannot be used afterwards. Wait until this is the only thread of the
-    process, but at most THREADS_END_S seconds, because a thread may wait for a disk that does not answer.
+    """End the threads of `pool`, which cannot be used afterwards. Wait until the calling thread is the only
+    one of the process, but at most THREADS_END_S seconds, because a thread may wait for a disk that does not
+    answer.
 
-    The system delivers a signal to any thread that does not block it. If another thread received it just
-    before `execve`, nobody would have seen it.
+    This is done before `execve`, which ends all other threads. The system may deliver a signal to any thread
+    that does not block it, so a stop signal that another thread received just before `execve` would be lost.
     """
     pool.shutdown(wait=False)
     until_s = time.monotonic() + THREADS_END_S

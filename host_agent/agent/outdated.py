@@ -65,8 +65,8 @@ def _pids(home: Home) -> dict[str, int]:
 
 
 def _uses_another_home(pid: int, home: Home) -> bool:
-    """Return whether the environment of the process names another home folder than `home`, although `home`
-    has its PID file: the folder was moved while the process ran. The process still writes to the old place.
+    """Return whether a process whose PID file is in `home` has another home folder in its environment. This
+    is so if the folder was moved while the process ran; the process still writes to the old place.
     """
     try:
         named = Path(psutil.Process(pid).environ().get("VESTAL_HOME") or home.default_root)

@@ -82,9 +82,8 @@ class SingleInstance:
 
 
 def _take_inherited(descriptor: int | None) -> int | None:
-    """Return the inherited file descriptor if it holds the lock, else None.
-
-    The caller then has to take the lock itself.
+    """Return the inherited file descriptor if it holds the lock. Return None if it does not, or if none was
+    inherited; the caller must then take the lock itself.
     """
     if descriptor is None:
         return None

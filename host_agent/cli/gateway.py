@@ -50,9 +50,9 @@ class GatewayClient:
         return answer
 
     def health(self) -> dict[str, Any]:
-        """Return the response to GET /health. Its field `status` says whether requests would be served. If
-        not, as while the engine has failed, the HTTP status is 503, and the response is as complete as ever.
-        Raises GatewayUnreachable for any other response.
+        """Return the body of the response to GET /health. Its field `status` says whether requests would be
+        served. If they would not, for example because the engine has failed, the HTTP status is 503, but the
+        body has the same fields. Raises GatewayUnreachable for any other response.
         """
         status, answer = self._exchange("GET", "/health")
         if status == http.client.OK or (status == http.client.SERVICE_UNAVAILABLE and "status" in answer):

@@ -104,8 +104,8 @@ def _interrupt_deferred() -> Iterator[None]:
 
 
 def print_error(sentence: str, before: str = "") -> None:
-    """Print an error's sentence to stderr, after the text `before`. If that is impossible, the exit code says
-    enough.
+    """Print `before`, then `vestal: ` and the error's sentence, to stderr. If stderr cannot be written, do
+    nothing, because the exit code reports the failure too.
     """
     with contextlib.suppress(OSError):
         print(f"{before}vestal: {sentence}", file=sys.stderr, flush=True)

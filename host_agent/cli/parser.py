@@ -18,8 +18,8 @@ GROUPS = (run, inspect, models, models_in_use, orchestrator, install)
 
 
 class HelpFormatter(argparse.HelpFormatter):
-    """Wraps texts as argparse does. Only a text that begins with EXAMPLES, as that of `_examples` does, is
-    laid out as a list of examples, in which each example begins on a new line.
+    """Wraps texts as argparse does, except for a text that begins with EXAMPLES, which the function
+    `_examples` makes. Such a text is laid out as a list, in which each example begins on a new line.
     """
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
@@ -39,7 +39,9 @@ class Parser(argparse.ArgumentParser):
 
 
 def build() -> argparse.ArgumentParser:
-    """Return the parser of all commands. The options that it parses have the command's name in `command`."""
+    """Return the parser of all commands. In the options that it returns, the attribute `command` has the name
+    of the command.
+    """
     parser = Parser(
         prog="vestal",
         description="Keep the LLM servers of this machine running.",
@@ -65,8 +67,9 @@ def build() -> argparse.ArgumentParser:
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse `arguments`, by default those of this process, and return the options.
 
-    Arguments after `--` are not parsed: `options.arguments` passes them on to the program that `vestal
-    launch` starts.
+    The arguments after `--` in `vestal launch` are not parsed: they are returned in `options.arguments`, for
+    the program that the command starts. Without such arguments, `options.arguments` is an
+    empty list.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     passed_on: list[str] = []

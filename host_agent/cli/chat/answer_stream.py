@@ -116,8 +116,8 @@ class AnswerStream:
     def _refused(self, response: http.client.HTTPResponse) -> bool:
         """Return whether an error response ends the answer; if so, put the failure into the queue.
 
-        Until the gateway has accepted the request, every error response ends the answer; afterwards, only one
-        that says that the gateway no longer has the answer.
+        Before the gateway has accepted the request, every error response ends the answer. After that, only an
+        error response that says that the gateway no longer has the answer ends it.
         """
         if self.request_id and response.status in GONE:
             self._end(Failed("The rest of the answer is lost: the MLX server has come back without it."))

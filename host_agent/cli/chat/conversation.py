@@ -42,7 +42,8 @@ class Conversation:
 def command_of(text: str) -> tuple[str, str] | None:
     """Return the name and argument of a command such as `/model NAME`, or None if the text is a message.
 
-    A message may begin with a path such as /etc/hosts.
+    A text that begins with `/` is a message if it has several lines. It is also a message if its first word
+    is no known command and has a second `/`, because the word may be a path such as /etc/hosts.
     """
     name, _, argument = text.strip().partition(" ")
     if "\n" in text.strip() or not name.startswith("/"):

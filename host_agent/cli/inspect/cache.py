@@ -64,8 +64,9 @@ def _verify(folder: Path, *, as_json: bool) -> int:
 
 
 def _clear(folder: Path, *, as_json: bool) -> int:
-    """Delete everything in the cache's `folder` except KEPT_FOLDER, whose links the engine needs at its next
-    start, and print the result. Return 1 if something could not be deleted, else 0.
+    """Delete everything in the cache's `folder` except its subfolder KEPT_FOLDER, because the engine needs
+    the libraries in that subfolder at its next start. Print the result. Return 1 if something could not be
+    deleted, else 0.
     """
     entries = list(_entries(folder))
     cleared_bytes = sum(_size_bytes(entry) for entry in entries)

@@ -99,15 +99,17 @@ def _install(
     config: Config,
     commands: Commands,
 ) -> None:
-    """Write the job files that have changed, and load every job. What runs is replaced only after the files
-    are written and the service manager can load jobs: other jobs of `managers`, and an agent that was started
-    by hand.
+    """Write the job files that have changed, and load every job. Before the jobs are loaded, remove the other
+    jobs of `managers`, and end an agent that was started by hand. Both happen only after the files are
+    written and the service manager can load jobs.
 
     `config` names the home folder whose agent is replaced. If `commands` is for a dry run, no agent is
     replaced and no file is written; `manager`, which runs its tools with the same `commands`, then only
-    prints the commands that would change something. Raises NotInstalled if a job cannot be loaded, or if an
-    agent runs although `jobs` has none. If an agent ran before and its job cannot be loaded, an agent is
-    started in the background first.
+    prints the commands that would change something.
+
+    Raises NotInstalled if a job cannot be loaded, or if an agent runs although `jobs` has no job for the
+    agent. If the agent's job cannot be loaded and an agent ran before, an agent is started in the background
+    before NotInstalled is raised.
     """
     changed = _changed_jobs(files, config.home)
     ran = None if commands.dry_run else single_instance.running(config.home)
@@ -175,9 +177,9 @@ def _remove_other_jobs(
 
 
 def _replace_running_agent(manager: ServiceManager, jobs: Sequence[str], config: Config) -> None:
-    """End an agent that was started by hand. The service manager's agent then adopts the old agent's
-    children. Raises NotInstalled if an agent runs although `jobs` has none: a recovery pass may have started
-    it since the installation began.
+    """End an agent that was started by hand. The agent that the service manager starts adopts the children of
+    the ended one. Raises NotInstalled if an agent runs although `jobs` has no job for the agent: a recovery
+    pass may have started it since the installation began.
     """
     asyncio.run(stop_watchdog(config.home))  # the watchdog would start another agent
     identity = single_instance.running(config.home)
@@ -191,8 +193,8 @@ def _replace_running_agent(manager: ServiceManager, jobs: Sequence[str], config:
 
 
 def _start_agent_again(config: Config) -> str:
-    """Start an agent in place of the one that this installation has ended. Return a sentence about it, with a
-    space before it.
+    """Start an agent in place of the one that this installation has ended. Return a sentence that says that
+    an agent was started, or why none was; it begins with a space, because it follows an error message.
     """
     try:
         ensure_running(config)

@@ -21,8 +21,9 @@ PREPARED_MODE = 0o600
 def prepare(
     options: argparse.Namespace, config: Config, launch_agents: ServiceManager, files: Sequence[UnitFile]
 ) -> int:
-    """Write `files` into the home folder, or only print them in a dry run, and print the commands that
-    install them. Return NEEDS_ROOT_EXIT_CODE, or 0 in a dry run.
+    """Write the property lists `files` of LaunchDaemons into the home folder, or only print them in a dry
+    run, and print the commands with which root installs them. Return NEEDS_ROOT_EXIT_CODE, because nothing is
+    installed until the user runs these commands; in a dry run, return 0.
 
     Raises NotInstalled if LaunchAgents are installed, because they would use the same ports.
     """

@@ -10,12 +10,16 @@ from vestal.config import Home
 
 
 def begin(home: Home) -> None:
-    """Create the marker, before the first file of a job is written."""
+    """Record that an installation has begun, by creating a marker file in the home folder. Called before the
+    first file of a job is written.
+    """
     _marker(home).touch(mode=0o600)
 
 
 def complete(home: Home) -> None:
-    """Delete the marker, after the last job was loaded or removed."""
+    """Record that the installation is completed, by deleting the marker file that `begin` created. Called
+    after the last job was loaded or removed.
+    """
     _marker(home).unlink(missing_ok=True)
 
 

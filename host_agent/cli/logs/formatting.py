@@ -78,8 +78,8 @@ def _wrapped(text: str, width: int, indent: int) -> list[str]:
 
 
 class Repeats:
-    """Recognizes events that appear in two logs, because the agent also logs the events that its gateway has
-    logged.
+    """Recognizes events that appear in two logs: an event that the gateway logs is also in the log of its
+    agent.
     """
 
     def __init__(self) -> None:

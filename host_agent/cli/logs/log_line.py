@@ -70,8 +70,8 @@ class LogLine:
     def as_json(self) -> dict[str, Any]:
         """Return the line as a JSON object for programs, including the event's fields.
 
-        If the line was not JSON, or its time is none that can be shown, the object's field `line` has the
-        original text.
+        If the line was not JSON, or has a time that cannot be shown as a date, the object's field `line` has
+        the original text.
         """
         head = {
             "ts": self.ts,

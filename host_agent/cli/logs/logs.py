@@ -74,8 +74,9 @@ def _pattern(text: str | None) -> Pattern:
 def _logs(service: str | None, config: Config) -> list[Log]:
     """Return the log of `service`, or all logs if `service` is None.
 
-    If the command `docker` is missing, logs of containers are left out with a warning; but if `service` is
-    one of them, DockerUnavailable is raised. Raises UnknownService if there is no such service.
+    If the command `docker` is missing, the logs of services in containers are left out with a warning, or
+    DockerUnavailable is raised if `service` is such a service. Raises UnknownService if there is no log of
+    `service`.
     """
     if service and service not in LOG_FILES:
         raise UnknownService(f"There is no log of {service!r}. The services are: {', '.join(LOG_FILES)}.")
@@ -95,10 +96,10 @@ def _logs(service: str | None, config: Config) -> list[Log]:
 
 
 def _first_lines(log: Log, count: int | None, since: float | None, pattern: Pattern) -> Iterator[TimedLine]:
-    """Return the matching lines of one log since `since` (seconds since 1970, None for all), at most the last
-    `count`.
+    """Return the lines of one log that match `pattern` (None: all lines) and were written since `since`, in
+    seconds since 1970 (None: at any time). Of these, return only the last `count` lines (None: all).
 
-    If both are None, return the last DEFAULT_LINES.
+    If both `count` and `since` are None, return the last DEFAULT_LINES matching lines.
     """
     if count is None and since is None:
         count = DEFAULT_LINES

@@ -128,8 +128,9 @@ class LogFile:
 def timed(service: str, raw_lines: Iterable[str], changed_at: float | None) -> Iterator[TimedLine]:
     """Parse the lines of a file, and yield each with the time by which it is sorted, which never decreases.
 
-    A line without a time gets the time of the line above it or, at the beginning of the file, of the first
-    line with a time. If no line has a time, `changed_at` is used: when the file was last changed.
+    A line without a time gets the time of the line above it or, at the beginning of the file, the time of the
+    first line that has one. If no line has a time, all lines get `changed_at`, the time at which the file was
+    last changed; if `changed_at` is None, they get 0.
     """
     yield from with_times((parse(service, raw) for raw in raw_lines), changed_at or 0.0)
 

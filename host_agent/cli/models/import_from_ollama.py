@@ -97,7 +97,8 @@ def _summary(store: Path, chosen: list[Candidate], new: int, needed_bytes: int, 
 
 
 def _import(arguments: list[str]) -> int:
-    """Import models and show the progress. `arguments` are for the program that imports.
+    """Import models in a separate process and show the progress. `arguments` are the command-line arguments
+    of the program that imports, `mlx_server.model_store.ollama_store`.
 
     Print the reason of each failure to stderr, and return 1 if a model could not be imported, else 0.
     """

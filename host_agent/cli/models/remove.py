@@ -30,9 +30,10 @@ def run(options: argparse.Namespace, config: Config) -> int:
     """Delete the named models. On a terminal, ask before each deletion unless `--yes` is given.
 
     Return 1 if the user kept a model, else 0. Raises ModelRefused, before anything is deleted, if a model is
-    not installed, was not fetched by Vestal, or is used by a request.
+    not installed, was neither fetched nor created by Vestal, or is used by a request.
 
-    An MLX server of another home, or Ollama, may answer on this home's port. It is asked for nothing.
+    If the program that answers on this home's port is Ollama, or an MLX server of another home, it is
+    neither asked which models its requests use nor asked to delete a model.
     """
     client = GatewayClient(config)
     gateway = client if client.is_of(config.home) else None
@@ -117,10 +118,10 @@ def _models_in_use(gateway: GatewayClient | None) -> list[str]:
 
 
 def _remove(config: Config, gateway: GatewayClient | None, name: str) -> None:
-    """Delete a model through the MLX server of this home, which unloads it first. If none runs, or the server
-    has not deleted the model's folder, delete that directly.
+    """Delete a model through the MLX server of this home, which unloads the model first. If no such server
+    runs (`gateway` is None), or it has not deleted the model's folder, delete the folder without it.
 
-    Raises ModelRefused if the folder is there even after that.
+    Raises ModelRefused if the folder still exists afterwards.
     """
     if gateway is not None:
         with contextlib.suppress(GatewayUnreachable):

@@ -98,7 +98,8 @@ def _this_machine(config: Config) -> Machine:
 def _docker_bytes(total_bytes: int) -> int:
     """Return the memory of Docker's virtual machine; 0 if Docker runs without one or does not answer.
 
-    `total_bytes` is this machine's memory: a Docker engine that reports as much has no virtual machine.
+    `total_bytes` is this machine's memory. A Docker engine that reports about this size runs without a
+    virtual machine.
     """
     try:
         docker = asyncio.run(docker_share.docker_memory_bytes())

@@ -25,7 +25,8 @@ MOST_ROUNDS = 3
 
 
 def run(options: argparse.Namespace, config: Config) -> int:
-    """Stop the agent, its services and the containers. In a state folder that this version of Vestal refuses,
+    """Stop the agent, its services and the containers, and delete their files, such as PID files, in the
+    folder `run` of the home folder. If this version of Vestal refuses the home folder because of its format,
     delete no file.
 
     Return 0, or 1 if the containers could not be stopped.

@@ -12,13 +12,16 @@ MODULE = "mlx_server.model_store"
 
 
 def run(*arguments: str, module: str = MODULE) -> int:
-    """Run a command of the model store with its output shown, and return the exit code."""
+    """Run the program of the model store, the Python module `module`, with these arguments in a separate
+    process. Its output is shown. Return its exit code.
+    """
     with _process(*arguments, module=module) as process:
         return process.wait()
 
 
 def json_lines(*arguments: str, module: str = MODULE) -> Generator[str, None, None]:
-    """Run a command of the model store, and yield the lines that it prints, each of which is JSON.
+    """Run the program of the model store, the Python module `module`, with `--json` and these arguments.
+    Yield the lines that it prints, each of which is JSON.
 
     After the last line, raises subprocess.CalledProcessError if the exit code is not 0.
     """

@@ -32,8 +32,8 @@ PRECEDENCE = (78, 74, UNAVAILABLE, 75)
 class NotStarted(HostAgentError):
     """Something on this machine prevents the start. The message lists every fault with its remedy.
 
-    EXIT_CODES maps the name of a fault's check to the exit code; a fault of another check has UNAVAILABLE. If
-    the faults have different exit codes, the first of these in PRECEDENCE is used.
+    Each fault gives an exit code: the one that EXIT_CODES has for the check that found the fault, or
+    UNAVAILABLE if it has none. The command exits with whichever of these codes comes first in PRECEDENCE.
     """
 
     code = "not_started"

@@ -17,5 +17,7 @@ def run(options: argparse.Namespace, config: Config) -> int:
 
 
 def gateway_environment(config: Config) -> dict[str, str]:
-    """Return the variables that a gateway without an agent gets. It rotates the logs, since no agent does."""
+    """Return the environment variables for a gateway that runs without an agent. Such a gateway rotates the
+    logs itself, because there is no agent that does.
+    """
     return {**child_environment.common(config), log_rotation.VARIABLE: "1"}

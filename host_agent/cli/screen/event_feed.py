@@ -23,8 +23,8 @@ REFUSED_DELAY_S = 5.0
 
 @dataclass(frozen=True)
 class FeedEvent:
-    """An event of a stream. When the connection ends, an event named `lost` follows, with the reason in
-    `data`.
+    """An event of a stream. When the connection fails or ends, an event named `lost` follows, with the reason
+    in `data`.
     """
 
     name: str
@@ -35,8 +35,8 @@ LOST = "lost"
 
 
 def parse(lines: Iterable[bytes]) -> Iterator[FeedEvent]:
-    """Yield each server-sent event in `lines`. Comments, and events whose data is not JSON, are skipped.
-    Pure.
+    """Yield each server-sent event in `lines`. Comments, and events whose data is not JSON, are skipped. The
+    function has no side effects.
     """
     name = "message"
     data: list[bytes] = []

@@ -119,8 +119,9 @@ class _Keys:
             termios.tcsetattr(self._descriptor, termios.TCSAFLUSH, self._before)
 
     def _read(self, descriptor: int) -> None:
-        """Put each key into the queue. An arrow key is one key, although the terminal sends it, and a turn of
-        the mouse wheel, as Esc and further characters.
+        """Read the keys that are typed on the terminal `descriptor`, and put each into the queue. The
+        terminal sends an arrow key or a turn of the mouse wheel as Esc and further characters; such a
+        sequence is put into the queue as one key.
         """
         with contextlib.suppress(OSError):
             while typed := os.read(descriptor, READ_BYTES):

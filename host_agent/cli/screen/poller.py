@@ -13,9 +13,9 @@ ASK_PAUSE_S, ASK_EACH_S = 0.3, 2.0
 
 
 class Poller:
-    """Calls `ask` every ASK_EACH_S while `is_needed` is True, and whenever `ask_soon` is called.
-
-    Each result is put into `events`.
+    """Calls `ask` on a separate thread: once at the start, every ASK_EACH_S seconds while the attribute
+    `is_needed` is True, and whenever `ask_soon` is called. Each result of `ask` is put into the queue
+    `events`.
     """
 
     def __init__(self, ask: Callable[[], FeedEvent], events: SimpleQueue[FeedEvent]) -> None:

@@ -64,8 +64,8 @@ def order(services: Mapping[str, Service]) -> list[Node]:
     """Return the services as a tree in depth-first order: each service once, before its children. Siblings
     stay in the order of `services`.
 
-    A service is a root if it has no parent in `services`. If parents form a circle, no root leads to their
-    services; the first of them in `services` is then made a root.
+    A service without a parent in `services` is a root. Services whose parents form a circle cannot be reached
+    from any root, so the first service of such a circle in `services` is made a root.
     """
     parents = {name: _parent(name, service, services) for name, service in services.items()}
     nodes: list[Node] = []
@@ -104,7 +104,7 @@ def words(service: Service, now: float, age_s: float = 0.0) -> Iterator[Segment]
     """Yield the sentences about a service with their styles: its detail, workload, circuit breaker and last
     failure.
 
-    `age_s` is how many seconds ago the service's state arrived.
+    `now` is in seconds since 1970. `age_s` is how many seconds ago the service's state arrived.
     """
     detail = str(service.get("detail") or "").strip()
     if detail:
@@ -168,11 +168,11 @@ def _row(node: Node, service: Service, age_s: float) -> list[Segment]:
 
 
 def _head(node: Node, row: Sequence[Segment], widths: Sequence[int]) -> Line:
-    """Return the first line of a service in the tree: the branch and the name of `node`, then the cells of
-    `row` from the second on. Each column is padded to its width in `widths`; a column of width 0 is left out.
+    """Return the first line of a service in the tree: the branch and the name of `node`, then all cells of
+    `row` but the first. Each column is padded to its width in `widths`; a column of width 0 is left out.
 
-    The first cell of `row` has the branch and the name as one text in one style. Only its length is used,
-    because the line shows the two in different styles.
+    The first cell of `row` is the branch and the name as one text in one style. Only the length of this text
+    is used, because the line shows branch and name in different styles.
     """
     (name, _), *cells = row
     segments: list[Segment] = [(node.branch, "dim"), (node.name, "bold"), (" " * (widths[0] - len(name)), "")]
@@ -192,8 +192,8 @@ def _with_sentences(
     """Return the lines that show one service: the line `head`, with `sentences` about the service at its
     right. The sentences are wrapped so that a whole line has at most `width` columns.
 
-    `left` is the width of `head`. In the lines after the first, its place is empty except for the tree's
-    vertical lines (`node.below`), which lead to services further down.
+    `left` is the width of `head`. The lines after the first are blank below `head`, except for the vertical
+    lines of the tree (`node.below`), which lead to services further down.
     """
     lines = [line for sentence in sentences for line in wrapped([sentence], width - left - 2)]
     if not lines:
