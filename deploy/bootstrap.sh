@@ -139,7 +139,7 @@ install_lock
 if [ "$wanted" != vision ] && [ "$(uname -s)" = Linux ]; then
     say "building what engines compute with on this processor"
     # If that fails, the first engine tries again, and says why it cannot.
-    (cd "$root" && "$venv/bin/python" -m mlx_server.engine.prepare) >/dev/null 2>&1 || :
+    (cd "$root" && "$venv/bin/python" -m mlx_server.prepare_host) >/dev/null 2>&1 || :
 fi
 [ "$wanted" = vision ] || fingerprint > "$stamp"
 [ "$wanted" = dev ] && { wanted=host; lock="$root/requirements/host.lock"; fingerprint > "$venv/.vestal-host"; }

@@ -101,9 +101,9 @@ def test_bootstrap_builds_the_libraries_of_engines_once_and_goes_on_if_that_fail
     tmp_path: Path, repo: Path, fails: bool
 ):
     folder = checkout(tmp_path, repo)
-    (folder / "mlx_server" / "engine").mkdir(parents=True)
+    (folder / "mlx_server").mkdir()
     prepare = f"import sys\nopen('prepared', 'a').write('once.')\nsys.exit({int(fails)})\n"
-    (folder / "mlx_server" / "engine" / "prepare.py").write_text(prepare)
+    (folder / "mlx_server" / "prepare_host.py").write_text(prepare)
     env = {**os.environ, "PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
     env.pop("PYTHONPATH", None)
     for _ in range(2):

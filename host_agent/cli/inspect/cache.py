@@ -17,7 +17,7 @@ from host_agent.doctor.models import corrupt_cache
 from vestal.config import Config
 from vestal.config.units import format_size
 
-KEPT_FOLDER = "blas"  # links that the next start of the engine needs
+KEPT_FOLDER = "blas"  # libraries that the next start of the engine needs
 CORRUPT_EXIT_CODE = 1
 
 

@@ -138,8 +138,8 @@ def test_command_that_an_installation_runs_builds_all_loops_so_that_an_engine_bu
     from mlx_server import engine_environment
     engine_environment.packaged_library = lambda: None  # its folder is shared by all tests
     sys.prefix = {str(tmp_path)!r}
-    from mlx_server.engine import prepare
-    prepare.main()
+    from mlx_server import prepare_host
+    prepare_host.main()
     """
     command = [sys.executable, "-c", textwrap.dedent(prepare)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)

@@ -1,4 +1,4 @@
-"""`python -m mlx_server.engine.prepare`: build the libraries that engines on Linux use, so that the first
+"""`python -m mlx_server.prepare_host`: build the libraries that engines on Linux use, so that the first
 engine need not wait for the compiler. `deploy/bootstrap.sh` runs this after it has installed Vestal.
 """
 
