@@ -128,8 +128,8 @@ def _token(values: _Values) -> str:
 
 
 def _is_escaped(url: str) -> bool:
-    """Return True if every @, # and % in the URL's password is escaped, because an unescaped one would be
-    misread.
+    """Return False if the URL has a `#`, a `%` without two hex digits, or an `@` in the wrong place: signs
+    of a password with unescaped characters, which would be misread as another part of the URL.
     """
     stray = "#" in url or url.count("@") > 1 or re.search("%(?![0-9A-Fa-f]{2})", url)
     return not stray and "@" not in urlsplit(url)._replace(netloc="").geturl()
@@ -260,8 +260,8 @@ class _Values:
         return found
 
     def path(self, name: str, default: str) -> Path:
-        """Return the path in the variable `name`. Raises ConfigError if it begins with the home of an unknown
-        user.
+        """Return the path in the variable `name`, or `default` if the variable is unset or empty; `~` and
+        `~user` are replaced by the user's home. Raises ConfigError if that user is unknown.
         """
         return _expanded(name, self.text(name, default))
 

@@ -71,8 +71,8 @@ class Container:
     cycles: CycleStore
 
     def folders(self) -> files.Folders:
-        """Return the knowledge folders: existing folders in the knowledge folder, and the folders that the
-        configuration names. This blocks.
+        """Return the agents' knowledge folders: the folders in the configured `knowledge_dir`, and those in
+        `knowledge_folders`, which may be anywhere. This blocks.
         """
         return files.folders(self.config.knowledge_dir, dict(self.config.knowledge_folders))
 

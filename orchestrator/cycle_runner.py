@@ -139,8 +139,9 @@ class CycleRunner:
         )
 
     async def _do(self, planned: Planned, facts: CycleFacts, webhook: str) -> Outcome:
-        """Run a phase, if it is planned to run, and return its outcome. `webhook` is the sentence about this
-        cycle's report to the host agent; the monitor may report meanwhile.
+        """Run a phase, if it is planned to run, and return its outcome. If it raises, the outcome's state is
+        `failed`. `webhook` is the sentence about this cycle's report to the host agent, for the cycle's
+        record. It is passed because the monitor may make another report meanwhile.
         """
         if not planned.run:
             return Outcome(planned.phase, "skipped", planned.why)

@@ -93,7 +93,7 @@ def default_limit_bytes(total_bytes: int, gpu_bytes: int | None = None) -> int:
     """Return the default memory limit: the machine's memory less 2 GiB or 15 % (whichever is more), but at
     least half of the memory, which matters on a small machine.
 
-    If `gpu_bytes` is given, which is what the machine's GPU can hold, the limit is not larger.
+    If `gpu_bytes`, the memory that the machine's GPU can use, is given and smaller, return it instead.
     """
     limit = max(total_bytes - max(2 * GIB, total_bytes * 15 // 100), total_bytes // 2)
     return min(limit, gpu_bytes) if gpu_bytes else limit

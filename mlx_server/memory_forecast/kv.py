@@ -151,8 +151,8 @@ def _sliding_layers(own: Mapping[str, Any], layers: int) -> int:
 
 def _stateful_layers(own: Mapping[str, Any], layers: int, has_keys: bool) -> int:
     """Return how many of the model's `layers` store a state instead of keys and values. `own` is the model's
-    flat configuration (see `text_config`). `has_keys` is True if its weights project keys and values, as
-    those of attention do, and of RWKV, whose layers store a state.
+    flat configuration (see `text_config`). `has_keys` is True if the model's weights project keys and values,
+    which is a sign of attention, except in RWKV: its layers have such projections, and store a state.
     """
     types = own.get("layer_types")
     if isinstance(types, list):
@@ -181,8 +181,8 @@ def _latent_floats(own: Mapping[str, Any]) -> int:
     """Return how many numbers a layer of multi-head latent attention stores for a token; 0 if the model has
     no such attention. `own` is the model's flat configuration (see `text_config`).
 
-    Of the families with latent attention, those in LATENT store the latent, and all others the keys and
-    values of all heads.
+    A model of a family in LATENT stores only the latent (the compressed form of keys and values) and the
+    rotary part of the key; a model of any other family stores the keys and values of all heads.
     """
     rank = own.get("kv_lora_rank")
     if not isinstance(rank, int):

@@ -31,8 +31,8 @@ KvQuantizationOf = Callable[[str], KvQuantization | None]
 
 
 def never_quantized(model: str) -> None:
-    """Return None: the KV cache of `model` is not quantized. This is the default where a function must say
-    how a model's KV cache is quantized.
+    """Return None, which means that the KV cache of `model` is not quantized. This is the default value of
+    settings that hold a function from a model's name to the quantization of its KV cache.
     """
 
 

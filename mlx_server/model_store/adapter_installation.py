@@ -102,9 +102,9 @@ def stage_inherited(name: str, adapter: Adapter, staged: Path, store: Path) -> s
     """Give the model `name`, which is being made in the folder `staged`, the adapter of the model from which
     it is made.
 
-    An adapter in the store is linked into `staged`; an adapter in a folder of the user's is used where it is.
-    Return the adapter's folder as the manifest is to record it: relative to the model's folder if it is
-    linked, else absolute.
+    If the adapter is in the model store, its files are linked into `staged`. Otherwise they belong to the
+    user and are used where they are. Return the path of the adapter's folder for the manifest: relative to
+    the model's folder if the files were linked, else absolute.
     """
     if store not in adapter.path.parents:
         return str(adapter.path)

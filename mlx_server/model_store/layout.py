@@ -233,10 +233,12 @@ def _move_back(replaced: Path, store: Path) -> None:
     the model was killed. If the model's own folder is missing, rename `replaced` to it. Otherwise delete
     `replaced`, because the new model is in place.
 
-    Its name is read from the manifest of the new model, which is in the same temporary folder. The manifest
-    in `replaced` is only the second choice: a folder that the user has put into the store may have no
-    manifest, or that of another model. If `replaced` cannot be renamed, or if the name is unknown although
-    the new model has not been moved, it stays without an error, and the next change tries again.
+    The model's name is read from the manifest of the new version, if this is still in the same temporary
+    folder as `replaced`, and else from the manifest in `replaced`. The latter is less certain: an old
+    version that the user has put into the store may have no manifest, or the manifest of another model.
+
+    No error is raised if `replaced` cannot be renamed, or if the name is unknown although the new version has
+    not been moved. `replaced` then stays where it is, and the next change tries again.
     """
     staged = replaced.parent / _STAGED
     names = (read_manifest(folder).get("name") for folder in (staged, replaced))
@@ -278,8 +280,9 @@ def _delete_abandoned(store: Path, prefix: str, is_locked: bool) -> None:
 
 
 def _has_replaced(folder: Path) -> bool:
-    """Return True if a temporary folder holds a model that was being replaced. A link to a folder of the
-    user's, which is there while it is removed from the store, holds none.
+    """Return True if the temporary folder `folder` holds a model that was being replaced. Return False if it
+    is a link: a link to a user's folder is renamed to a temporary name before it is deleted from the store,
+    and the content of the user's folder does not count.
     """
     return not folder.is_symlink() and os.path.lexists(folder / _REPLACED)
 

@@ -131,10 +131,12 @@ def make_of_files(
 
 
 def _gguf_of_model(uploads: Mapping[str, Path]) -> Path | None:
-    """Return the uploaded GGUF file with the model; None if no GGUF file was uploaded. `uploads` maps the
-    names of the uploaded files to their paths. Raises ModelStoreError (`not_a_model`) if there are several.
+    """Return the uploaded GGUF file that holds the model; None if no GGUF file was uploaded. `uploads` maps
+    the names of the uploaded files to their paths.
 
-    Image parts are left out if there is another GGUF file; alone, the converter refuses them.
+    GGUF files with a model's image part (`mmproj`) are ignored if there is another GGUF file. If only an
+    image part was uploaded, it is returned, and the converter refuses it with an error. Raises
+    ModelStoreError (`not_a_model`) if several files remain.
     """
     files = {name: path for name, path in uploads.items() if name.casefold().endswith(".gguf")}
     models = {name: path for name, path in files.items() if not is_image_part(path)} or files
@@ -153,8 +155,8 @@ def _no_model(
 
 
 def check_uploads(config: Config, files: Mapping[str, str]) -> dict[str, Path]:
-    """Return the paths of uploaded files by their names, and keep these files for another day. `files` maps
-    names to digests.
+    """Return the paths of uploaded files by their names, and postpone the automatic deletion of these uploads
+    by another day. `files` maps the files' names to the digests of their contents.
 
     Raises ModelStoreError: `invalid_digest` if a digest is not a sha256, `blob_not_found` if a file was not
     uploaded.

@@ -73,7 +73,10 @@ class Choice:
     longest_context_tokens: int = 0
 
     def as_json(self) -> dict[str, Any]:
-        """Return the choice as a JSON object for programs."""
+        """Return the choice as a JSON object: the row of the table without its `config`, the memory that the
+        model needs and the limit (`vestal`), `longest_context_tokens` and `command`. Without a suggestion,
+        the object has only the task, and null as the name.
+        """
         if self.suggestion is None or self.fit is None:
             return {"task": self.task, "name": None}
         row = {key: value for key, value in asdict(self.suggestion).items() if key != "config"}
@@ -97,9 +100,10 @@ def choose(limit_bytes: int, arithmetic: Arithmetic, step_tokens: int = METAL_ST
     The choice is the first model for the task in the table `suggestions.yaml`, in which better models come
     first, that fits into `limit_bytes` with a context of USUAL_CONTEXT_TOKENS.
 
-    If none fits with that context, the first one that can be loaded at all is chosen; if there is none
-    either, the choice has no suggestion. `arithmetic` says how MLX computes on the machine, and `step_tokens`
-    is the number of prompt tokens in a prefill step; both change how much memory a model takes.
+    If no model for the task fits with that context, the first model for it that can be loaded at all is
+    chosen. If none can be loaded, the choice has no suggestion. `arithmetic` says how MLX computes on the
+    machine, and `step_tokens` is the number of prompt tokens in a prefill step; both change how much memory a
+    model takes.
     """
     return [_choose(task, suggestions(), limit_bytes, arithmetic, step_tokens) for task in TASKS]
 

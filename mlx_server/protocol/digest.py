@@ -34,7 +34,7 @@ PROTOCOL_DIGEST = digest_of(Op, Event)
 
 
 def is_other_protocol(environment: Mapping[str, str] = os.environ) -> bool:
-    """Return whether the process that started this one has another version of the protocol. Return False if
-    it has not said which one it has.
+    """Return True if the process that started this one has another version of the protocol, according to the
+    digest in the environment variable DIGEST_VARIABLE. Return False if that variable is not set.
     """
     return environment.get(DIGEST_VARIABLE, PROTOCOL_DIGEST) != PROTOCOL_DIGEST

@@ -29,8 +29,9 @@ class Generate(Operation, frozen=True):
 
     The context is as long as the model's, or as `context_tokens` if that is less. A prompt that fills the
     context or is longer fails, unless `truncate` allows shortening. With `truncate` alone, a chat loses its
-    oldest turns, and a text still fails. With `shift` too, a text loses its beginning, and from chats and
-    texts so much is dropped that the answer has room (`max_tokens`, but at most an eighth of the context).
+    oldest turns, and a text still fails. With `truncate` and `shift`, a text loses its beginning, and a chat
+    or text is shortened until there is room for the answer: `max_tokens` tokens, but at most an eighth of the
+    context.
     With `shortens_text`, a chat is shortened like a text: it keeps its turns, and its last message loses its
     beginning.
 
@@ -156,9 +157,10 @@ class Rerank(Operation, frozen=True):
 
 class Load(Operation, frozen=True):
     """Load a model, or renew its keep-alive time if it is loaded; answered by `Loaded` or `Failed`. Until its
-    first use, the model is kept for `expires_in_s` seconds, if that is less than its keep-alive. `resumed` is
-    True if the gateway loads the model again because an engine that was lost had loaded it; then, a
-    keep-alive that another request has named to this engine is left as it is.
+    first use, the model is kept for `expires_in_s` seconds, if that is less than its keep-alive.
+
+    `resumed` is True if the gateway loads the model because an engine that was lost had loaded it. Such a
+    `Load` does not change the model's keep-alive if another request has already named one to the new engine.
     """
 
     id: str

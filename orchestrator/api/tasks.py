@@ -119,7 +119,9 @@ class TaskRoutes:
             task = look.result()
 
     async def _look_again(self, request: web.Request, before: dict[str, Any]) -> dict[str, Any]:
-        """Return the task after a short pause, or `before` if the database fails, which may be back soon."""
+        """Wait POLL_EACH_S seconds, and return the task's state after that. If the database fails, return
+        `before`, the task's earlier state, because the database may work again at the next call.
+        """
         await asyncio.sleep(POLL_EACH_S)
         try:
             return await self._task(request)
@@ -135,8 +137,8 @@ class TaskRoutes:
 
 
 def _is_id(text: str) -> bool:
-    """Return True if the text has the form of a task's id. The database is not asked for another text, which
-    may contain a NUL, for example; Postgres would report that as a failure.
+    """Return True if the text has the form of a task's id, a UUID. Any other text is not looked up in the
+    database, because it may contain a NUL, say, which Postgres would report as a failure.
     """
     try:
         return str(uuid.UUID(text)) == text

@@ -133,5 +133,7 @@ class EmbeddingRun:
             await self._in_batches(batch[start : start + size], result)
 
     def _are_too_many(self, crashed: bool) -> bool:
-        """Return True if this update had too many crashes (if `crashed`) or refusals to divide a batch."""
+        """Return True if no more batches may be divided in this update, because too many batches have crashed
+        their engine (if `crashed`) or were refused (otherwise).
+        """
         return self._crashes > MAX_CRASHES if crashed else self._refusals > MAX_REFUSALS

@@ -167,8 +167,8 @@ def main_size(sizes: Mapping[int, int]) -> int:
 
 
 def _delete_file(db: Connection, agent: str, path: str) -> None:
-    """Delete a file and its chunks. Date their vectors now, because an unused vector is kept for some time
-    from the day when it was last used (`VectorCache.drop_unused`).
+    """Delete a file and its chunks. First set the date of the chunks' vectors to the present, because a
+    vector that no chunk uses is kept for some time after its date (`VectorCache.drop_unused`).
     """
     db.execute(
         "UPDATE vectors SET made_at = ? WHERE (text_sha, model) IN"

@@ -53,8 +53,9 @@ class BackendBreaker:
     """The state of one backend's circuit breaker, which decides whether calls and health checks may begin.
 
     `failures` counts failed calls in a row, `missed` failed health checks in a row, and `opens` the openings
-    since the breaker was last closed. `by_call` is True if failed calls opened the breaker. `until` is when
-    an open breaker admits a trial call, or when the running trial of a half-open one stops blocking the next.
+    since the breaker was last closed. `by_call` is True if failed calls opened the breaker. `until` is a
+    time: an open breaker admits a trial call from then on, and a half-open one, whose trial call is running,
+    admits another trial call from then on.
     """
 
     policy: BackendBreakerPolicy = field(default_factory=BackendBreakerPolicy)

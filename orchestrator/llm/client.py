@@ -48,9 +48,9 @@ Use = Callable[[Backend], Awaitable[T]]
 
 
 class LlmClient:
-    """Provides chat, embeddings and reranking. At most `max_concurrent` calls of this process run at the same
-    time, and besides them up to SEARCH_SLOTS short calls as a search makes them: the embedding of a single
-    text, or a reranking.
+    """Provides chat, embeddings and reranking. At most `max_concurrent` calls run at the same time. Embedding
+    a single text and reranking, which a search needs, are not counted among them and do not wait for them: up
+    to SEARCH_SLOTS of these short calls run in addition.
     """
 
     def __init__(
@@ -222,8 +222,10 @@ class LlmClient:
         """Choose a backend of this kind (None: any) that has the model, call `use` with it to send the
         request, and return what `use` returns. If the backend's machine is too small for the request, call
         the other backends, one after the other. Raises BackendError if no backend can be called or the call
-        fails; `path`, the request's path, is for its message. A call that `is_short` does not wait for the
-        answers that are being written.
+        fails; its message names `path`, the request's path, if the backend did not answer.
+
+        With `is_short`, the call uses one of the slots for short calls, so that it does not wait until long
+        answers are finished.
         """
         async with self._search_slots if is_short else self._slots:
             backend, too_small = await self._take(model, kind), set[str]()
@@ -243,8 +245,13 @@ class LlmClient:
     async def _call_backend(
         self, backend: Backend, model: str, path: str, use: Use[T], kind: str | None, too_small: set[str]
     ) -> T:
-        """Do what `_call` does with a backend that was chosen, and record success or failure on the health
-        board. `too_small` has the names of the backends whose machines are too small for this request.
+        """Send the request to `backend` by calling `use`, return what `use` returns, and record success or
+        failure on the health board. Raises BackendError if the call fails; its message names `path` if the
+        backend did not answer.
+
+        If the backend is busy and another backend may have room for `model`, the error's `retry_after_s` is
+        0. The other backend must be of this `kind` (None: any) and not in `too_small`, the names of the
+        backends whose machines are too small for this request.
         """
         try:
             answer = await use(backend)

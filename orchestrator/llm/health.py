@@ -84,9 +84,10 @@ class HealthBoard:
         self, model: str, kind: str | None = None, without: Collection[str] = ()
     ) -> Backend | None:
         """Return the backend to use for a call to this model: a healthy one of this kind (None: any) that has
-        the model and whose breaker admits a call, if possible one to prefer for this model (`is_preferred`).
-        Backends whose names are in `without` are not considered. If there is none, check all backends again,
-        unless that was done in the last second; return None if there is still none.
+        the model and whose breaker admits a call. Backends that recently had no room for this model or
+        crashed (`is_preferred`) are chosen only if there is no other, and backends whose names are in
+        `without` never. If no backend is suitable, check all backends again, unless that was done in the last
+        second. Return None if there is still none.
         """
         for max_age_s in (FRESH_S, RETRY_S):
             backends = [b for b in await self.fresh(max_age_s) if b.name not in without]
@@ -100,9 +101,9 @@ class HealthBoard:
     async def take(
         self, model: str, kind: str | None = None, without: Collection[str] = ()
     ) -> Backend | None:
-        """Choose a backend for a call to `model`, as described at `serving`, and count the call as begun.
-        Return None if no healthy backend has the model and admits a call. `kind` limits the choice to
-        backends of that kind, `mlx` or `ollama` (None: any), and `without` has the names of backends that
+        """Choose a backend for a call to `model` by `serving`, count the call as begun, and return the
+        backend. Return None if no healthy backend has the model and admits a call. `kind` limits the choice
+        to backends of that kind, `mlx` or `ollama` (None: any), and `without` has the names of backends that
         must not be chosen.
 
         The caller must report the call's end with `succeeded`, `failed`, `busy` or `abandoned`.
@@ -129,8 +130,8 @@ class HealthBoard:
 
     def busy(self, name: str, model: str, for_s: float) -> None:
         """Record that the backend `name` had no room for a call to `model`, begun by `take`, and asked to
-        wait for `for_s` seconds. That is no failure of the backend, but other backends are preferred for this
-        model meanwhile.
+        wait for `for_s` seconds. That is no failure of the backend, but for this time, and at least for
+        BUSY_S seconds, other backends are preferred for this model.
         """
         self.abandoned(name)
         self.prefer_others(name, model, max(BUSY_S, for_s))
@@ -143,7 +144,9 @@ class HealthBoard:
         self._others_until[key] = max(self._others_until.get(key, 0.0), time.monotonic() + for_s)
 
     def is_preferred(self, name: str, model: str) -> bool:
-        """Return False if other backends are to be preferred to `name` for calls to `model` at present."""
+        """Return False if the backend `name` is at present to be chosen for calls to `model` only if there is
+        no other, because of `busy` or `prefer_others`.
+        """
         return self._others_until.get((name, canonical(model)), 0.0) <= time.monotonic()
 
     def failed(self, name: str, detail: str, lost: bool, gone: bool = False) -> None:

@@ -68,8 +68,11 @@ def _error(message: str, status: int, error: dict[str, Any], retry_after_s: floa
 
 
 def _error_in(body: Any) -> dict[str, Any]:
-    """Return the error in a JSON body with its `message` and, if it has one, its `code`. The field `error` is
-    the message in Ollama's form, in which the other facts stand beside it, and an object in OpenAI's form.
+    """Return the error in the JSON body of a reply, with its `message` and, if it has one, its `code`; empty
+    if the body is no object.
+
+    In OpenAI's form, the field `error` is an object with these fields. In Ollama's form, `error` is the
+    message, and the other fields are in the body itself.
     """
     if not isinstance(body, dict):
         return {}
@@ -78,7 +81,10 @@ def _error_in(body: Any) -> dict[str, Any]:
 
 
 def _status_of(error: dict[str, Any]) -> int:
-    """Return the HTTP status that belongs to an error's `code`. Some servers send the status itself there."""
+    """Return the HTTP status that belongs to an error's `code`: a word or, from some servers, the status
+    itself. Return 500 if the code is missing or unknown. For the code `insufficient_memory`, return
+    TOO_LITTLE_STORAGE if the error's numbers say that the request can never fit, else 503.
+    """
     code = error.get("code")
     if code == "insufficient_memory":
         needs, limit = error.get("needs_bytes"), error.get("limit_bytes")

@@ -48,7 +48,9 @@ class StreamTimeout:
             await asyncio.gather(task, return_exceptions=True)  # so that its connection returns to the pool
 
     async def _check(self) -> str:
-        """Return why the backend counts as hung, or "" if it does not."""
+        """Send the backend a liveness request if it has been silent for long enough, and return why it counts
+        as hung, or "" if it does not.
+        """
         if self._silence.is_short(time.monotonic()):
             return ""
         answered = await self._is_alive()

@@ -27,7 +27,9 @@ STOP_GRACE_S = 3.0
 
 
 def serve(config: Config) -> int:
-    """Run the service until SIGTERM or SIGINT, then end the process. Never returns."""
+    """Run the service until SIGTERM or SIGINT, then end the process with exit code 0; if one of its loops
+    fails, end the process with another exit code. This function therefore never returns.
+    """
     common.begin("orchestrator")
     asyncio.run(_serve(config))
     os._exit(0)

@@ -28,8 +28,8 @@ CHECK_WHEN_DOWN_S = 15.0
 
 def serve(config: Config) -> int:
     """Run the worker until SIGTERM or SIGINT, then end the process with exit code 0; if one of its loops
-    fails, end the process with another exit code. This function therefore never returns; the other processes'
-    `serve` functions have the same return type.
+    fails, end the process with another exit code. This function therefore never returns. It has the return
+    type `int` only because the `serve` functions of the other processes have it.
 
     Raises ConfigError if VESTAL_DATABASE_URL is not set or another setting cannot be used, and DatabaseFailed
     if the database does not answer at the start.

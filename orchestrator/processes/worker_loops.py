@@ -47,9 +47,10 @@ async def leave(container: Container) -> None:
     """Return this worker's running tasks to the shared queue, so that other workers take them at once instead
     of first having to find this worker dead.
 
-    First stop taking tasks, because this worker would otherwise take the returned tasks again. The tasks are
-    looked up repeatedly, to find one that was being taken at that moment. If the database fails, that is
-    logged. Without a shared queue (SQLite), do nothing.
+    First stop taking tasks, because this worker would otherwise take the returned tasks again. Then look up
+    and return this worker's tasks until none is left, because it may have been taking a task just when it was
+    stopped. If the database fails or this takes longer than LEAVE_WITHIN_S seconds, log that and return.
+    Without a shared queue (SQLite), do nothing.
     """
     if container.membership is None or not container.tasks.started:
         return

@@ -46,7 +46,7 @@ class Adapter:
         return self.path / WEIGHTS[self.settings.form]
 
     def as_json(self) -> dict[str, Any]:
-        """Return the adapter as a JSON object for programs."""
+        """Return the adapter as a JSON object: path, method, rank, scale, size in bytes, and digest."""
         own = self.settings
         return {
             "path": str(self.path),

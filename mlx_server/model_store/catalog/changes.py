@@ -29,9 +29,10 @@ class ModelChanges:
     """Decides whether a model's name stands for other files than when it was loaded: its folder or adapter
     was changed in place, or another model was installed under its name.
 
-    `catalog` lists the models, and takes long. It is called only if a file of the model has changed since the
-    last call, or if one of `folders` has: those in which models are added, removed and renamed. `clock`
-    returns seconds from any start, and `wall_clock` seconds since the epoch.
+    Models are added, removed and renamed in `folders`. `catalog` returns all models and all broken models,
+    and takes long. So, after it has shown a model to be unchanged, it is called for this model again only if
+    a file of the model or one of `folders` has changed. `clock` returns seconds from any start, and
+    `wall_clock` seconds since the epoch.
     """
 
     def __init__(
@@ -46,9 +47,10 @@ class ModelChanges:
         self._looks: dict[str, _Look] = {}
 
     def has_changed(self, entry: ModelEntry) -> bool:
-        """Return whether the name of `entry`, a model that was loaded, now stands for other files. Return
-        False if it stands for none, because the model was removed or is broken, or if that is not known,
-        because its folder is being written. The result may be LOOK_AGAIN_S old. Any thread may call this.
+        """Return True if the name of `entry`, a model that was loaded, now stands for other files. Return
+        False if no usable model has the name any more (it was removed or is broken), and also while the
+        model's files are being written or the models cannot be listed. The result may be LOOK_AGAIN_S
+        seconds old. Any thread may call this.
         """
         last = self._looks.get(entry.name)
         if last and last.files_id == entry.files_id and self._clock() - last.ended_s < LOOK_AGAIN_S:
@@ -72,12 +74,14 @@ class ModelChanges:
         return False
 
     def _states(self, entry: ModelEntry) -> _States:
-        """Return the states of the folders, and of the files of the model and its adapter."""
+        """Return values that change whenever a model is added, removed or renamed, or a file of this model or
+        its adapter is written: the modification times of `folders`, and the states of the files.
+        """
         return tuple(map(_modified_ns, self._folders)), tuple(map(_states_or_none, _folders_of(entry)))
 
     def _is_being_written(self, folder: Path) -> bool:
-        """Return whether the folder's files may not belong together yet. A folder with a manifest is Vestal's
-        own, and replaced as a whole.
+        """Return True if a program may still be writing the model in the folder, or the folder cannot be
+        read. A folder with a manifest is never being written, because Vestal replaces it as a whole.
         """
         try:
             is_own = (folder / MANIFEST).exists()
@@ -108,11 +112,13 @@ def is_settled(changed_s: float, now_s: float) -> bool:
 
 
 def _changed_s(folder: Path) -> float:
-    """Return when a file of a model in the folder was last written, or a file was renamed, added or removed
-    there, in seconds since the epoch; 0 if there is no such folder. Whether a file counts depends on its
-    name: the files of a model count, and so do the hidden files to which `rsync` and `hf download` write
-    first; the log of a training does not. Copied files may have the mtimes of their originals, so the ctimes
-    count. Raises OSError if the folder cannot be read.
+    """Return the time, in seconds since the epoch, at which a file of the model in the folder was last
+    written, or a file was last added, renamed or removed there; 0 if the folder does not exist. Raises
+    OSError if the folder cannot be read.
+
+    Files are selected by name: those of a model, and the hidden files to which `rsync` and `hf download`
+    write first, but not, say, the log of a training. Their ctimes are compared, because the mtime of a
+    copied file may be that of its original.
     """
     newest_s = 0.0
     below = (path for pattern in WHERE_FILES_ARE for path in folder.glob(pattern))

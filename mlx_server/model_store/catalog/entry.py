@@ -60,7 +60,9 @@ class ModelEntry:
 
     @property
     def loaded_as(self) -> str:
-        """Return the name under which the engine loads this model."""
+        """Return the name under which the engine loads this model's weights: `weights_name`, or `name` if
+        that is empty.
+        """
         return self.weights_name or self.name
 
     @property

@@ -23,7 +23,9 @@ def compute_checksums(folder: Path) -> dict[str, Any]:
 
 
 def checked_files(folder: Path) -> list[Path]:
-    """Return the weight files in `folder`, which is the folder of a model or of an adapter."""
+    """Return the files in `folder`, the folder of a model or of an adapter, whose checksums are stored and
+    compared: its weight files.
+    """
     return [*weight_files(folder), *sorted(folder.glob("adapter*.safetensors"))]
 
 

@@ -135,7 +135,8 @@ def _reranker(
 
 def _not_a_cross_encoder(config: Mapping[str, Any], is_for_ranking: bool) -> str | None:
     """Return why a sequence classifier cannot be served as a reranker; None if it can. `is_for_ranking` says
-    whether the model's README gives ranking as its task, which one model type requires.
+    whether the model's README gives ranking as its task. Without that, a `qwen3` classifier cannot be served,
+    because reward models have the same architecture.
     """
     model_type = str(config.get("model_type", "unknown"))
     names = config.get("id2label")

@@ -38,7 +38,8 @@ def _words(digits: str, letters: str = r"\p{L}") -> str:
 
 def _cased_words(digits: str, ending: str = "") -> str:
     """Return GPT-4o's regular expression for splitting text, in which a word ends where a capital follows a
-    small letter. `digits` is the pattern of a number, `ending` that of what may follow a word, such as `'s`.
+    small letter. `digits` is the pattern of a number. `ending` is the pattern of an ending, such as `'s`,
+    that stays with its word.
     """
     start = r"[^\r\n\p{L}\p{N}]?"
     words = rf"{start}{_UPPER}*{_LOWER}+{ending}|{start}{_UPPER}+{_LOWER}*{ending}"

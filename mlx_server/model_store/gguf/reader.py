@@ -134,7 +134,8 @@ def read_header(path: Path, *, keep_arrays: bool = True) -> Header:
 
 def is_image_part(path: Path) -> bool:
     """Return True if the GGUF file holds only the image part of a model (`mmproj`), whose architecture is
-    `clip`. A file whose metadata cannot be read is none. Raises OSError if the file cannot be read at all.
+    `clip`. Return False if the file is empty or its metadata are damaged. Raises OSError if the file cannot
+    be opened or read.
     """
     if not path.stat().st_size:
         return False

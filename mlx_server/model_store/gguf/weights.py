@@ -51,10 +51,10 @@ def arrays(
 
 
 def _row_order(rows: int, heads: int) -> np.ndarray:
-    """Return, for each row of the original tensor, its index in the file.
+    """Return, for each of the original tensor's `rows` rows, the index of this row in the GGUF file.
 
-    llama.cpp interleaves the two halves of each head's rows. Only whole rows move, so the order is the same
-    for all types.
+    The rows are divided equally among `heads` attention heads, and llama.cpp interleaves the two halves of
+    each head's rows. Only whole rows move, so the order is the same for all types of tensors.
     """
     return np.arange(rows).reshape(heads, rows // heads // 2, 2).swapaxes(1, 2).reshape(-1)
 

@@ -29,10 +29,10 @@ State = Literal["convertible", "installed", "refused"]
 @dataclass(frozen=True)
 class Candidate:
     """A model in Ollama's store, and whether it can be imported: its `state` is `convertible`, `installed`
-    (it was imported before) or `refused`. `reason` is a clause that says why it is not convertible.
+    (it was imported before) or `refused`. `reason` is a clause that says why the model is not convertible.
 
-    `bytes` of its `model` is the size at Ollama, `needed_bytes` the size in Vestal's store. `notes` are
-    sentences about what an import leaves out.
+    `model.bytes` is the model's size in Ollama's store, `needed_bytes` its size in Vestal's store. `notes`
+    are sentences about what an import leaves out.
     """
 
     model: OllamaModel
@@ -45,7 +45,9 @@ class Candidate:
     notes: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
-        """Return the candidate as a JSON object for programs."""
+        """Return the candidate as a JSON object: the model's name, its size in Ollama's store (`bytes`), and
+        the fields of this class except `model`.
+        """
         shown = ("state", "reason", "family", "quantization", "parameters", "needed_bytes")
         own = {name: getattr(self, name) for name in shown}
         return {"name": self.model.name, "bytes": self.model.bytes, **own, "notes": list(self.notes)}

@@ -21,7 +21,8 @@ UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 @dataclass(frozen=True)
 class KnowledgeFile:
     """A text file in a knowledge folder. `path` is relative to the folder, with forward slashes; `full` is
-    the path to open. `mtime_ns` is at most MAX_INT64, and at least its negative.
+    the path to open. `mtime_ns` is limited to -MAX_INT64..MAX_INT64, because the database stores no larger
+    number.
     """
 
     path: str
@@ -63,9 +64,9 @@ class Content:
 
 @dataclass(frozen=True)
 class Folders:
-    """The knowledge folder of each agent. `unreadable` says why the folder that holds them could not be
-    listed, so that an agent that is not in `by_agent` may have a folder nevertheless; it is "" if the list is
-    complete.
+    """The knowledge folder of each agent. If the folder that contains the knowledge folders could not be
+    listed, `unreadable` says why, and an agent that is not in `by_agent` may still have a folder. If
+    `by_agent` is complete, `unreadable` is "".
     """
 
     by_agent: dict[str, Path]
@@ -73,10 +74,11 @@ class Folders:
 
 
 def folders(root: Path, named: dict[str, Path]) -> Folders:
-    """Return the knowledge folders: those in `root`, overridden by the `named` ones.
+    """Return the knowledge folders by agent: the folders in `root`, each with its agent's name, and those in
+    `named`, which maps agents to folders elsewhere. If an agent has both, the one in `named` is used.
 
-    A named folder is returned even if it does not exist, because its disk may not be mounted. If `root` does
-    not exist, there are only the named ones.
+    A folder in `named` is returned even if it does not exist, because its disk may not be mounted. `root` may
+    be missing.
     """
     own, unreadable = {}, ""
     try:
@@ -106,8 +108,8 @@ def _is_knowledge(entry: Path) -> bool:
 
 
 def walk(folder: Path) -> Iterator[KnowledgeFile | Skipped]:
-    """Yield every text file below the folder, and a Skipped for each one that cannot be read. Links are not
-    followed, so there are no loops.
+    """Yield every text file in the folder and its subfolders, and a Skipped for each text file or folder
+    that is not read. Names that begin with a dot are ignored. Links are not followed, so there are no loops.
     """
     to_visit = [(str(folder), "")]
     while to_visit:

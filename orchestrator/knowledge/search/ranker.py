@@ -20,8 +20,9 @@ class Ranker(Protocol):
         ...
 
     def vector_size(self) -> int:
-        """Return the number of dimensions of the chunks' vectors; 0 if no chunk has a vector. If they have
-        several, because the model changed under its name, return that of most of them.
+        """Return the number of dimensions of the chunks' vectors; 0 if no chunk has a vector. If the vectors
+        have different sizes, because another model got the embedding model's name, return the most frequent
+        size.
         """
         ...
 

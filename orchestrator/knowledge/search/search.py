@@ -76,8 +76,8 @@ class KnowledgeSearch:
     `model`, and `vectors` caches it. `ranker` ranks the chunks in `store` by meaning (with the vector) and by
     words.
 
-    `reranking` scores the best chunks of both rankings again with a reranking model, which determines their
-    final order. If it is None, the two joined rankings determine it.
+    `reranking` scores the best chunks of both rankings again with a reranking model, and these scores
+    determine the final order. If `reranking` is None, the chunks are in the order of the two joined rankings.
     """
 
     def __init__(

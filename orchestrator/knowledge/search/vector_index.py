@@ -67,9 +67,10 @@ class Index:
 
 
 class CurrentIndex:
-    """Keeps the index of the stored vectors in memory. It is built at the first search and rebuilt after
-    changes. If the vectors have several sizes (numbers of dimensions), the index has those of the size that
-    most of them have.
+    """Keeps the index of the stored vectors in memory. The index is built at the first search, and rebuilt at
+    the first search after a change, but not before a pause in proportion to the time that the last build
+    took. If the vectors have several sizes (numbers of dimensions), it has only those of the most frequent
+    size.
     """
 
     def __init__(
