@@ -15,8 +15,8 @@ POLL_INTERVAL_S = 0.05
 
 
 async def terminate_pid(pid: int, grace_s: float) -> None:
-    """Send SIGTERM, and SIGKILL if the process still runs after `grace_s` seconds. Raises NotPossible if the
-    process survives SIGKILL too.
+    """Send SIGTERM to the process `pid`, and SIGKILL if it still runs after `grace_s` seconds. Do nothing if
+    there is no such process. Raises NotPossible if the process survives SIGKILL, too.
     """
     identity = identify(pid)
     if identity is not None:

@@ -34,7 +34,7 @@ POLICY = "; ".join(
 
 @dataclass(frozen=True)
 class Asset:
-    """One file of the page, compressed with gzip, and its response headers."""
+    """One file of the status page, compressed with gzip, and the headers of the response with this file."""
 
     compressed: bytes
     headers: dict[str, str]
@@ -42,7 +42,8 @@ class Asset:
 
 
 class Page:
-    """The files of the page by their path in the folder, all read when the agent starts.
+    """Holds the files of the status page, by their path relative to `folder`. All of them are read when the
+    agent starts.
 
     An agent serves the files that it started with, because an upgrade that replaces the files on disk must
     not mix two versions of the page in one browser. Only the compressed form is kept, about 60 kB.

@@ -39,8 +39,8 @@ def import_all() -> None:
 
 
 def report(config: Config) -> str:
-    """Return what the check prints: the digest of each part's code and settings, by the part's name, as one
-    line of JSON.
+    """Return what `vestal agent --check` prints: one line of JSON with the digest of each part's code and
+    settings, by the part's name.
     """
     return json.dumps(installed.of_parts(config))
 

@@ -90,9 +90,9 @@ class Upgrades:
     def go_on(self) -> None:
         """Finish the upgrade in which this agent replaced an earlier one. Do nothing if there was none.
 
-        If the new program could not be executed, the agent that it was to replace runs again and calls this
-        method. Then only record the failure in the journal. The agent had closed its journal before it tried
-        to execute the program, so the failure could not be recorded at once.
+        If the new program could not be executed, the agent that was to be replaced runs again and calls this
+        method, which then only records the failure in the journal. The failure could not be recorded at once,
+        because the agent closes its journal before it tries to execute the new program.
         """
         if self._report["state"] == "replacing_agent":
             self._note(AGENT, "replaced", event="agent_replaced")
@@ -101,9 +101,9 @@ class Upgrades:
             self._journal.record(AGENT, "upgrade_refused", self._report["why"])
 
     def on_gateway_event(self, event: Event) -> None:
-        """Replace the gateway if `event` says that its next engines will not fit it, because the installed
-        program has changed. Ignore any other event. Do nothing during an upgrade, which replaces the gateway
-        too.
+        """Replace the gateway if `event` says that engines started from now on do not fit the running
+        gateway, because the installed program has changed. Ignore any other event. Do nothing during an
+        upgrade, which replaces the gateway too.
         """
         is_busy = self._gateway_task is not None and not self._gateway_task.done()
         if event.event == PROGRAM_CHANGED and self._report["state"] not in RUNNING and not is_busy:
@@ -171,10 +171,11 @@ class Upgrades:
                 await self._supervisor.restart_child(part, why, reset=True)
 
     async def _replace_outdated_gateway(self) -> None:
-        """Hand over to a new gateway if the program or the settings of the running one differ from those that
-        are installed. If they do not, another gateway would fare no better. The running gateway goes on if it
-        cannot hand over, because its engine may still serve, and if the new gateway fails, which is recorded
-        in the journal.
+        """Hand over to a new gateway if the installed program or settings differ from those of the running
+        gateway. If they are the same, do nothing, because a new gateway would fare no better.
+
+        The running gateway goes on if it cannot hand over, because its engine may still serve. It also goes
+        on if the new gateway fails, which is recorded in the journal.
         """
         try:
             running = await asyncio.to_thread(self.runs)

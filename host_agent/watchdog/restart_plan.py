@@ -15,9 +15,10 @@ class RestartPlan:
     """A record of the agent's recent starts, from which the delay before the next start follows.
 
     The first start, and each start after a run of at least STABLE_AFTER_S, is immediate. With each further
-    death the delay doubles, from 2 s to 5 min; `backoff` has these limits. There are at most 5 starts within
-    5 min, and a further one is delayed until it fits; `intensity` has this limit, and the times of the recent
-    starts in monotonic seconds. `starts` counts the starts since the last run of at least STABLE_AFTER_S.
+    death the delay doubles, from 2 s to 5 min (`backoff`). At most 5 starts may lie within 5 min, and a
+    further start is delayed until that limit allows it. `intensity` has this limit, and the times of the
+    recent starts in monotonic seconds. `starts` counts the starts since the last run of at least
+    STABLE_AFTER_S.
     """
 
     backoff: Backoff = field(default_factory=lambda: Backoff(2.0, 300.0))

@@ -36,9 +36,9 @@ def preload() -> str:
 
 
 def most_narrow_rows() -> int:
-    """Return how many rows the left matrix of a product may have at most for our own library
-    (`narrow_products.c`) to compute the product instead of OpenBLAS; 0 if our library is not loaded. It
-    leaves some products with so few rows to OpenBLAS, for example if the right matrix is small.
+    """Return the largest number of rows of a product's left matrix for which our own library
+    (`narrow_products.c`) computes the product instead of OpenBLAS; 0 if our library is not loaded. Of the
+    products with so few rows, our library leaves some to OpenBLAS, for example if the right matrix is small.
     """
     most = getattr(ctypes.CDLL(None), "vestal_most_rows", None)
     return int(most()) if most is not None else 0
@@ -58,8 +58,9 @@ def set_threads(count: int) -> None:
 
 
 def _load(library: str) -> None:
-    """Load the BLAS at the path `library` so that MLX uses it, after our own library (`narrow_products.c`),
-    which multiplies a few rows by a matrix. Raises OSError if `library` cannot be loaded.
+    """Load the BLAS at the path `library` so that MLX uses it. Before that, load our own library
+    (`narrow_products.c`) if there is one, so that MLX calls it first: it multiplies a few rows by a matrix,
+    and passes other products on to `library`. Raises OSError if `library` cannot be loaded.
     """
     _load_narrow_products(ctypes.CDLL(library))
     ctypes.CDLL(library, mode=ctypes.RTLD_GLOBAL)

@@ -63,8 +63,10 @@ def _logsumexp(x: mx.array) -> mx.array:
 
 @partial(mx.compile, shapeless=True)
 def exponential_factors(x: mx.array) -> tuple[mx.array, mx.array]:
-    """Return two factors of e^x, for float32 `x`. The second one, a power of two, is returned as the bits of
-    a float32: in a loop that MLX has joined, bits cannot be taken as another type.
+    """Return two factors whose product is e^x, for float32 `x`, which is first clipped to -87…88. The second
+    factor, a power of two, is returned as an integer with the bits of a float32, which the caller must
+    convert by `view`: in a loop to which MLX compiles several operations, bits cannot be taken as another
+    type.
     """
     x = mx.clip(x, _LEAST, _MOST)
     power = mx.floor(x * _LOG2_E + 0.5)

@@ -27,15 +27,17 @@ def find_mistake(config: Config) -> str:
 
 
 class AgentsFileCheck:
-    """Checks the file for mistakes, and checks it again only when the file has changed."""
+    """Checks the file that defines the orchestrator's agents, and checks it again only after the file has
+    changed.
+    """
 
     def __init__(self, config: Config) -> None:
         self._file = agents_file(config)
         self._checked: tuple[object, str] = (None, "")
 
     async def find_mistake(self) -> str:
-        """Return the first mistake in the file, with its line; "" if there is none or the file could not be
-        checked.
+        """Return the first mistake in the file that defines the orchestrator's agents, with its line; "" if
+        there is none or the file could not be checked.
         """
         stamp = await asyncio.to_thread(_stamp, self._file)
         if self._checked[0] != stamp:
@@ -45,10 +47,9 @@ class AgentsFileCheck:
 
 
 def _mistake(done: commands.CommandResult) -> str:
-    """Return the mistake that the command CHECK found in the file; "" if it found none or could not run.
-
-    `done` is the command's result. The exit code CONFIG_EXIT_CODE means that the last line of the output is a
-    mistake.
+    """Return the mistake that a check of the file with the orchestrator's agents has found; "" if it found
+    none or could not run. `done` is the result of the command CHECK; its exit code CONFIG_EXIT_CODE means
+    that the last line of its output is the mistake.
     """
     lines = done.text.strip().splitlines()
     return lines[-1] if done.exit_code == CONFIG_EXIT_CODE and lines else ""

@@ -119,7 +119,9 @@ def _completed(row: ServiceStatus, parent: str | None, failure: Failure | None) 
 
 
 def _gateway(look: Look) -> ServiceStatus:
-    """Return the gateway's row, which names the older gateways that still serve their last clients."""
+    """Return the gateway's status, which also has the PIDs of older gateways that still serve their last
+    clients.
+    """
     extra = {"port": look.mlx_port, "predecessors": list(look.predecessors)}
     row = ServiceStatus.of_child(look.children[MLX_SERVER], **extra)
     if not look.predecessors or row.detail:
@@ -152,8 +154,8 @@ def engine_row(
 
 
 def _with_its_work(engine: ServiceStatus) -> ServiceStatus:
-    """Return the engine's row. If it is busy without a detail, the number of its requests becomes the
-    detail.
+    """Return the status `engine`. If the engine is busy and its status has no detail, the detail becomes the
+    number of requests that it works on.
     """
     requests = engine.extra.get("requests")
     count = requests.get("running", 0) if isinstance(requests, Mapping) else 0
@@ -177,8 +179,9 @@ def _orchestrators(look: Look) -> dict[str, ServiceStatus]:
 
 
 def _containers(look: Look) -> Mapping[str, ServiceStatus]:
-    """Return the rows of the containers. While the Docker engine does not answer, all of them are
-    `stopped`.
+    """Return, by name, the status of each service that runs in a container. If the Docker engine does not
+    answer or could not list its containers, all of these services count as stopped, with the reason as
+    detail.
     """
     why_unknown = look.docker.error or (look.containers if isinstance(look.containers, str) else "")
     if why_unknown or isinstance(look.containers, str):

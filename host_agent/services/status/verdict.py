@@ -38,10 +38,12 @@ SEVERITY = (
 
 
 def verdict(rows: Mapping[str, ServiceStatus], host: Mapping[str, Any]) -> str:
-    """Return one sentence about all rows, and about what is wrong with memory or disk.
+    """Return one sentence about the services, whose statuses `rows` has by name. A service that is unhealthy
+    only because of another one is left out, because it has the same cause.
 
-    The worst service is named with its sentence, the other unhealthy ones by name. A service that depends on
-    an unhealthy one is left out, because it has the same cause.
+    If all services are healthy, the sentence says so, and also what is wrong with the machine's memory or
+    disk (`host`). If each unhealthy service was stopped by a person, it names them. Otherwise it names the
+    worst service with its detail and remedy, and the other unhealthy ones by name.
     """
     unwell = {name: row for name, row in rows.items() if not row.healthy}
     causes = [name for name in unwell if not _is_consequence(name, rows, unwell)]
@@ -84,8 +86,9 @@ def _severity(row: ServiceStatus) -> int:
 
 
 def _waiting(rows: Mapping[str, ServiceStatus], named: str) -> str:
-    """Return a text with the number of requests that wait for the next engine; "" if no request waits.
-    `named` is the service that the sentence names before this text.
+    """Return a text with the number of requests that wait for the next engine, to be appended to a sentence
+    about the service `named`; "" if no request waits. If that is the engine or its gateway, the text calls
+    the engine "it".
     """
     requests = rows[MLX_ENGINE].extra.get("requests")
     count = requests.get("parked", 0) if isinstance(requests, Mapping) else 0

@@ -201,9 +201,10 @@ class Batch:
         return None
 
     def caches_alone(self, uid: int) -> tuple[Sequence[int], list[Any]] | None:
-        """Return the tokens of a request whose keys and values are known, and its caches, without a copy.
-        Return None if it shares arrays with other requests, or if its caches hold more than plain keys and
-        values of these tokens.
+        """Return the computed tokens of request `uid`, and the caches with their keys and values, without
+        copying them. Return None if the keys and values are incomplete or not computed yet, if the request
+        shares arrays with other requests, or if its caches hold more than plain keys and values of these
+        tokens.
 
         The caller must remove the request from the batch before it uses the caches.
         """
@@ -310,10 +311,10 @@ class Batch:
         return supports_groups(self._model, self._kv)
 
     def _next_with_slice(self, began_s: float) -> tuple[list[Any], list[Any]]:
-        """Compute the next tokens of the running answers, then process the current slice of the prompts for
-        as long as `PrefillPace` allows. If no answer runs, process the slice to its end. Return
-        BatchGenerator's responses for prompts and for answers. `began_s` is when the step began, in monotonic
-        seconds.
+        """Compute the next tokens of the running answers, then process the current slice of the prompts until
+        the time at which `PrefillPace` has it paused, so that the answers do not wait long for their next
+        tokens. If no answer runs, process the slice to its end. Return BatchGenerator's responses for prompts
+        and for answers. `began_s` is when the step began, in monotonic seconds.
         """
         answers, until_s, tokens = self._generator._generation_batch, float("inf"), list[Any]()
         if len(answers):

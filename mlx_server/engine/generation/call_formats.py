@@ -50,8 +50,9 @@ def output_markers(tokenizer: Any) -> OutputMarkers:
     """Return the markers that the model writes around thinking and tool calls, by its tokenizer and chat
     template.
 
-    A model whose format is unknown is expected to write calls as JSON between `<tool_call>` tags, as
-    `describe_tools` asks it to. Everything else that it writes is text.
+    A model whose format is unknown is expected to write calls as JSON between `<tool_call>` tags, because the
+    description of the tools that such a model gets (`describe_tools`) asks for that. Everything else that it
+    writes is text.
     """
     template = str(getattr(tokenizer, "chat_template", "") or "")
     added: dict[str, int] = getattr(tokenizer, "added_tokens_encoder", {})

@@ -27,12 +27,12 @@ class Generation:
     alternatives to each token whose log-probabilities are reported; None reports no log-probabilities.
     `cached_tokens` is how many tokens were found in the prompt cache. `shared_prefix_tokens` is how many
     tokens at the start of the prompt may also start other prompts: in a chat, those before the last message;
-    0 if that number is unknown or the prompt cache does not use it. An answer whose last tokens are all
-    equal, and more than `max_repeated_tokens`, ends as if it had reached its limit; 0 allows any number. With
-    `returns_context`, `Done` holds all tokens of prompt and answer. `report` holds the prompt's token ids and
-    text, which `Done` returns to the client; None if the client did not ask for them. `load_s` is the number
-    of seconds that the request waited until its model was loaded. `started_s`, `first_token_s` and the
-    parameter `now` of the methods are times in seconds on the caller's clock.
+    0 if that number is unknown or the prompt cache does not use it. If the same token occurs more than
+    `max_repeated_tokens` times in a row, the answer ends as if it had reached its limit; 0 allows any number
+    of repetitions. With `returns_context`, `Done` holds all tokens of prompt and answer. `report` holds the
+    prompt's token ids and text, which `Done` returns to the client; None if the client did not ask for them.
+    `load_s` is the number of seconds that the request waited until its model was loaded. `started_s`,
+    `first_token_s` and the parameter `now` of the methods are times in seconds on the caller's clock.
     """
 
     id: str

@@ -41,8 +41,8 @@ class _Section(Enum):
 
 
 class HarmonyParser:
-    """Parses one answer in the format `tokens`, Harmony's or Muse Spark's. It has the interface
-    `AnswerParser`.
+    """Parses one answer in OpenAI's Harmony format or in Muse Spark's similar one; `tokens` has the special
+    tokens of that format. The parser has the interface `AnswerParser`.
 
     The caller passes the answer's text to `push`, and each token that is in the attribute `control_tokens` to
     `push_control`. `tools` are the tools that the client offers. With `tool_choice` "none", calls remain
@@ -86,7 +86,8 @@ class HarmonyParser:
 
     def begin_after(self, prompt: Sequence[int], decode: Callable[[Sequence[int]], str]) -> None:
         """Bring the parser into the state that it has at the end of `prompt`, which ends after
-        `<|start|>assistant`, or within a message that the answer continues.
+        `<|start|>assistant`, or within a message that the answer continues. If `prompt` has no token
+        `<|start|>`, do nothing. `decode` turns token ids into text.
         """
         try:
             start = len(prompt) - 1 - list(reversed(prompt)).index(self._tokens.start)

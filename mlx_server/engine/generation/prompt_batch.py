@@ -24,7 +24,7 @@ class PromptBatch(PromptProcessingBatch):
     """A PromptProcessingBatch that can compute several last tokens of a prompt in the step that samples the
     request's first token.
 
-    mlx-lm makes this step once a single element of the prompt is left, which usually is one token. The
+    In mlx-lm, that step begins once a single element of the prompt is left, which usually is one token. The
     function `short_rest` therefore packs the last tokens into one tuple, which counts as one element, and
     `generate` unpacks it.
     """
@@ -54,9 +54,9 @@ class PromptBatch(PromptProcessingBatch):
 
 
 class _Preceded:
-    """Wraps a model for a single call, in which additional tokens are computed. `tokens` has a list of them
-    for each row, which is put before the tokens that the caller passes for this row. The call returns the
-    logits of both.
+    """Wraps a model for a single call, in which it also computes `tokens`. These are further tokens of each
+    row, as many for every row, and are put before those that the caller passes. The call returns the logits
+    of all.
     """
 
     def __init__(self, model: Any, tokens: list[list[int]]) -> None:

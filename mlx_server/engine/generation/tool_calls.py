@@ -60,10 +60,11 @@ def _names(tools: Sequence[dict[str, Any]]) -> set[Any]:
 
 
 def parse_calls_beside_a_schema(text: str, tools: Sequence[dict[str, Any]]) -> tuple[ToolCall, ...]:
-    """Return the calls in `text`, an answer to a client that has given a schema for answers. The grammar
-    allows calls only as objects with exactly `name` and `arguments`, an object, or as a list of these.
-    Anything else matches the client's schema, even if it looks like a call; then return (). `tools` has no
-    effect; `parse_tool_calls` has this parameter.
+    """Return the tool calls in `text`, the whole answer to a request with a schema for answers. In such an
+    answer, the grammar allows a call only as an object with exactly the keys `name` and `arguments`, the
+    latter an object; several calls are a list of such objects. Any other text is an answer that matches the
+    client's schema, even if it looks like a call; then return (). `tools` has no effect, and is only there
+    because `parse_tool_calls` has this parameter, too.
     """
     try:
         found = json.loads(text)
@@ -79,7 +80,7 @@ def parse_calls_beside_a_schema(text: str, tools: Sequence[dict[str, Any]]) -> t
 
 def may_begin_tool_call(text: str, tools: Sequence[dict[str, Any]] = ()) -> bool:
     """Return whether `text`, the beginning of an answer, may become a call written as JSON without markers.
-    `tools` has no effect; `may_begin_call_beside_a_schema` has this parameter.
+    `tools` has no effect, and is only there because `may_begin_call_beside_a_schema` has this parameter, too.
     """
     rest = text.lstrip()
     if rest.startswith("["):
@@ -94,8 +95,9 @@ def may_begin_tool_call(text: str, tools: Sequence[dict[str, Any]] = ()) -> bool
 
 def may_begin_call_beside_a_schema(text: str, tools: Sequence[dict[str, Any]]) -> bool:
     """Return whether `text`, the beginning of an answer that matches the client's schema or calls one of
-    `tools`, may become a call. The grammar of such an answer fixes the order of a call's keys, so an answer
-    with a field `name` is told from a call by the name, or by the key after it.
+    `tools`, may become a call. The grammar of such an answer makes each call begin with `name` and then
+    `arguments`. So an answer whose first field is also called `name` is no call if the value is not a tool's
+    name, or if another key follows.
     """
     compact = "".join(text[:_BEGINNING_CHARS].split()).removeprefix("[")
     for name in _names(tools):

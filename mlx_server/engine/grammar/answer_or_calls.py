@@ -11,11 +11,11 @@ _ANSWER = "#/$defs/answer"
 
 
 def answer_schema(schema: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the client's own schema if `schema` allows either an answer that matches it, or calls of tools;
-    None if `schema` has another form.
+    """Return the client's own schema if `schema` is the gateway's combination of it with tool calls: a schema
+    that allows either an answer that matches the client's schema, or calls. Return None for any other schema.
 
-    In that form, the client's schema is the definition `answer`, and its references were extended by the path
-    of this definition. They are returned as the client sent them.
+    In the combination, the client's schema is the definition `answer`, and the path of this definition was
+    put before its references (`$ref`). In the result, the references are again as the client sent them.
     """
     definitions = schema.get("$defs")
     if schema.keys() != {"anyOf", "$defs"} or not isinstance(definitions, dict):

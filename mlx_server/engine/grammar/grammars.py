@@ -50,8 +50,8 @@ MAX_CACHED_GRAMMARS, MAX_CACHED_CHARS = 16, 2 * MAX_SCHEMA_CHARS
 class Grammars:
     """Compiles schemas for the vocabulary of `tokenizer`, a fast tokenizer of transformers.
 
-    The MLX thread may use `has_vocabulary` and `token_bytes`. Only the compiler's thread may call the other
-    methods.
+    The MLX thread may use `has_vocabulary` and `token_bytes`. Only the background thread that compiles
+    schemas may call the other methods.
     """
 
     def __init__(self, tokenizer: Any, end_tokens: frozenset[int]) -> None:
@@ -130,8 +130,11 @@ class Grammars:
 
     def _compile(self, schema: dict[str, Any], text: str) -> Any:
         """Return a new matcher for `schema`, whose JSON is `text`. Parts of the schema that a grammar cannot
-        express are left out and logged. Raises RequestError if the schema cannot be used as a grammar, or if
-        it allows calls beside an answer whose own schema cannot be.
+        express are left out and logged.
+
+        Raises RequestError if the schema cannot be used as a grammar. If the schema allows either an answer
+        or tool calls, RequestError is also raised if the client's own schema, which is only for the answer,
+        cannot be used.
         """
         # Beside calls, a schema's references take twice the room at most; the rest is for tools' names.
         most_chars = MAX_SCHEMA_CHARS

@@ -24,8 +24,7 @@ from mlx_server.engine.kv.kv_cache import BatchKV
 class Grouped:
     """Keys, values or masks of a batch in groups of rows: one element of `parts` for each group.
 
-    Models can only pass it on to `layers/attention.py`; anything else that they do with it raises an
-    exception.
+    A model can only pass such an object on to `layers/attention.py`; any other use raises an exception.
     """
 
     parts: Sequence[Any]
@@ -122,8 +121,9 @@ class GroupedKV:
         return offsets[0] if len(offsets) == 1 else mx.concatenate(offsets)
 
     def _set_offset(self, offset: Any) -> None:
-        """Set the positions of all rows, also in the groups. A group would otherwise add to its own array in
-        each step without anybody evaluating it, so that MLX's graph would grow.
+        """Set the positions of all rows, also in the groups. Otherwise each group would add to its own array
+        of positions in each step. Nobody evaluates these arrays, so MLX's graph of operations to compute
+        would grow.
         """
         self.offset = offset
         for group, rows in self.with_rows():

@@ -12,11 +12,12 @@ MOST_GROUPS = 8
 
 
 def pair_to_join(groups: Sequence[tuple[int, int]]) -> int | None:
-    """Return the index of the first of two neighbouring groups that should become one; None if there are no
-    such groups. `groups` has the number of rows of each group, and the number of tokens of its longest row.
+    """Return the index of the first of two neighbouring groups that should be joined into one; None if no two
+    groups should be. `groups` has the number of rows of each group, and the number of tokens of its longest
+    row.
 
-    The pair that takes the least room as one group is joined, if that is little room, or if there are too
-    many groups.
+    Only the pair is considered that would take the least room as one group. It should be joined if it would
+    take at most CHEAP_TOKENS tokens, or if there are more than MOST_GROUPS groups.
     """
     pairs = [
         ((rows + more_rows) * max(tokens, more_tokens), first)

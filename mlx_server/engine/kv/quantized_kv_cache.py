@@ -123,9 +123,10 @@ class QuantizedBatchKV(BatchKV):
             self._right_padding = None
 
     def filter(self, batch_indices: Sequence[int]) -> None:
-        """Keep only the rows `batch_indices`, and remove the padding that they all have.
+        """Keep only the rows `batch_indices`, in this order, and drop the left padding that all of them have
+        in common.
 
-        Nothing is copied if these are all rows in their order, without padding.
+        Nothing is copied if these are all rows in their present order, and no row has left padding.
         """
         if list(batch_indices) == list(range(self.offset.shape[0])) and not any(self.left_padding.tolist()):
             return

@@ -14,9 +14,10 @@ from mlx_server.model_store.forecasts import Files, forecast_of
 
 
 class Forecasts:
-    """Makes and caches forecasts. Each is made from `arithmetic` (how MLX computes on this machine),
-    `step_tokens` (how many tokens of a prompt a step processes), the model's files, which `files_of` reads,
-    and the quantization of the model's keys and values, which `kv_of` returns.
+    """Forecasts, and caches, how much memory each model and its requests will take. A forecast is made from
+    `arithmetic` (how MLX computes on this machine), `step_tokens` (how many tokens of a prompt a step
+    processes), the model's files, which `files_of` reads, and the quantization of the model's keys and
+    values, which `kv_of` returns.
     """
 
     def __init__(

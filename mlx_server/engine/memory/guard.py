@@ -157,8 +157,8 @@ class MemoryGuard:
         self._reserved.add(op.model, op.id, Reservation(prompt_tokens + answer_tokens, tower_bytes))
 
     def images_computed(self, model: str, request: str) -> None:
-        """Cancel the reservation for the vision tower's work on this request's images, which have been
-        computed.
+        """Cancel the reservation for the vision tower's work on the images of `request`, because the tower
+        has computed them all.
         """
         if (reservation := self._reserved.get(model, request)) is not None:
             reservation.tower_bytes = 0

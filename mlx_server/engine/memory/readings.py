@@ -30,7 +30,8 @@ _process = psutil.Process(os.getpid())
 
 def read(prompt_cache_bytes: int = 0, ready_bytes: int = 0) -> MemoryReading:
     """Return the current figures of memory, in bytes. In a container, the container's limit counts as the
-    machine's memory. `prompt_cache_bytes` and `ready_bytes` are copied into the result.
+    machine's memory. `prompt_cache_bytes` and `ready_bytes`, which are copied into the result, are what the
+    prompt cache holds in plain memory and in MLX's.
     """
     virtual = psutil.virtual_memory()
     total, available = virtual.total, virtual.available

@@ -166,7 +166,9 @@ class LayeredEncoder(nn.Module):
     """
 
     def __call__(self, ids: mx.array, mask: mx.array | None, types: mx.array | None = None) -> mx.array:
-        """Return the last hidden states of padded texts. `build_encoder` describes the parameters."""
+        """Return the last hidden states (batch, length, hidden) of padded texts. `padded` describes the
+        parameters.
+        """
         *_, last = self.padded(ids, mask, types)
         return last
 

@@ -20,8 +20,8 @@ rename = decoder.rename
 
 
 class Gemma3(LayeredEncoder):
-    """Computes hidden states (batch, length, hidden) of token ids. `build_encoder` describes the parameters
-    of a call, of which `types` (token types) has no effect here.
+    """Computes hidden states (batch, length, hidden) of token ids. The argument `types` (token types) of a
+    call has no effect.
 
     In every n-th layer, a token attends to all tokens of its text; `_pattern` reads n from the model's
     config.json. In the other layers, a token attends to the tokens that are at most half of the config's

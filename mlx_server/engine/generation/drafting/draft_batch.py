@@ -27,12 +27,13 @@ class DraftBatch(GenerationBatch):
 
     `drafters` holds the drafters by uid. A drafted token is accepted if it equals the token that the
     request's own sampler draws at that position, after its own logits processors. So answers are the same as
-    in a batch without drafts, as far as the arithmetic of a longer step is the same. While `may_guess` is
-    False, steps are plain: no tokens are drafted or verified. `last_was_plain` tells whether the last step
-    was plain, and began without a wait for the step before it. `costs` measures what drafts cost; the caller
-    of `next` records there how long plain steps take. `counts` has the numbers of drafted and of accepted
-    tokens. `threads` sets the number of threads for each step. `draft_model` drafts for a request if its own
-    text and grammar suggest no tokens.
+    without drafts, except where a step of several tokens computes slightly different numbers.
+
+    While `may_guess` is False, steps are plain: no tokens are drafted or verified. `last_was_plain` is True
+    if the last step was plain, the draft model processed no tokens in it, and it did not wait for the tokens
+    of the step before. `costs` measures what drafts cost; the caller of `next` records there how long plain
+    steps take. `counts` has the numbers of drafted and of accepted tokens. `threads` sets the number of
+    threads for each step. `draft_model` drafts for a request if its own text and grammar suggest no tokens.
     """
 
     drafters: dict[int, Drafter]
@@ -182,13 +183,15 @@ class DraftBatch(GenerationBatch):
         return [part for part in self.logits_processors[row] or () if isinstance(part, DraftRules)]
 
     def _own_draft(self, row: int, drawn: int, length: int, by_model: int) -> Draft:
-        """Return the draft that a request's own text and grammar suggest, without the draft model. It follows
-        `drawn`, the token that the request in `row` has drawn last, and is empty if they suggest nothing.
+        """Return the draft that a request's own text and grammar suggest, without the draft model; an empty
+        draft if they suggest nothing. The draft follows `drawn`, the token that the request in `row` has
+        drawn last.
 
-        If `length` is above 0, this draft has at most `length` tokens. If it is 0, the text is not used, and
-        this draft has at most `by_model` tokens, all forced by the grammar. `by_model` is also the most that
-        the draft model may draft afterward if this draft is empty. If both numbers are 0, this draft is
-        empty; otherwise, the grammar advances by `drawn`, so that it can check what the draft model drafts.
+        `length` is how many tokens may be drafted from text and grammar, and `by_model` how many the draft
+        model may draft later, if this draft is empty. If `length` is 0, the text is not used, and this draft
+        has only tokens that the grammar forces, at most `by_model` of them. Unless both numbers are 0, the
+        grammar advances by `drawn`, so that it can check the tokens of the draft model. If both are 0, the
+        draft is empty.
         """
         if not (length or by_model):
             return Draft()
@@ -278,8 +281,9 @@ class DraftBatch(GenerationBatch):
             self.counts.add(len(draft.tokens), kept, by_model=draft.guessed_by_model > 0)
 
     def _sampled(self, logits: mx.array, rows: list[list[int]]) -> tuple[list[Any], list[list[int]]]:
-        """Return two lists with an element for each row: the log-probabilities after each of its tokens, and
-        the tokens that its sampler draws from them.
+        """Return two lists with an element for each of `rows`: the log-probabilities after each token of the
+        row, and the tokens that the request's sampler draws from them. A row has the tokens that the step
+        computes for one request.
 
         `logits` has the shape (rows, tokens of the longest row, vocabulary).
         """
@@ -306,8 +310,9 @@ class DraftBatch(GenerationBatch):
         return logprobs, [sample.tolist() for sample in samples]
 
     def _keep(self, row: int, right: list[int], computed: int) -> None:
-        """Append the accepted tokens `right` to the request in `row`. The step computed `computed` tokens for
-        the request; rewind its sampler and logits processors by those that were rejected.
+        """Append `right`, the token drawn last and the accepted tokens after it, to the request in `row`. The
+        step computed `computed` tokens for the request; rewind its sampler and logits processors by the
+        rejected ones.
         """
         self.tokens[row].extend(right)
         self._num_tokens[row] += len(right)

@@ -50,11 +50,12 @@ class PromptLookup:
         return len(last) == PROMISING_TOKENS and self._last_place(last) is not None
 
     def guess(self, next_token: int | None, limit: int) -> list[int]:
-        """Return up to `limit` tokens that may come next, namely those that followed the request's last
-        `MATCH_TOKENS` tokens when these occurred before; [] if they have not occurred before.
+        """Return up to `limit` tokens that may come next: those that followed the request's last
+        `MATCH_TOKENS` tokens where these occurred before; [] if they have not occurred before. If the end of
+        the text repeats itself, the repeated tokens are continued up to `limit`.
 
-        `next_token` is the token that follows those passed to `read`, and is then the last of the request's
-        tokens; None if it is not known yet.
+        `next_token` is the request's last token, which was not passed to `read` yet. It is None if that token
+        is not known yet; the last tokens are then those passed to `read`.
         """
         known = self._tokens[: self._size]
         drawn = [] if next_token is None else [next_token]

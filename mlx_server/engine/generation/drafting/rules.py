@@ -26,8 +26,8 @@ class DraftRules(Protocol):
     @property
     def can_draft(self) -> bool:
         """Return True if tokens may be drafted at this time. This logits processor is called for each drafted
-        token, and its calls for rejected tokens must be undone. So it returns False while it could not undo
-        them, for example before a grammar begins to apply.
+        token, and its calls for rejected tokens must be undone. While that is impossible, for example before
+        a grammar begins to apply, the result is False.
         """
 
     def draft_after(self, token: int, guessed: Sequence[int]) -> list[int]:

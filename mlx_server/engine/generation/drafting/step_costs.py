@@ -34,18 +34,19 @@ class StepCosts:
         self._plain_s[requests] = _averaged(self._plain_s.get(requests), seconds)
 
     def record_verified(self, requests: int, computed: int, seconds: float) -> None:
-        """Record that a step for `requests` requests took `seconds`, which computed `computed` further tokens
-        to verify drafts.
+        """Record that a step for `requests` requests, in which `computed` further tokens were computed to
+        verify drafts, took `seconds`.
 
-        This is ignored as long as no step without a draft was measured for this number of requests.
+        The call has no effect until `record_plain` has recorded a step without a draft for this number of
+        requests.
         """
         if computed and (plain_s := self._plain_s.get(requests)) is not None:
             token_s = max(seconds - plain_s, 0.0) / computed
             self._token_s[requests] = _averaged(self._token_s.get(requests), token_s)
 
     def cost_to_draft(self, requests: int, seconds: float, guessed: int) -> float:
-        """Return the cost of drafting one token with the draft model, which took `seconds` to draft `guessed`
-        tokens, while `requests` requests ran.
+        """Return the cost of drafting one token with the draft model. It took `seconds` to draft `guessed`
+        tokens while `requests` requests ran.
 
         The cost is at most 1, because a drafted token saves at most the generation of one token. It is 0 if
         `guessed` is 0, or if no step without a draft has been measured yet.
@@ -63,11 +64,12 @@ class StepCosts:
         return computed / guessed * requests * self._steps_per_token(requests)
 
     def longest_draft(self, requests: int) -> int:
-        """Return how many tokens may be drafted for each of `requests` requests; 0 if they are too many.
+        """Return how many tokens may be drafted for each of `requests` requests; 0 if a step would compute
+        more than MOST_STEP_TOKENS tokens even with drafts of one token.
 
         Requests whose drafts are short or wrong wait for the longest draft of a step. So if several run, a
-        step with drafts should take at most three times as long as one without. A draft of one token is
-        always allowed, so that its cost is measured again.
+        step with drafts should take at most three times as long as one without. Drafts of one token may take
+        longer, so that their cost is measured again.
         """
         limit = MOST_STEP_TOKENS // max(requests, 1) - 1
         if requests < 2:

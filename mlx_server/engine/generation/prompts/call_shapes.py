@@ -22,8 +22,9 @@ def with_results_in_call_order(messages: Sequence[Message]) -> list[Message]:
     """Return `messages` in which the results that follow a message with calls are in the order of the calls.
 
     Many templates write neither ids nor names of results, so that only the order shows the model which call a
-    result answers. A client that runs calls at the same time may send the results in another order. Results
-    that images follow keep their order, because images of results stand there, in the order of the results.
+    result answers. A client that runs calls at the same time may send the results in another order. If a
+    message with images follows the results, they keep their order, because its images belong to the results
+    in that order.
     """
     fitted: list[Message] = []
     for calling, others in _turns(messages):
@@ -42,7 +43,7 @@ def with_results_in_call_order(messages: Sequence[Message]) -> list[Message]:
 
 def split_calls(messages: Sequence[Message]) -> list[Message]:
     """Return `messages` in which each message with several calls is divided into one message for each call.
-    Each of these is followed by the result of its call.
+    Each of these is followed by the result of its call, if there is one.
     """
     fitted: list[Message] = []
     for calling, others in _turns(messages):
@@ -65,8 +66,9 @@ def split_calls(messages: Sequence[Message]) -> list[Message]:
 
 
 def _turns(messages: Sequence[Message]) -> Iterator[tuple[list[Message], list[Message]]]:
-    """Divide `messages` into turns. Yield of each turn its adjacent messages with calls, with which it
-    begins, and its other messages, up to the next one with calls. The first turn may have no calls.
+    """Divide `messages` into turns. A turn begins with adjacent messages with calls (the first turn may have
+    none), and ends before the next message with calls. Yield for each turn the messages with calls, and its
+    other messages.
 
     The calls of adjacent messages belong together: a client may write each call as a message of its own,
     before all results.
@@ -133,9 +135,10 @@ def _lacks_an_id(result: Message, call: dict[str, Any]) -> bool:
 
 
 def with_short_ids(messages: Sequence[Message]) -> list[Message]:
-    """Return `messages` with ids of nine letters and digits for calls and results. The ids are derived from
-    the clients' ids or, for calls without ids, from the calls' positions. A result without an id gets the id
-    of its call, which is looked for in the nearest earlier messages that contain calls.
+    """Return `messages` in which calls and results have ids of nine letters and digits, because some
+    templates refuse other ids. The ids are derived from the clients' ids or, for calls without ids, from the
+    calls' positions. A result without an id gets the id of its call, which is looked for in the nearest
+    earlier messages that contain calls.
     """
     made = count(1)  # numbers the calls without ids
     fitted: list[Message] = []
@@ -154,8 +157,8 @@ def with_short_ids(messages: Sequence[Message]) -> list[Message]:
 
 
 def _with_short_id(message: Message, call_id: str | None) -> Message:
-    """Return a copy of `message`. A result in it has the id `call_id` or, if that is None, an id of its
-    own.
+    """Return a copy of `message`. If it is the result of a call, it gets the id `call_id` or, if that is
+    None, a short id that is derived from its own one.
     """
     if not _is_result(message):
         return dict(message)
@@ -183,7 +186,7 @@ def with_argument_texts(message: Message) -> Message:
 
 def with_one_text(message: Message) -> Message:
     """Return the message with its content moved to the end of its thinking, if it has calls, content and
-    thinking; otherwise return it unchanged.
+    thinking; otherwise return it unchanged. Some templates refuse a message with calls that has both texts.
     """
     if not (message.get("tool_calls") and message.get("thinking") and message.get("content")):
         return message

@@ -45,10 +45,11 @@ class ChatTemplate:
 
     `process` renders the template, in an operating-system process of its own. It is None if chats are
     rendered by Python code instead, either of mlx-lm or of the tokenizer's class. `renders_to_tokens` is True
-    if the tokenizer's class renders chats; its code then returns token ids instead of text. The methods that
-    render have a parameter `arguments`; its key `chat_template` may hold another template, which is rendered
-    in place of the model's own. A template that writes the date gets that of `time_s` (seconds since 1970;
-    None for the present).
+    if the tokenizer's class renders chats; its code then returns token ids instead of text. `time_s` is the
+    time whose date a template writes, in seconds since 1970; None for the present.
+
+    The rendering methods have a parameter `arguments`, a dictionary. With the key `chat_template`, it can
+    pass another template, which is then rendered in place of the model's own.
     """
 
     tokenizer: Any

@@ -35,10 +35,11 @@ _ENDS = (
 
 @dataclass(frozen=True)
 class InfillTokens:
-    """The ids of a model's special tokens for infilling.
+    """The ids of a model's special tokens for infilling, which is to write the text for a gap between two
+    texts.
 
-    `middle` ends the prompt; it is None for models whose prompt ends with the text before the gap. The tokens
-    `ends` end the answer.
+    `prefix` precedes the text before the gap, and `suffix` the text after it. `middle` ends the prompt; it is
+    None for models whose prompt ends with the text before the gap. The tokens `ends` end the answer.
     """
 
     prefix: int

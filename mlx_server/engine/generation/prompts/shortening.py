@@ -37,7 +37,7 @@ of the prompt in English, and more in other scripts."""
 @dataclass(frozen=True)
 class Shortener:
     """Shortens prompts that do not fit into the context: a chat loses its oldest turns, a text its oldest
-    tokens. The context is `model_context_tokens` long, or as the request says if that is less. `tokens_of`
+    tokens. The context has `model_context_tokens` tokens, or fewer if the request says so. `tokens_of`
     returns the tokens of a request's prompt, and `count` the number of tokens of a text.
     """
 

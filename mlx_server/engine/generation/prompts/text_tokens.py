@@ -23,14 +23,15 @@ class TextTokens:
 
     @property
     def limit(self) -> int:
-        """Return the number that every token id which a client chooses must be less than."""
+        """Return the limit of token ids that a client chooses: each of them must be less."""
         known = len(self.tokenizer)
         return known if self.token_rows is None else min(known, self.token_rows)
 
     @property
     def answer_limit(self) -> int:
-        """Return the number that every token id of an earlier answer must be less than. Some models have
-        weights for more tokens than their tokenizer knows (Qwen 2.5 for 271 more), and may draw such a token.
+        """Return the limit of token ids in an earlier answer: each of them must be less. This limit may
+        exceed `limit`, because some models have weights for more tokens than their tokenizer knows (Qwen 2.5
+        for 271 more), and may draw such a token.
         """
         return len(self.tokenizer) if self.token_rows is None else self.token_rows
 

@@ -56,7 +56,7 @@ class TemplateChild:
     with a given PID.
 
     While a thread is in `ask`, other threads may only call `kill`. The constructor raises TemplateProcessDied
-    if the program cannot be started.
+    if the process cannot be started.
     """
 
     def __init__(self, limits: TemplateLimits, resident_bytes: ResidentBytes = resident_bytes) -> None:
@@ -77,19 +77,20 @@ class TemplateChild:
         return self._process.poll() is None
 
     def kill(self) -> None:
-        """Kill the program, and wait until it has ended."""
+        """Kill the template process, and wait until it has ended."""
         self._process.kill()
         self._process.wait()
 
     def close(self) -> None:
-        """Kill the program, wait until it has ended, and close the socket."""
+        """Kill the template process, wait until it has ended, and close the socket to it."""
         self.kill()
         self._socket.close()
 
     def ask(self, request: bytes) -> bytes:
-        """Send `request`, and return the program's reply.
+        """Send `request` to the template process, and return its reply. Wait for the process first if it is
+        still starting.
 
-        Raises TemplateError if the program exceeds its limits, does not start, or ends. The caller must then
+        Raises TemplateError if the process exceeds its limits, does not start, or ends. The caller must then
         call `close`.
         """
         idle_bytes = self._wait_until_ready() if self._idle_bytes is None else self._idle_bytes
@@ -119,9 +120,10 @@ class TemplateChild:
             raise self._cause_of_end() from error
 
     def _receive(self, until_s: float) -> bytes | None:
-        """Return the next frame; None if it is incomplete at `until_s` (in seconds of `time.monotonic`).
+        """Return the next frame that the template process sends; None if the frame is incomplete at `until_s`
+        (in seconds of `time.monotonic`).
 
-        Raises TemplateError if the program has ended.
+        Raises TemplateError if the process has ended.
         """
         while (frame := self._take_frame()) is None:
             left_s = until_s - time.monotonic()
@@ -151,8 +153,8 @@ class TemplateChild:
         return frame
 
     def _cause_of_end(self) -> TemplateError:
-        """Wait until the program, which has closed its end of the socket, has exited. Return an error that
-        says why it has ended.
+        """Wait until the template process, which has closed its end of the socket, has exited. Return an
+        error that says why it has ended.
         """
         try:
             code = self._process.wait(_EXIT_S)
