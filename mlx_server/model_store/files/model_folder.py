@@ -62,10 +62,10 @@ class ModelFacts:
     tokenizer, and the headers and sizes of the weight files.
 
     `weights_files` is an id of the weight files. Two folders have the same id if, and only if, their weight
-    files are hard links to the same files. The id changes when a weight file is changed. `texts_digest` (sha256,
-    hex) covers the small files that decide how the weights are used: configuration, tokenizer and templates.
-    `license` is the text of the license that comes with the model, or empty. `no_images_reason` says why a
-    model that was made for images is served for text only; else it is empty.
+    files are hard links to the same files. The id changes when a weight file is changed. `texts_digest`
+    (sha256, hex) covers the small files that decide how the weights are used: configuration, tokenizer and
+    templates. `license` is the text of the license that comes with the model, or empty. `no_images_reason`
+    says why a model that was made for images is served for text only; else it is empty.
     """
 
     kind: Kind

@@ -93,8 +93,8 @@ def adds_bos(metadata: Mapping[str, Any]) -> bool:
     """Return True if the tokenizer puts the beginning-of-text token before every text.
 
     If the metadata leave this open, the result is True for a SentencePiece tokenizer. For any other
-    tokenizer, it then depends on the rule by which the tokenizer splits text. Raises UnsupportedGguf if that rule is
-    needed but unknown.
+    tokenizer, it then depends on the rule by which the tokenizer splits text. Raises UnsupportedGguf if that
+    rule is needed but unknown.
     """
     stated = metadata.get("tokenizer.ggml.add_bos_token")
     if stated is None:
