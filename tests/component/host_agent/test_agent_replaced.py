@@ -123,7 +123,7 @@ def test_running_settings_fingerprint_changes_only_if_a_setting_has_changed(agen
     assert running_settings.read(same.home) == running_settings.of(same)
 
 
-def test_agent_whose_home_was_moved_is_stopped_so_that_one_starts_in_the_new_place(agent, tmp_path, capsys):
+def test_agent_whose_vestal_home_was_moved_counts_as_outdated_and_is_stopped(agent, tmp_path, capsys):
     """Earlier, `vestal up` reported it as running, while it wrote to the old place, which it made again."""
     agent.start()
     moved = tmp_path / "moved"

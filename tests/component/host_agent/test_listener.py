@@ -309,7 +309,7 @@ async def test_recover_beyond_the_rate_limit_is_429_unless_a_recovery_pass_is_ru
     assert (await served.client.post("/recover", json={})).status == 202
 
 
-async def test_recover_reset_lets_passes_restart_a_service_that_they_restarted_too_often(
+async def test_recover_reset_restores_all_restarts_of_a_service_that_has_none_left(
     served, monkeypatch: pytest.MonkeyPatch
 ):
     """The report of a pass says so: "restarted too often …; `vestal recover --reset` tries again at once"."""
@@ -359,7 +359,9 @@ async def test_events_stream_sends_missed_events_and_then_live_ones(served):
     assert (event["event"], event["component"]) == ("second_happened", "test")
 
 
-async def test_head_of_a_stream_is_refused_and_the_next_request_gets_its_own_answer(served):
+async def test_head_request_to_an_event_stream_is_405_and_the_next_request_on_the_connection_is_answered(
+    served,
+):
     """The events of /events followed the head, so the client took them for the next response."""
     for path in ("/events", "/live"):
         reply = await served.client.head(path)

@@ -60,7 +60,7 @@ class Shared(SqliteTasks):
     max_active = 16
 
 
-async def test_worker_with_another_limit_than_the_workers_before_reports_that_it_holds_for_all(
+async def test_worker_with_another_task_limit_than_earlier_workers_reports_the_change_of_the_shared_limit(
     path: Path, capsys: pytest.CaptureFixture[str]
 ):
     """DBOS stores the limit in one row: the worker that started last set it for all, without a word."""

@@ -101,7 +101,7 @@ async def test_task_is_stored_with_the_agents_that_the_client_named(body: Any, n
     assert given.tasks.submitted == [("g", ["lead"], None, None, named)]
 
 
-async def test_event_stream_of_a_task_refuses_head_and_the_next_request_gets_its_own_answer():
+async def test_head_request_to_the_event_stream_of_a_task_is_405_and_the_next_request_is_answered():
     """The events followed the head of the response, so the client took them for the next response."""
     async with serving(make_app(container(), SimpleNamespace())) as client:  # type: ignore[arg-type]
         answer = await client.head(f"/tasks/{TASK_ID}/events")
@@ -109,7 +109,7 @@ async def test_event_stream_of_a_task_refuses_head_and_the_next_request_gets_its
         assert (await client.get(f"/tasks/{TASK_ID}")).status == 200
 
 
-async def test_event_stream_refuses_head_also_at_a_route_that_takes_it():
+async def test_event_stream_answers_405_to_a_head_request_even_on_a_route_that_accepts_head():
     app = web.Application()
     app.router.add_get("/tasks/{id}/events", TaskRoutes(container()).events)
     async with serving(app) as client:

@@ -108,7 +108,7 @@ def test_up_with_a_home_folder_that_cannot_be_created_prints_one_sentence_and_ex
 
 
 @pytest.mark.parametrize("new_mode", ["native", "off"])
-def test_up_removes_the_containers_if_the_mode_was_changed_to_one_without(
+def test_up_removes_the_containers_after_a_change_to_an_orchestrator_mode_without_containers(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], new_mode: str
 ):
     """Earlier, nobody stopped them: they ran on, and held the port of the native orchestrator."""

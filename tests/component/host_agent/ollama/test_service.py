@@ -115,7 +115,7 @@ async def test_ollama_status_is_absent_if_the_mlx_server_uses_ollamas_port(sessi
 
 
 @pytest.mark.parametrize("checked_before", [True, False])
-async def test_watch_of_a_broken_ollama_requests_one_pass_for_each_outage_also_after_a_dry_run(
+async def test_watch_of_a_broken_ollama_requests_one_recovery_pass_for_each_outage_even_after_a_dry_run(
     session, bare, home, free_port, checked_before: bool
 ):
     """A dry run once counted the first three failures, and the watch then never requested a pass."""

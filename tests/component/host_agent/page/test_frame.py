@@ -122,7 +122,7 @@ def test_page_without_a_session_explains_the_login_and_opens_after_a_login_in_an
     expect(page.get_by_role("heading", name="Services")).to_be_visible()
 
 
-def test_closed_page_that_gets_the_focus_while_the_agent_is_down_is_closed_again_when_it_is_back(
+def test_closed_page_focused_while_the_agent_is_down_shows_that_it_is_closed_once_the_agent_is_back(
     open_page, scripted
 ):
     """The page stayed at "The agent does not answer. This page tries again by itself.", and did nothing."""

@@ -38,7 +38,7 @@ def test_plots_range_button_loads_the_history_of_that_range(page, scripted):
     assert asked == ["/history?range=hour", "/history?range=week"]
 
 
-def test_plots_name_the_range_that_they_show_until_the_wanted_one_is_loaded(page, scripted):
+def test_plots_name_the_range_that_they_show_until_the_requested_range_is_loaded(page, scripted):
     """Earlier, they named the week at once, and showed the hour until the agent answered."""
     picture = page.locator("#plots").get_by_role("img").first
     expect(picture).to_have_accessible_name(re.compile("the last hour"))

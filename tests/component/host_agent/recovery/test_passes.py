@@ -131,7 +131,7 @@ async def test_recovery_pass_reports_a_service_that_stays_unhealthy_after_its_re
     assert found and int(found[1]) <= round(time.monotonic() - began), "the time that it took"
 
 
-async def test_recovery_pass_that_restarts_a_worker_does_not_wait_for_one_that_it_cannot_restart(
+async def test_recovery_pass_that_restarts_a_worker_does_not_wait_for_a_worker_without_restarts_left(
     journal: Journal, home: Path
 ):
     """It waited 90 s for the other worker, and its report did not name the restart."""

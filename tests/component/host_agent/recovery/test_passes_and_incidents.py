@@ -74,7 +74,7 @@ async def test_incident_of_wired_memory_outlasts_recovery_passes_that_find_every
     assert [incident["open"] for incident in incidents.newest()] == [False]
 
 
-async def test_recovery_pass_records_what_its_last_check_covered_and_which_entry_came_before_it(
+async def test_recovery_pass_records_the_services_of_its_last_check_and_the_journal_entry_before_that_check(
     journal: Journal, home: Path
 ):
     machine = Machine(PAUSED)

@@ -152,7 +152,9 @@ def test_clients_that_disconnect_at_any_moment_leave_no_running_request_and_no_t
 
 
 @pytest.mark.parametrize(("filename", "code"), [("None", 75), ("'/vestal'", 78)])
-def test_gateway_that_cannot_read_its_settings_is_tried_again_unless_the_path_is_wrong(filename, code):
+def test_gateway_that_cannot_read_its_settings_exits_with_a_retryable_code_unless_the_path_is_wrong(
+    filename, code
+):
     """Earlier, an error without a path ended it with 78, and so for good."""
     program = f"""
 import errno, sys
@@ -168,7 +170,9 @@ sys.exit(main.main())
     assert "None" not in done.stderr
 
 
-def test_engine_has_the_settings_of_its_gateway_although_the_file_has_a_mistake_now(gateway, tmp_path):
+def test_engine_starts_with_the_settings_of_its_gateway_although_the_file_has_got_a_mistake_since(
+    gateway, tmp_path
+):
     """Earlier, an engine that was restarted while the file had a typo ended with 78: the gateway gave it up,
     and all waiting requests failed.
     """
@@ -185,9 +189,7 @@ def test_engine_has_the_settings_of_its_gateway_although_the_file_has_a_mistake_
 
 
 @pytest.mark.parametrize("has_agent", [True, False])
-def test_gateway_without_an_agent_rotates_the_logs_and_one_with_an_agent_leaves_that_to_it(
-    make_gateway, has_agent: bool
-):
+def test_gateway_rotates_the_logs_only_if_it_runs_without_an_agent(make_gateway, has_agent: bool):
     """Under `vestal install --server-only`, no process rotated the logs, which grew without end."""
     gateway = make_gateway()
     log = gateway.home / "logs" / "server.log"

@@ -113,7 +113,9 @@ async def test_command_whose_daemon_holds_the_output_open_leaves_no_descriptor_h
     os.kill(int(pid_file.read_text()), signal.SIGKILL)
 
 
-async def test_run_async_leaves_alone_what_a_finished_command_has_started(tmp_path: Path):
+async def test_run_async_does_not_kill_a_background_process_that_a_finished_command_has_started(
+    tmp_path: Path,
+):
     pid_file = tmp_path / "pid"
     command = ("sh", "-c", 'sleep 60 > /dev/null 2>&1 & echo $! > "$1"', "sh", str(pid_file))
     assert await commands.run_async(*command) == commands.run("true") == CommandResult(0, "")
@@ -146,7 +148,7 @@ async def _run_until_timeout(pid_file: Path, *command: str) -> None:
     raise AssertionError(f"the command wrote no PID within {timeout_s} s")
 
 
-async def test_command_that_a_killed_program_was_running_ends_with_it(tmp_path: Path):
+async def test_command_that_a_killed_program_was_running_ends_with_the_program(tmp_path: Path):
     """In a session of its own, a hung command of the doctor would outlive the doctor that the agent ends."""
     pid_file = tmp_path / "pid"
     inner = ("sh", "-c", 'echo $$ > "$1"; sleep 60; true', "sh", str(pid_file))

@@ -60,7 +60,7 @@ def test_file_lock_that_cannot_be_created_is_reported_and_does_not_stop_the_call
     assert FAILURES.as_json()["lock"]["error"] == "Not a directory"
 
 
-def test_lock_on_a_folder_on_nfs_is_taken_on_the_file_named_instead(
+def test_lock_on_a_folder_on_nfs_locks_the_file_given_as_its_substitute(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     lock_as_on_nfs(monkeypatch)
@@ -81,7 +81,7 @@ def test_folder_lock_on_a_file_system_without_locks_lets_the_caller_go_on(
         assert not is_locked
 
 
-def test_lock_file_that_a_read_only_disk_lacks_raises_that_it_is_read_only(
+def test_lock_file_missing_on_a_read_only_disk_raises_an_error_that_says_read_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """The error was "No such file or directory"."""

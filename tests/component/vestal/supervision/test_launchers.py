@@ -145,7 +145,7 @@ async def test_exit_of_a_process_is_noticed_by_kernel_event_and_by_polling():
             await watch(process.pid)  # it has ended already
 
 
-async def test_child_of_a_supervisor_whose_working_folder_was_deleted_has_one(
+async def test_child_of_a_supervisor_whose_working_folder_was_deleted_has_an_existing_working_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """Earlier, no service could be restarted after the checkout was deleted in which `vestal up` had run."""

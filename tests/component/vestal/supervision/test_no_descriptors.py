@@ -55,7 +55,7 @@ asyncio.run(main())
     assert printed(program) == ["ended: False lives: True", "killed by SIGTERM"] * 2
 
 
-def test_wait_for_a_group_without_a_free_descriptor_ends_in_time_and_raises_nothing():
+def test_wait_for_the_end_of_a_process_group_without_a_free_descriptor_times_out_and_raises_nothing():
     """It once raised OSError, so an adopted child that had ended was not restarted."""
     program = """
 async def main():

@@ -176,7 +176,7 @@ async def test_one_for_all_strategy_restarts_every_child_when_one_dies(superviso
     assert [event.component for event in supervisors.events_named("child_started")[3:]] == ["a", "b", "c"]
 
 
-async def test_rest_for_one_strategy_starts_a_child_once_the_one_before_it_is_ready(
+async def test_rest_for_one_strategy_starts_the_second_child_once_the_first_child_is_ready(
     supervisors, spec, file_probe, tmp_path: Path
 ):
     first = spec("waits.py", name="first", ready=file_probe(tmp_path / "go"))

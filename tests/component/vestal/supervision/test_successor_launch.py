@@ -90,7 +90,7 @@ async def test_child_stopped_or_restarted_while_its_successor_is_launched_is_not
         assert list(tmp_path.glob("child*.json")) == []
 
 
-async def test_stop_of_a_child_whose_successor_is_launched_waits_until_that_one_has_ended_too(
+async def test_stop_of_a_child_during_the_launch_of_its_successor_waits_until_both_processes_have_ended(
     supervisors, child, launcher, is_running
 ):
     supervisor = await supervisors.up(child)

@@ -146,7 +146,7 @@ def test_install_after_an_interrupted_one_loads_every_job_anew(
     assert not any(text in line for line in third.log for text in completed)
 
 
-def test_install_after_one_whose_job_could_not_be_loaded_loads_every_job_anew(machine: Machine):
+def test_install_after_an_install_that_could_not_load_a_job_loads_every_job_anew(machine: Machine):
     refused = {"--user restart vestal-agent": CommandResult(1, "Job failed")}
     with pytest.raises(NotInstalled, match="Job failed"):
         machine.install("systemd", Tools(refused))

@@ -34,7 +34,7 @@ def logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_logs_shows_the_lines_after_one_with_an_impossible_time_or_character(
+def test_logs_command_shows_all_lines_although_one_has_an_impossible_time_or_character(
     logs: Path, capsys: pytest.CaptureFixture[str]
 ):
     """Such a line ended the command as a bug, with exit code 70, and nothing after it was shown."""

@@ -360,7 +360,7 @@ def test_agent_killed_before_the_clock_was_set_forward_is_no_restart_of_the_mach
     assert "killed, or it crashed" in story.one()["sentence"]
 
 
-def test_restart_of_a_machine_whose_clock_is_a_day_late_is_told_as_a_restart():
+def test_restart_of_a_machine_whose_clock_was_set_back_is_described_as_a_restart():
     """The agent seemed to have been killed, as the machine had booted before the agent's last start."""
     story = Story().at(100_000).write("agent", "agent_started", booted_at=99_000.0, boot_id="one")
     story.at(20_000).write("agent", "agent_started", booted_at=19_900.0, boot_id="two")
@@ -368,7 +368,7 @@ def test_restart_of_a_machine_whose_clock_is_a_day_late_is_told_as_a_restart():
 
 
 @pytest.mark.parametrize(("before", "after"), [("", "two"), ("one", ""), (None, 7)])
-def test_restart_of_the_machine_is_told_by_the_time_of_its_boot_where_a_boot_id_is_missing(before, after):
+def test_restart_of_the_machine_is_recognized_by_its_boot_time_if_a_boot_id_is_missing(before, after):
     story = Story().at(10).write("agent", "agent_started", booted_at=1.0, boot_id=before)
     story.at(500).write("agent", "agent_started", booted_at=450.0, boot_id=after)
     assert "which restarted without a shutdown of Vestal" in story.one()["sentence"]

@@ -82,7 +82,7 @@ def test_exit_cause_of_a_container_killed_for_lack_of_memory_states_its_limit_an
     assert "VESTAL_ORCHESTRATOR__MEM_LIMIT" in sentence
 
 
-def test_container_that_ends_with_an_error_after_a_process_in_it_was_killed_for_memory_is_told_the_setting():
+def test_error_exit_of_a_container_after_a_memory_kill_inside_is_explained_with_the_setting_to_raise():
     sentence = explain(ContainerExitEvidence(1, oom_flag=True)).sentence
     assert "exit code 1" in sentence and "raise VESTAL_ORCHESTRATOR__MEM_LIMIT" in sentence
     assert "raise" not in explain(ContainerExitEvidence(1)).sentence

@@ -33,7 +33,9 @@ def test_library_that_was_made_before_is_not_made_again(tmp_path: Path):
     assert made_once("lib.so", [tmp_path], fail) == tmp_path / "lib.so"
 
 
-def test_library_is_on_the_disk_before_it_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_library_is_synced_to_the_disk_before_it_gets_its_final_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     synced: list[tuple[int, bool]] = []
 
     def fsync(descriptor: int) -> None:

@@ -41,7 +41,7 @@ def test_softmax_and_logsumexp_by_a_polynomial_equal_the_exact_ones(numbers):
 
 @settings(deadline=None)
 @given(st.integers(1, 3), st.integers(1, 5), st.integers(1, 9), st.integers(1, 40))
-def test_logsumexp_in_parts_has_the_shape_and_the_values_of_mlxs(rows, tokens, numbers, at_once):
+def test_logsumexp_in_parts_gives_the_shape_and_the_values_of_mlx(rows, tokens, numbers, at_once):
     x = mx.arange(rows * tokens * numbers, dtype=mx.float32).reshape(rows, tokens, numbers) / 7
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fast_exponential, "_NUMBERS_AT_ONCE", at_once)
@@ -65,13 +65,13 @@ def test_softmax_and_logsumexp_of_inputs_with_nan_or_infinity_are_not_finite(bad
 
 
 @pytest.mark.parametrize("case", ["half precision", "another axis", "without the axis"])
-def test_logsumexp_of_other_arguments_is_mlxs(case):
+def test_logsumexp_of_half_precision_or_another_axis_or_without_the_axis_is_computed_by_mlx(case):
     x = mx.random.normal((3, 4)).astype(mx.bfloat16 if case == "half precision" else mx.float32)
     options = {"axis": 0 if case == "another axis" else -1, "keepdims": case != "without the axis"}
     assert mx.array_equal(logsumexp(x, **options), mx.logsumexp(x, **options))
 
 
-def test_logsumexp_on_a_gpu_is_mlxs(monkeypatch):
+def test_logsumexp_on_a_gpu_is_computed_by_mlx(monkeypatch):
     monkeypatch.setattr(fast_exponential, "computes_on_gpu", lambda: True)
     x = mx.random.normal((3, 400))
     assert mx.array_equal(logsumexp(x), mx.logsumexp(x, axis=-1, keepdims=True))

@@ -14,7 +14,7 @@ def _entries(names: str) -> list[Any]:
     return [SimpleNamespace(name=name, digest=name) for name in names]
 
 
-async def test_call_with_an_older_list_of_models_than_a_simultaneous_one_gets_its_own_models():
+async def test_memory_fit_of_an_older_list_of_models_does_not_fail_if_a_newer_list_is_read_meanwhile():
     """GET /api/tags answered 500 if a model was deleted and another added while it ran."""
     may_go_on = threading.Event()
 

@@ -66,7 +66,7 @@ def test_model_whose_replacement_was_killed_midway_is_moved_back(tmp_path, prefi
 
 
 @pytest.mark.parametrize("prefix", [".staging-", ".changing-"])
-def test_model_whose_replacement_was_killed_after_its_end_does_not_come_back_once_it_is_removed(
+def test_model_removed_after_its_completed_replacement_was_killed_before_the_clean_up_does_not_come_back(
     tmp_path, prefix
 ):
     interrupt_replacement(tmp_path, prefix)

@@ -52,7 +52,9 @@ async def test_search_whose_query_vector_has_another_size_finds_by_words_and_say
         await changed.search.search("dog", None, 5)
 
 
-async def test_search_for_a_new_file_with_vectors_of_another_size_does_not_prefer_it(changed: Knowledge):
+async def test_search_while_a_new_file_has_vectors_of_another_size_finds_old_and_new_files_by_words(
+    changed: Knowledge,
+):
     changed.write("pets", birds="Birds sing.")
     await update(changed)
     findings = await changed.search.find("cats that sing", EVERYTHING, 5)
@@ -95,7 +97,7 @@ async def test_full_update_with_vectors_of_several_sizes_reports_the_different_m
     ]
 
 
-def test_vector_size_that_another_thread_counts_meanwhile_is_the_newest_one():
+def test_vector_size_counted_meanwhile_by_another_thread_is_the_size_returned():
     """Postgres's ranker read the size before the count of another thread, and its generation after it."""
     store: Any = SimpleNamespace(generation=lambda: 2, vector_sizes=lambda model: {OTHER: 5})
     counts = iter([(1, DIM), (2, OTHER)])

@@ -110,7 +110,7 @@ async def test_call_that_a_busy_backend_refuses_is_retryable_and_does_not_blame_
         (refused(408), BackendFailed),
     ],
 )
-async def test_call_whose_error_lasts_is_rejected_and_any_other_is_tried_again(
+async def test_failed_call_raises_the_error_that_says_whether_another_try_or_machine_can_help(
     reply: Reply, kind: type[BackendError]
 ):
     with pytest.raises(kind) as caught:

@@ -33,7 +33,7 @@ async def test_call_that_a_busy_backend_refuses_goes_to_another_backend_at_once(
     assert await ask(one) == "Paris."
 
 
-async def test_call_that_two_busy_backends_refuse_waits_as_long_as_the_last_one_asks():
+async def test_call_refused_by_two_busy_backends_is_retried_after_the_time_that_the_last_one_asked_for():
     """The wait was forgotten: the backend that had refused first was taken for one with room."""
     one, _ = client(Session(lambda url, body: refused(503, retry_after="60")), BACKENDS)
     waits = []

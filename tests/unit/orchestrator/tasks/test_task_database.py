@@ -18,7 +18,7 @@ from orchestrator.tasks.retention import drop_old_tasks
 from orchestrator.tasks.stored_tasks import StoredTasks
 
 
-def test_old_tasks_in_a_corrupt_file_are_left_and_that_is_logged(
+def test_drop_old_tasks_of_a_corrupt_file_deletes_nothing_and_logs_the_failure(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     """The error ended the nightly run before it came to the knowledge, every night."""
@@ -60,7 +60,7 @@ READ_ONLY = exc.InternalError("SELECT 1", {}, psycopg.errors.ReadOnlySqlTransact
 
 
 @pytest.mark.parametrize("error", [DEADLOCK, READ_ONLY])
-def test_stored_tasks_convert_an_error_that_dbos_does_not_repeat(error: exc.DBAPIError):
+def test_stored_tasks_raise_database_failed_for_an_error_that_dbos_does_not_retry(error: exc.DBAPIError):
     """A worker waits at a DatabaseFailed, but an error of SQLAlchemy ended it."""
 
     class Dbos:

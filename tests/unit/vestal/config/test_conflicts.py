@@ -62,7 +62,9 @@ def test_settings_that_do_not_fit_together_are_reported_with_a_line(
     assert all(word in problem for word in words), problem
 
 
-def test_settings_that_do_not_fit_together_are_reported_with_the_variable_of_one(tmp_path: Path):
+def test_conflict_of_two_settings_is_reported_with_the_environment_variable_that_sets_one_of_them(
+    tmp_path: Path,
+):
     problem = only_problem(tmp_path, "agent:\n  port: 4000\n", VESTAL_MLX_PORT="4000")
     assert problem.startswith("VESTAL_MLX_PORT (environment): mlx.port and agent.port")
     problem = only_problem(tmp_path, "", VESTAL_MLX__BIND="0.0.0.0")

@@ -30,7 +30,9 @@ def test_home_has_one_label_however_its_path_is_spelled(tmp_path: Path):
     assert Home.find(user, tmp_path).label == "vestal"
 
 
-def test_configuration_file_in_the_checkout_is_the_last_that_is_looked_for(tmp_path: Path, checkout: Path):
+def test_configuration_file_in_the_checkout_is_used_only_if_working_folder_and_home_have_none(
+    tmp_path: Path, checkout: Path
+):
     """`vestal`, called by its path from another folder, once went on with the defaults."""
     work, home = tmp_path / "work", tmp_path / "home"
     env = {"HOME": str(tmp_path), "VESTAL_HOME": str(home)}

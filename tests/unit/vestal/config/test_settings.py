@@ -43,7 +43,7 @@ def test_kv_quantization_of_a_model_is_its_own_setting_or_else_the_setting_for_a
     assert loaded(tmp_path, "", **env).kv_quantization("other") == (4, 128)
 
 
-def test_variable_for_a_model_with_capitals_sets_the_model_of_the_file(tmp_path: Path):
+def test_environment_variable_for_a_model_named_with_capitals_in_the_file_changes_that_model(tmp_path: Path):
     """The variable's name in lower case once made a second model, which had no source."""
     text = "models:\n  Qwen3: {source: 'hf:x/y'}\n  qwen3:8b: {source: 'hf:x/z'}\n  7: {source: 'hf:x/7'}\n"
     env = {"VESTAL_MODELS__QWEN3__KV_BITS": "8", "VESTAL_MODELS__QWEN3:8B__KV_BITS": "4"}
@@ -126,7 +126,7 @@ def test_canonical_model_name_has_the_tag_latest_by_default(name: str, expected:
     assert canonical(name) == expected
 
 
-def test_model_wheel_checksum_is_the_configured_one_else_the_built_in_one_and_two_that_differ_are_refused():
+def test_wheel_checksum_is_the_configured_or_else_the_built_in_one_and_contradictory_ones_are_refused():
     one, other = "1" * 64, "2" * 64
     assert ModelSource(source="pypi:x==1").wheel_sha256 is None
     assert ModelSource(source="pypi:x==1", sha256=one).wheel_sha256 == one

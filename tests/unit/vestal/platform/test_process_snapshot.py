@@ -20,5 +20,5 @@ def test_process_of_a_script_has_the_name_of_the_script_and_not_that_of_its_inte
     "arguments",
     [(FRAMEWORK,), (FRAMEWORK, "-m", "litellm"), ("/usr/bin/ollama", "serve"), ()],
 )
-def test_words_are_the_whole_command_line_if_no_script_is_run(arguments: tuple[str, ...]):
+def test_words_of_a_process_that_runs_no_script_are_its_whole_command_line(arguments: tuple[str, ...]):
     assert ProcessSnapshot(5, arguments=arguments).words == arguments

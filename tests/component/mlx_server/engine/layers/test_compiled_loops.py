@@ -85,7 +85,7 @@ def test_library_that_a_power_cut_has_damaged_is_built_again(
     assert is_complete(library)
 
 
-def test_engine_whose_loops_are_all_damaged_answers_like_before(
+def test_engine_whose_compiled_loops_are_all_damaged_gives_the_same_answer(
     temporary: Path, small_models_dir, home: Path
 ):
     env = {"VESTAL_MODELS_DIR": str(small_models_dir), "MLX_PRELOAD_MODELS": CHAT}
@@ -102,7 +102,9 @@ def test_engine_whose_loops_are_all_damaged_answers_like_before(
 
 
 @pytest.mark.parametrize("cause", ["a failing compiler", "a full disk", "a file in place of the folder"])
-def test_engine_whose_loops_cannot_be_built_computes_the_same_and_says_why(tmp_path: Path, cause: str):
+def test_engine_whose_compiled_loops_cannot_be_built_computes_the_same_and_logs_the_reason(
+    tmp_path: Path, cause: str
+):
     before, env = "", {}
     if cause == "a failing compiler":
         for name in ("g++", "clang++"):
@@ -117,12 +119,12 @@ def test_engine_whose_loops_cannot_be_built_computes_the_same_and_says_why(tmp_p
     assert libraries(tmp_path) == []
 
 
-def test_engine_on_a_machine_without_a_compiler_computes_the_same_without_loops(tmp_path: Path):
+def test_engine_without_a_compiler_computes_the_same_without_compiled_loops(tmp_path: Path):
     load(tmp_path, PATH="/nonexistent")
     assert libraries(tmp_path) == []
 
 
-def test_abandoned_parts_of_loops_are_deleted_and_those_of_a_running_process_are_not(temporary: Path):
+def test_old_temporary_files_of_compiled_loops_are_deleted_and_new_ones_are_kept(temporary: Path):
     folder = libraries(temporary)[0].parent
     old, new = folder / "tmp_1.so", folder / "tmp_2.so"
     for part in (old, new):

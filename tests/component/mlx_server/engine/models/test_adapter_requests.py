@@ -82,7 +82,7 @@ def test_base_model_and_adapters_asked_at_once_give_the_same_answers_as_mlx_lm(
     assert len({text for text, _ in answers}) == 3, "an adapter has no effect"
 
 
-def test_prompt_repeated_to_base_model_and_adapters_is_restored_from_each_ones_own_cache(engine):
+def test_prompt_repeated_to_a_base_model_and_two_adapters_is_cached_for_each_and_answered_the_same(engine):
     first = dict(
         zip((BASE, PIRATE, POET), ask(engine, ("b1", BASE), ("i1", PIRATE), ("o1", POET)), strict=True)
     )

@@ -115,5 +115,7 @@ def test_requests_that_join_a_batch_at_any_step_get_the_same_answers_as_when_the
         st.tuples(st.integers(0, 1), st.sampled_from(ORIGINS), st.integers(0, 9)), min_size=3, max_size=6
     )
 )
-def test_several_requests_that_join_one_batch_at_any_step_get_their_answers_of_alone(joins, requests):
+def test_several_requests_that_join_one_batch_at_any_step_get_the_same_answers_as_when_each_runs_alone(
+    joins, requests
+):
     assert joins.answers(requests) == [joins.alone[number] for number, _, _ in requests]

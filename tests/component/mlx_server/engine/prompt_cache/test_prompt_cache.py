@@ -141,7 +141,7 @@ def test_conversation_across_engine_restarts_is_answered_as_without_a_cache_and_
     assert sum(path.stat().st_size for path in files(home)) <= 1.2 * tokens * TOKEN_BYTES
 
 
-def test_prompt_of_a_killed_engine_is_restored_from_disk_by_the_next(live, cold, home):
+def test_prompt_of_a_killed_engine_is_restored_from_disk_by_the_next_engine(live, cold, home):
     first = live(home)
     first.send(text("killed", PROSE, 40))
     first.wait(lambda e: isinstance(e, Token) and e.index == 9)

@@ -112,7 +112,7 @@ def test_next_turn_uses_the_ready_caches_of_the_previous_turn_and_gets_the_answe
     assert [cached for _, cached in found] == [0, len(turns[0]), len(turns[1])]
 
 
-def test_caches_of_a_cancelled_request_are_ready_for_the_next_one(runs, monkeypatch):
+def test_caches_of_a_cancelled_request_are_reused_without_a_copy_by_the_next_request(runs, monkeypatch):
     request = Request(text("stopped", *PROMPT, max_tokens=500))
     runs.requests.add(request)
     runs.runner.tokenize(request, 0.0)
@@ -129,7 +129,7 @@ def test_caches_of_a_cancelled_request_are_ready_for_the_next_one(runs, monkeypa
     assert answer(runs, text("again", *PROMPT)) == (answer(Texts(), text("new", *PROMPT))[0], len(PROMPT) - 1)
 
 
-def test_two_requests_at_once_that_continue_an_ended_one_are_answered_as_if_each_ran_alone(runs):
+def test_two_simultaneous_requests_that_continue_an_ended_request_get_the_same_answers_as_each_alone(runs):
     answer(runs, text("first", *PROMPT))
     runs.answers(text("a", *PROMPT, 5), text("b", *PROMPT, 6))
     alone = [answer(Texts(), text(id, *PROMPT, last))[0] for id, last in (("a", 5), ("b", 6))]
@@ -171,7 +171,7 @@ def test_caches_are_ready_after_a_restart_for_the_prompt_that_was_used_last(tmp_
 
 
 @pytest.mark.parametrize("kv", [None, QUANTIZED], ids=["plain", "quantized"])
-def test_caches_taken_from_a_batch_hold_what_the_blocks_would_hold(kv):
+def test_caches_taken_from_a_batch_equal_the_caches_restored_from_the_blocks_of_the_same_tokens(kv):
     mx.random.seed(1)
     shape = {
         "model_type": "llama", "hidden_size": 64, "num_hidden_layers": 2, "intermediate_size": 64,

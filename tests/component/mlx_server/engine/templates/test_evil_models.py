@@ -96,7 +96,7 @@ def longest_gap(engine: Engine, stream: str, until: str, timeout_s: float = 60.0
         ("broken", "refuses these messages"),
     ],
 )
-def test_evil_template_fails_its_request_alone_and_a_stream_beside_it_keeps_its_pace(evil, model, words):
+def test_evil_template_fails_only_its_own_request_and_slows_down_no_simultaneous_stream(evil, model, words):
     """Nested loops once blocked all streams for 133 s; a text of 2 GB ended three engines."""
     evil.send(Load(f"load {model}", f"{model}:latest"))
     assert isinstance(evil.answer(f"load {model}", Loaded), Loaded)

@@ -120,7 +120,7 @@ async def test_bridge_address_found_after_the_listeners_stopped_accepting_is_not
     assert (bridge.sockets.taken, bridge.listeners.bridge) == ({}, None)
 
 
-async def test_server_begun_in_the_moment_in_which_the_listeners_stop_accepting_accepts_nothing(bridge):
+async def test_server_whose_start_coincides_with_the_stop_of_the_listeners_is_closed(bridge):
     bridge.stops_accepting_at_once = True
     bridge.address = "192.0.2.1"
     await asyncio.wait_for(bridge.following, 30)

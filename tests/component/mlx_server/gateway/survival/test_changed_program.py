@@ -23,7 +23,7 @@ def test_real_engine_under_a_gateway_with_another_protocol_exits_with_76_and_say
     assert len(ended.stderr.splitlines()) == 1 and "vestal up" in ended.stderr
 
 
-def test_gateway_without_agent_whose_code_changed_ends_with_its_engine_and_the_next_continues_the_answer(
+def test_gateway_without_agent_exits_with_its_engine_after_a_code_change_and_the_next_continues_the_answer(
     make_gateway, text_of
 ):
     gateway = make_gateway().start().until_ok()
@@ -53,7 +53,9 @@ def test_gateway_whose_next_standby_engine_does_not_fit_keeps_its_engine_and_ser
     assert (gateway.engine_pid(), gateway.health()["status"]) == (pid, "ok")
 
 
-def test_gateway_that_never_had_a_fitting_engine_stays_and_says_so(make_gateway):
+def test_gateway_whose_first_engine_has_another_protocol_keeps_running_and_answers_503_with_the_reason(
+    make_gateway,
+):
     gateway = make_gateway({"exit_code": EXIT_OTHER_PROTOCOL}).start()
     gateway.until(lambda: gateway.health()["status"] == "failed", "the engine is given up")
     refused = gateway.http.post("/api/chat", json=gateway.chat("hello", stream=False))

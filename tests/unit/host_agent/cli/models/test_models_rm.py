@@ -72,7 +72,7 @@ def test_models_rm_command_deletes_nothing_from_a_server_of_another_home(
     assert not model.exists()
 
 
-def test_models_rm_command_deletes_through_the_server_of_its_home_and_then_what_that_has_left(
+def test_models_rm_command_deletes_through_the_server_of_its_home_and_then_deletes_remaining_files(
     tmp_path: Path, env: dict[str, str], model: Path
 ):
     _is_this_homes(tmp_path)

@@ -47,7 +47,7 @@ def ends_when_typed(typed: bytes) -> bool:
 
 
 @pytest.mark.parametrize(("status", "is_older"), [(404, True), (401, False), (503, False)])
-def test_status_watch_follows_the_journal_only_of_an_agent_that_does_not_know_the_stream_of_its_status(
+def test_status_watch_follows_the_journal_only_if_an_older_agent_has_no_status_stream(
     status: int, is_older: bool
 ):
     followed: list[bool] = []

@@ -154,7 +154,7 @@ def test_health_of_a_gateway_that_answers_503_without_a_status_is_an_error_with_
 @pytest.mark.parametrize(
     ("status", "words"), [(404, "older than this command"), (503, "answers with status 503: `vestal status`")]
 )
-def test_top_calls_the_mlx_server_older_only_if_it_does_not_know_the_stream_of_requests(
+def test_top_says_that_the_mlx_server_is_older_only_if_the_server_has_no_stream_of_requests(
     status: int, words: str
 ):
     watched = top.WatchedGateway(Gateway(200, {}))

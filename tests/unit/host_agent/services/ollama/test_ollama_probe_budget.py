@@ -148,7 +148,7 @@ def test_ollama_model_that_has_answered_is_probed_again_only_after_its_next_use(
     assert reloaded.models_to_probe((SMALL, BIG), 40) == (SMALL,)
 
 
-def test_ollama_model_that_answered_last_is_looked_for_among_the_loaded_ones_only():
+def test_ollama_model_that_answered_last_is_chosen_only_among_the_loaded_models():
     budget = ProbeBudget().asked(0, SMALL.name).answered(OK, 1).asked(31, BIG.name).answered(OK, 32)
     assert budget.answered_last((SMALL, BIG)) == BIG
     assert budget.answered_last((SMALL,)) == SMALL

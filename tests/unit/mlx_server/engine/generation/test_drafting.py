@@ -76,7 +76,7 @@ def test_cost_to_drafted_token_grows_with_running_requests_and_computed_tokens()
     assert cost(8, 8, 8) < 1
 
 
-def test_cost_of_verifying_a_token_is_what_the_steps_with_drafts_took_longer():
+def test_cost_of_verifying_a_token_is_the_additional_time_of_the_steps_with_drafts():
     costs = StepCosts()
     costs.record_verified(4, 16, 9.0)  # ignored: nothing to compare with
     assert costs.cost_to_verify(4, 16, 16) == StepCosts().cost_to_verify(4, 16, 16)

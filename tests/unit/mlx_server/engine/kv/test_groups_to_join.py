@@ -24,7 +24,7 @@ groups = st.lists(st.tuples(st.integers(1, 16), st.integers(1, 9000)), max_size=
         ([(1, 9000), (1, 8000), (1, 7000), (1, 7000), *[(2, 9000)] * (MOST_GROUPS - 3)], 2),
     ],
 )
-def test_neighbouring_groups_become_one_if_they_take_little_room_or_are_too_many(sizes, first):
+def test_neighboring_groups_are_joined_if_they_take_little_room_or_are_too_many(sizes, first):
     assert pair_to_join(sizes) == first
 
 

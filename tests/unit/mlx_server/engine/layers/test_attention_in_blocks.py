@@ -69,7 +69,7 @@ def calls(draw):
 
 @settings(deadline=None, max_examples=150)
 @given(call=calls(), at_once=st.integers(1, 2000))
-def test_attention_in_blocks_equals_mlxs_for_any_mask_and_block_size(call, at_once):
+def test_attention_in_blocks_gives_the_numbers_of_mlx_for_any_mask_and_block_size(call, at_once):
     arrays, options = call
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(attention_in_blocks, "FEWEST_SCORES", 0)
@@ -97,7 +97,7 @@ def test_attention_in_blocks_with_a_new_mask_does_not_reuse_the_previous_mask(sm
             assert mx.allclose(attention(q, k, v, None, 1.0, mask), wanted, atol=2e-6).item()
 
 
-def test_masks_of_several_groups_are_read_once_each_and_those_of_long_prompts_are_not_kept(monkeypatch):
+def test_mask_of_each_group_is_read_only_once_and_a_large_mask_displaces_the_cached_masks(monkeypatch):
     attention_in_blocks._recent.clear()
     masks = [mx.ones((1, 1, 2, keys)) > 0 for keys in (5, 6, 7)]
     found = [attention_in_blocks._visible(mask, 2, mask.shape[-1]) for mask in masks]

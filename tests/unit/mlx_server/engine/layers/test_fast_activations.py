@@ -45,7 +45,7 @@ def test_swiglu_has_a_relative_error_below_4e_7_for_one_token_and_for_several(pa
 
 @settings(deadline=None)
 @given(st.integers(1, 3), st.integers(2, 9), st.integers(1, 9), st.integers(1, 40), st.booleans())
-def test_swiglu_in_blocks_equals_mlx_lms_for_any_shape_and_layout(
+def test_swiglu_in_blocks_gives_the_numbers_of_mlx_lm_for_any_shape_and_layout(
     rows, tokens, numbers, in_block, is_swapped
 ):
     mx.random.seed(rows * tokens * numbers)
@@ -73,14 +73,14 @@ def test_swiglu_of_damaged_numbers_is_not_finite(gate, tokens):
     assert not np.isfinite(np.array(swiglu(mx.array([[gate]] * tokens), mx.ones((tokens, 1))))).any()
 
 
-def test_swiglu_of_half_precision_is_that_of_mlx_lm():
+def test_swiglu_of_half_precision_numbers_is_computed_by_mlx_lm():
     gate, x = mx.array([0.5, -3.0], mx.bfloat16), mx.array([2.0, 1.5], mx.bfloat16)
     found = swiglu(gate, x)
     assert found.dtype == mx.bfloat16
     assert mx.array_equal(found, activations.swiglu(gate, x))
 
 
-def test_swiglu_of_few_numbers_is_that_of_mlx_lm(monkeypatch):
+def test_swiglu_of_few_numbers_is_computed_by_mlx_lm(monkeypatch):
     monkeypatch.setattr(fast_activations, "FEWEST_NUMBERS", 3)
     gate, x = mx.array([0.5, -3.0]), mx.array([2.0, 1.5])
     assert mx.array_equal(swiglu(gate, x), activations.swiglu(gate, x))

@@ -41,7 +41,7 @@ def pair(width: int, eps: float) -> tuple[nn.RMSNorm, nn.RMSNorm]:
     st.sampled_from([0.0, 1e-30, 1.0, 1e18]),
     st.integers(0, 5),
 )
-def test_fused_norm_equals_that_of_mlx_bit_for_bit(rows, tokens, width, eps, size, seed):
+def test_fused_norm_gives_the_same_numbers_as_mlx_bit_for_bit(rows, tokens, width, eps, size, seed):
     mx.random.seed(seed)
     fused, own = pair(width, eps)
     x = size * mx.random.normal((rows, tokens, width))
@@ -53,7 +53,7 @@ def test_fused_norm_equals_that_of_mlx_bit_for_bit(rows, tokens, width, eps, siz
 
 
 @pytest.mark.parametrize("dtype", [mx.float16, mx.bfloat16])
-def test_fused_norm_of_numbers_that_are_not_float32_has_their_type_like_that_of_mlx(dtype):
+def test_fused_norm_of_half_precision_numbers_has_their_type_and_the_values_of_mlx(dtype):
     fused, own = pair(8, 1e-5)
     fused.weight = own.weight = own.weight.astype(dtype)
     x = mx.random.normal((2, 1, 8)).astype(dtype)

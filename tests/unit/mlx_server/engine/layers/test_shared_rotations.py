@@ -52,7 +52,7 @@ def shared(dims: int, base: float = 10_000.0, scale: float = 1.0) -> nn.RoPE:
     st.integers(1, 5),
     st.one_of(st.integers(0, 9_000), st.lists(st.integers(-5, 9_000), min_size=1, max_size=4)),
 )
-def test_rotary_embedding_with_shared_angles_equals_that_of_mlx_bit_for_bit(
+def test_rotary_embedding_with_shared_angles_gives_the_same_numbers_as_mlx_bit_for_bit(
     dims, base, scale, tokens, offset
 ):
     rows = len(offset) if isinstance(offset, list) else 2
@@ -123,7 +123,7 @@ def test_sharing_token_positions_among_kv_caches_does_nothing_unless_all_are_bat
     share_offsets([])
 
 
-def test_rotary_embedding_that_is_traditional_or_partial_or_in_float16_falls_back_to_that_of_mlx():
+def test_rotary_embedding_that_is_traditional_or_partial_or_in_float16_is_computed_by_mlx():
     part, pairs = nn.RoPE(4), nn.RoPE(8, traditional=True)
     share_rotations(Layers(part, pairs))
     assert type(pairs) is nn.RoPE

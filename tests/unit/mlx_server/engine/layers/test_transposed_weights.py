@@ -28,7 +28,7 @@ def layer(bias: bool = False) -> nn.Linear:
 
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("shape", [(6,), (1, 1, 6), (3, 5, 6)])
-def test_linear_layer_with_transposed_weights_equals_that_of_mlx(bias, shape):
+def test_linear_layer_with_transposed_weights_gives_the_same_numbers_as_the_linear_layer_of_mlx(bias, shape):
     own, kept = layer(bias), layer(bias)
     kept.update(own.parameters())
     keep_transposed(kept)

@@ -96,7 +96,7 @@ def test_model_load_treats_the_memory_of_models_that_are_being_unloaded_as_free(
     assert machine.guard.before_load(entry("Qwen3-8B"), leaving=["Llama-3.1-8B"]).evict == ()
 
 
-def test_model_load_gets_the_memory_of_the_model_that_leaves_on_a_machine_full_of_other_programs():
+def test_model_load_uses_the_memory_of_the_unloaded_model_although_other_programs_fill_the_machine():
     """At the limit on the number of models, the load waited in vain for memory that its predecessor held."""
     machine = Machine()
     machine.load("Llama-3.1-8B", last_used_s=2)

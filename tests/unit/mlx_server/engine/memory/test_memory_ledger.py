@@ -143,7 +143,7 @@ def test_memory_need_of_a_request_does_not_evict_its_own_model():
     assert isinstance(decide(ledger, Need(5 * GIB, 5 * GIB, staying="own")), Never)
 
 
-def test_memory_need_that_waits_for_memory_of_other_programs_names_no_model():
+def test_memory_decision_to_wait_for_memory_that_other_programs_hold_lists_no_models():
     short = mac(reading=replace(MAC, available_bytes=2 * GIB, footprint_bytes=128 * MIB))
     assert decide(short, Need(8 * GIB, 8 * GIB)) == Wait(2 * GIB - kept_free_bytes(24 * GIB), ())
 
@@ -217,7 +217,9 @@ def test_memory_need_that_fits_keeps_all_reservations_under_the_limit(ledger: Le
 
 
 @given(st.one_of(LEDGERS, SHARING_LEDGERS), NEEDS, st.sets(st.sampled_from("abcdef")))
-def test_memory_of_models_that_leave_in_any_case_counts_as_free(ledger: Ledger, need: Need, names: set[str]):
+def test_memory_of_models_that_are_being_unloaded_anyway_counts_as_free(
+    ledger: Ledger, need: Need, names: set[str]
+):
     leaving = {h.name for h in ledger.holdings if h.name in names and not h.busy and not h.awaited}
     answer = decide(ledger, need, leaving)
     if isinstance(answer, Fits):
@@ -230,7 +232,7 @@ def test_memory_of_models_that_leave_in_any_case_counts_as_free(ledger: Ledger, 
 
 
 @given(LEDGERS, NEEDS)
-def test_memory_need_that_fits_loses_nothing_by_the_part_of_the_prompt_cache_that_is_kept(
+def test_memory_need_that_fits_has_as_much_free_memory_as_if_the_whole_prompt_cache_were_dropped(
     ledger: Ledger, need: Need
 ):
     ledger = replace(ledger, reading=replace(ledger.reading, footprint_bytes=0))

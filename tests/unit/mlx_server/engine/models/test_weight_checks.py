@@ -167,7 +167,9 @@ def test_digest_of_an_unreachable_file_is_kept_and_prevents_no_other_digest(tmp_
     assert stored.get(here) == FileDigest(STAMP, OTHER)
 
 
-def test_damage_that_one_engine_records_is_kept_by_another_that_read_the_digests_before(tmp_path: Path):
+def test_damage_recorded_by_one_engine_is_not_overwritten_by_an_engine_that_read_the_digests_earlier(
+    tmp_path: Path,
+):
     """An engine that was being replaced found the damage, and its successor wrote its own copy over it."""
     one, two = tmp_path / "one", tmp_path / "two"
     one.touch()

@@ -108,7 +108,7 @@ def test_ram_tier_resized_below_zero_has_a_limit_of_zero(full):
     assert keys_in(full) == []
 
 
-def test_ram_tier_lists_the_blocks_that_follow_another_the_newest_first_without_dropped_ones(full):
+def test_ram_tier_lists_the_successors_of_a_block_newest_first_and_without_dropped_blocks(full):
     branch = KEYS.of_blocks([*PROMPT[:SIZE], *OTHER_PROMPT[:SIZE]])[1]
     full.resize(8 * BLOCK_BYTES)
     full.insert({branch: OTHERS[OTHER_CHAIN[0]]})

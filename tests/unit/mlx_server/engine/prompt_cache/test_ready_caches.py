@@ -37,7 +37,7 @@ def test_caches_of_ended_requests_taken_by_a_prompt_that_continues_them_are_no_l
     assert (store.take("a", [1, 2, 3, 4], 0), store.nbytes) == (None, 0)
 
 
-def test_caches_of_ended_requests_taken_are_those_with_the_longest_common_beginning_whatever_their_age():
+def test_prompt_takes_the_caches_of_the_ended_request_with_the_longest_common_beginning_whatever_its_age():
     short, long = ready([*range(9), -1]), ready([*range(10), -1])
     for order in (short, long), (long, short):
         store = holding(*order)
@@ -64,7 +64,7 @@ def test_caches_of_ended_requests_are_taken_only_by_a_prompt_that_shares_enough_
     assert taken[1] == least
 
 
-def test_caches_of_which_a_prompt_shares_too_little_do_not_hide_smaller_ones_that_it_can_use():
+def test_smaller_caches_that_a_prompt_can_use_are_taken_although_it_shares_more_tokens_with_larger_ones():
     long = ready([*range(10), *range(900, 1000)])
     short = ready([*range(5), -1])
     store = holding(long, short)
@@ -116,7 +116,7 @@ def test_caches_of_ended_requests_over_the_limit_drop_the_oldest_ones_first():
     assert [store.take("a", [token], 0) is None for token in (2, 3, 4)] == [True, True, False]
 
 
-def test_caches_of_ended_requests_shrunk_drop_the_oldest_ones_and_keep_their_limit():
+def test_shrinking_the_caches_of_ended_requests_drops_the_oldest_and_leaves_the_limit_unchanged():
     store = holding(ready([1], 40), ready([2], 30), ready([3], 30), limit=100)
     store.shrink(60)
     assert store.nbytes == 60

@@ -85,7 +85,7 @@ def test_caches_of_ended_requests_are_not_taken_if_blocks_hold_more_of_the_promp
     assert taken[1] == WHOLE
 
 
-def test_caches_of_ended_requests_taken_count_as_many_hits_and_misses_as_blocks_would(open_store):
+def test_taking_caches_of_ended_requests_counts_as_many_hits_and_misses_as_finding_blocks(open_store):
     by_blocks, by_ready = Model(open_store(on_disk=0)), Model(open_store(on_disk=0))
     by_blocks.keep([*PROMPT, 98, 99])
     assert by_blocks.get(LONG_PROMPT) == len(PROMPT)

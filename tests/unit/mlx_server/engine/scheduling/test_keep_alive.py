@@ -38,7 +38,7 @@ def model(engine: FakeEngine) -> LoadedModel | None:
 
 
 @pytest.mark.parametrize("ask", [load, use])
-def test_keep_alive_that_a_client_asks_for_holds_after_requests_that_name_none(engine, ask):
+def test_keep_alive_set_by_one_request_remains_in_force_after_requests_without_a_keep_alive(engine, ask):
     """A request of OpenAI's API, which has no keep-alive, once ended one of -1 of another client."""
     ask(engine, -1.0)
     use(engine)
@@ -54,7 +54,7 @@ def test_keep_alive_that_a_client_asks_for_holds_after_requests_that_name_none(e
     assert model(engine) is None
 
 
-def test_model_for_which_no_client_asks_a_keep_alive_is_unloaded_after_the_default(engine):
+def test_model_whose_requests_set_no_keep_alive_is_unloaded_after_the_default_keep_alive(engine):
     use(engine)
     assert report(engine).keep_alive_s is None
     engine.now += DEFAULT_S + 1.0
@@ -62,7 +62,7 @@ def test_model_for_which_no_client_asks_a_keep_alive_is_unloaded_after_the_defau
     assert model(engine) is None
 
 
-def test_model_that_is_loaded_again_for_the_rest_of_its_keep_alive_gets_all_of_it_after_its_next_use(engine):
+def test_model_reloaded_for_the_rest_of_its_keep_alive_has_the_whole_keep_alive_after_its_next_use(engine):
     load(engine, 1800.0, expires_in_s=7.0)
     assert report(engine).expires_in_s == pytest.approx(7.0)
     use(engine)
@@ -74,7 +74,9 @@ def test_model_that_is_loaded_again_for_the_rest_of_its_keep_alive_gets_all_of_i
 
 
 @pytest.mark.parametrize("expires_in_s", [None, 1.0])
-def test_load_that_restores_an_older_keep_alive_leaves_the_one_that_a_request_has_named(engine, expires_in_s):
+def test_load_that_restores_an_older_keep_alive_does_not_replace_the_keep_alive_of_a_newer_request(
+    engine, expires_in_s
+):
     """A client asked for 30 s while the engine was down. Then -1 was restored, and the model stayed."""
     use(engine, 30.0)
     engine.send(Load("restore", CHAT, -1.0, expires_in_s, resumed=True))
@@ -82,7 +84,7 @@ def test_load_that_restores_an_older_keep_alive_leaves_the_one_that_a_request_ha
     assert (report(engine).expires_in_s, report(engine).keep_alive_s) == (pytest.approx(30.0), 30.0)
 
 
-def test_load_that_restores_a_keep_alive_sets_it_if_no_request_has_named_one(engine):
+def test_restored_keep_alive_takes_effect_if_no_request_has_set_a_keep_alive(engine):
     use(engine)
     engine.send(Load("restore", CHAT, -1.0, resumed=True))
     engine.turn(5)

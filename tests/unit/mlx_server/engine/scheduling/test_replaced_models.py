@@ -160,7 +160,7 @@ def test_model_whose_files_are_being_written_still_answers_and_is_loaded_again_a
     assert engine.answer("after").reason == "length" and engine.made_from == ["old", "new"]
 
 
-def test_request_that_waits_for_a_replaced_model_runs_with_the_earlier_one_if_the_new_one_breaks(engine):
+def test_request_that_waits_for_a_replaced_model_runs_with_the_old_files_if_the_new_files_disappear(engine):
     engine.send(generate("running", steps=5))
     engine.turn()
     engine.replace_model("new")

@@ -42,7 +42,7 @@ def test_lock_of_an_answer_folder_is_checked_every_five_seconds(folder):
     ]
 
 
-def test_lock_whose_file_is_in_place_is_left_as_it_is(folder):
+def test_renewing_a_lock_whose_file_still_exists_keeps_the_lock(folder):
     folder.renew_lock()
     with pytest.raises(LogInUse):
         _other(folder).lock()

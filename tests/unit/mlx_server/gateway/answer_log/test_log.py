@@ -456,7 +456,7 @@ async def test_answer_log_keeps_files_of_newer_formats_and_deletes_those_of_olde
     assert {*newer, *foreign} <= {path.name for path in logs.path.iterdir()}
 
 
-async def test_answer_log_reads_the_answers_of_the_format_before(logs: Logs):
+async def test_answer_log_reads_and_continues_answers_of_the_previous_format(logs: Logs):
     """Format 1 has no field `referenced`; an upgrade must lose none of its answers."""
     logs.path.mkdir(parents=True)
     head = pack_record(accepted("a", format=1))

@@ -17,7 +17,9 @@ def logs(tmp_path: Path) -> Logs:
     return Logs(tmp_path / "state" / "answers")
 
 
-async def test_records_of_an_answer_logged_at_its_end_are_packed_as_they_come(logs: Logs, monkeypatch):
+async def test_records_of_an_answer_logged_at_its_end_are_packed_when_they_are_appended_and_not_at_the_end(
+    logs: Logs, monkeypatch
+):
     """They were all packed at the answer's end, which kept every other stream waiting (0.14 s for 10,000)."""
     log = await logs.open()
     at_end = LogAtEnd(log, lambda: True)

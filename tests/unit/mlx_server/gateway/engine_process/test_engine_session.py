@@ -184,7 +184,7 @@ def test_exception_while_an_event_of_the_engine_is_handled_does_not_close_its_li
     assert session.ready and not session.link.lost.is_set()
 
 
-def test_exception_at_each_event_of_a_kind_is_logged_once_and_at_another_kind_again(
+def test_exception_in_the_handling_of_engine_events_is_logged_once_for_each_kind_of_event(
     engines, monkeypatch, caplog
 ):
     """A traceback for each token of each answer would have filled the disk."""

@@ -81,7 +81,9 @@ async def test_engine_that_does_not_fit_its_gateway_is_no_crash_and_its_requests
     assert "program_changed" in gateway.events() and "child_gave_up" not in gateway.events()
 
 
-async def test_gateway_whose_first_engine_does_not_fit_it_stays_and_says_how_to_repair_that(tmp_path: Path):
+async def test_gateway_whose_first_engine_has_another_protocol_keeps_running_and_refuses_with_the_exit_code(
+    tmp_path: Path,
+):
     """Such a gateway is as new as the engine, so that another one would fare no better."""
     gateway = Supervised(tmp_path)
     gateway.exits(EXIT_OTHER_PROTOCOL)
@@ -104,7 +106,7 @@ async def test_standby_engine_that_does_not_fit_is_reported_once_and_the_running
     assert gateway.events().count("program_changed") == 1
 
 
-async def test_program_counts_as_changed_no_longer_once_an_engine_of_it_is_ready(tmp_path: Path):
+async def test_program_no_longer_counts_as_changed_once_an_engine_is_ready(tmp_path: Path):
     """Another branch was checked out for a moment; the gateway recycled no engine from then on, and took any
     later failure for the change.
     """

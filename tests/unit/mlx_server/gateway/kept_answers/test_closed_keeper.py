@@ -20,7 +20,9 @@ ID = "a" * 32
 
 
 @pytest.mark.parametrize("is_waited_for", [False, True])
-async def test_client_of_a_cancelled_run_gets_503_before_the_start_and_no_end_after_it(is_waited_for):
+async def test_client_of_a_cancelled_run_gets_503_or_exactly_what_was_already_sent_without_an_added_end(
+    is_waited_for,
+):
     """A body was sent without a start, which the server reported as a fault of the application; and a stream
     that was cut off ended like a complete one.
     """
@@ -90,7 +92,7 @@ async def test_client_served_when_the_process_ends_gets_503_unless_its_response_
     await gateway.keeper.close()
 
 
-async def test_answer_whose_records_are_read_while_the_gateway_hands_over_is_refused_with_503(
+async def test_request_for_an_answer_whose_records_are_still_being_read_at_a_handover_gets_503(
     tmp_path, monkeypatch
 ):
     """It ran in a gateway without an engine and a log, so its client waited until that gateway ended."""

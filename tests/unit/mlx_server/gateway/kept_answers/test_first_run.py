@@ -81,7 +81,7 @@ async def test_body_that_has_arrived_is_not_refused_as_slow_while_a_peer_is_aske
     assert client.status == 200
 
 
-async def test_question_to_a_peer_ends_with_the_run_of_its_request(gateway):
+async def test_close_of_the_gateway_cancels_the_question_to_a_peer_and_answers_the_client_with_503(gateway):
     client = gateway.client()
     client.send_body()
     await turns()

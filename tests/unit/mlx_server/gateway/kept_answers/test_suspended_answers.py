@@ -130,7 +130,7 @@ async def test_request_repeated_while_its_first_client_leaves_is_answered_to_the
     assert ("Hello" in second.text) != leaves_while_prepared
 
 
-async def test_request_repeated_while_the_first_ones_body_breaks_off_is_to_be_sent_again(routes):
+async def test_request_with_the_key_of_a_request_whose_body_breaks_off_gets_503_and_can_be_sent_again(routes):
     """It was refused for good: "another request with this Idempotency-Key had another body"."""
     gateway = routes.streaming
     first = gateway.client()

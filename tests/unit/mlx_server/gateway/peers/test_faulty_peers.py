@@ -192,7 +192,7 @@ async def test_answer_whose_peer_dies_midway_is_broken_off_without_a_traceback()
     assert sent[1]["body"] == b"the beginning"
 
 
-async def test_request_after_the_connections_to_the_peers_were_closed_runs_here():
+async def test_request_after_the_connections_to_the_peers_were_closed_stays_on_this_machine():
     """While a gateway stops, its last requests got a 500: "Session is closed"."""
 
     async def handle(request: web.Request) -> web.StreamResponse:

@@ -47,7 +47,7 @@ def test_mirrored_answers_of_a_machine_silent_for_ten_seconds_are_taken_over_onc
     assert mirrored.take_of_dead(99.0, 10.0) == []
 
 
-def test_answer_put_back_is_found_again_and_returned_ten_seconds_later():
+def test_mirrored_answer_put_back_can_be_taken_at_once_and_counts_as_of_a_dead_machine_after_ten_seconds():
     mirrored = MirroredAnswers()
     mirrored.put_back("x", b"1", 0.0)
     mirrored.put_back("y", b"2", 9.0)
@@ -56,7 +56,7 @@ def test_answer_put_back_is_found_again_and_returned_ten_seconds_later():
     assert (mirrored.take_of_dead(10.0, 10.0), mirrored.total_bytes) == ([b"1"], 0)
 
 
-def test_answer_put_back_is_deleted_when_its_machine_is_back_and_mirrors_it():
+def test_mirrored_answer_put_back_is_replaced_when_its_own_machine_mirrors_the_answer_again():
     mirrored = MirroredAnswers()
     mirrored.put_back("x", b"1", 0.0)
     assert mirrored.receive(batch({"x": 2}), NOBODY, 1.0).want == {"x": 0}

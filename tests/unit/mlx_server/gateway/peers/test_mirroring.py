@@ -27,7 +27,7 @@ def packed(*records: Record) -> bytes:
     return b"".join(map(pack_record, records))
 
 
-async def test_what_a_request_refers_to_is_copied_from_the_peer_that_serves_it(logs):
+async def test_copy_of_a_request_from_the_peer_that_serves_the_request_includes_its_referenced_items(logs):
     """It was left out, so the request could not be continued here once the peer was lost."""
     log: AnswerLog = await logs.open()
     written = packed(REFERENCED, token(0), Ended())
@@ -44,7 +44,7 @@ async def test_what_a_request_refers_to_is_copied_from_the_peer_that_serves_it(l
     await log.close()
 
 
-async def test_request_of_a_dead_machine_is_taken_over_with_what_it_refers_to(logs):
+async def test_request_taken_over_from_a_dead_machine_includes_its_referenced_items(logs):
     """A machine that had it from a peer, and died in turn, has this in a record of its own."""
     log: AnswerLog = await logs.open()
     keeper = AnswerKeeper(log, logs.clock)
@@ -60,7 +60,7 @@ async def test_request_of_a_dead_machine_is_taken_over_with_what_it_refers_to(lo
     await keeper.close()
 
 
-async def test_request_is_offered_to_another_machine_with_what_it_refers_to(logs):
+async def test_request_offered_to_another_machine_includes_its_referenced_items(logs):
     """A request that a lost peer had served was offered to the next one without it."""
     log: AnswerLog = await logs.open()
     keeper, offered = AnswerKeeper(log, logs.clock), []

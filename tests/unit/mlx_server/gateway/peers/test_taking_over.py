@@ -171,7 +171,9 @@ async def test_answer_of_a_dead_machine_is_finished_once_the_log_can_be_written_
     running.cancel()
 
 
-async def test_gateway_that_stood_still_takes_over_no_answer_of_a_machine_whose_messages_wait(receiver):
+async def test_gateway_suspended_for_15_s_takes_over_no_answer_of_a_machine_whose_messages_are_still_unread(
+    receiver,
+):
     """A process that was stopped for 15 s (SIGSTOP, swapping) looked for dead machines before it read the
     messages that waited in its sockets, and took all answers of living machines over.
     """
@@ -188,7 +190,7 @@ async def test_gateway_that_stood_still_takes_over_no_answer_of_a_machine_whose_
     running.cancel()
 
 
-async def test_gateway_that_stood_still_finishes_the_answers_of_a_machine_that_died_meanwhile(receiver):
+async def test_gateway_suspended_for_an_hour_finishes_the_answers_of_a_machine_that_died_meanwhile(receiver):
     """However long the process stood still, a machine is dead after 10 s of silence from then on."""
     receiver.mirror((ID, packed(RECORDS)))
     running = asyncio.ensure_future(receiver.take_over.run())

@@ -276,7 +276,7 @@ def next_engine(dispatcher: Dispatcher) -> list[protocol.Op]:
     return [op for op in engine.sent if not getattr(op, "check_only", False)]
 
 
-def test_model_whose_load_each_engine_dies_in_is_asked_for_once(dispatcher):
+def test_model_whose_load_kills_each_engine_is_requested_only_once_from_each_next_engine(dispatcher):
     """Each engine once got one load more, because it restored the keep-alive of a model yet to be loaded."""
     engine_has_kept_model(dispatcher)
     for _ in range(2):

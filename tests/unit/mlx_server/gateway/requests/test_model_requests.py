@@ -172,7 +172,7 @@ REFERENCES = {"anyOf": [{"$ref": "#/$defs/answer"}, {"$ref": "other#/x"}], "$def
 
 
 @pytest.mark.parametrize("schema", [SCHEMA, {}, REFERENCES, dict(ANY_OBJECT)], ids=json.dumps)
-def test_engine_finds_the_clients_schema_within_that_of_an_answer_or_calls(schema):
+def test_engine_extracts_the_clients_schema_from_the_combined_schema_of_answer_and_tool_calls(schema):
     operation = sent(chat(schema))
     assert operation.json_schema is not None
     assert answer_schema(operation.json_schema) == schema

@@ -218,7 +218,7 @@ def test_model_files_are_looked_at_again_only_after_a_second(config_of, tmp_path
     assert changes.listings == listings + 1
 
 
-def test_change_is_found_after_the_models_could_not_be_listed_for_a_moment(config_of, tmp_path):
+def test_change_of_a_model_is_found_once_the_models_can_be_listed_again(config_of, tmp_path):
     """The failure was once remembered as no change, for as long as the files stayed as they were."""
     config = config_of()
     install(config, "mine:latest", write_model(tmp_path / "first"))
@@ -231,7 +231,7 @@ def test_change_is_found_after_the_models_could_not_be_listed_for_a_moment(confi
     assert changes.has_changed(loaded)
 
 
-def test_new_weights_in_a_reused_inode_do_not_share_those_of_a_model_in_memory(config_of, tmp_path):
+def test_new_weights_in_a_reused_inode_are_not_taken_for_the_weights_of_a_loaded_model(config_of, tmp_path):
     """On ext4, a new file often has the inode of one that was just deleted. Writing a file again keeps its
     inode on every file system.
     """

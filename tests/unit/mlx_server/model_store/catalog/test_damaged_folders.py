@@ -158,7 +158,7 @@ MANIFESTS = {
 
 
 @pytest.mark.parametrize("manifest", MANIFESTS.values(), ids=MANIFESTS)
-def test_catalog_with_an_odd_manifest_in_the_store_lists_the_others(config_of, tmp_path, manifest):
+def test_catalog_with_an_odd_manifest_in_the_store_lists_the_other_models(config_of, tmp_path, manifest):
     write_model(tmp_path / "own" / "fine")
     config = config_of()
     (write_model(config.models_dir / "odd") / layout.MANIFEST).write_text(manifest)

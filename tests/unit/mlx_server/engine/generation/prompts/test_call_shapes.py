@@ -93,7 +93,7 @@ def test_call_without_a_result_does_not_shift_the_ids_of_later_results():
     assert pairs_by_id([QUESTION, *interrupted, *again]) == [("clock", "12:00"), ("map", "here")]
 
 
-def test_result_that_answers_no_call_keeps_a_short_id_of_its_own_and_its_place():
+def test_tool_result_that_answers_no_call_is_paired_with_no_call_and_keeps_its_place():
     chat = [result("early"), calls("weather", ids=("a",)), result("rain", tool_call_id="a")]
     more = [result("other", tool_call_id="b"), QUESTION, result("late")]
     assert pairs_by_id([*chat, *more]) == [
@@ -143,7 +143,7 @@ def test_results_of_calls_with_ids_in_adjacent_messages_keep_their_order():
     assert with_results_in_call_order(chat) == split_calls(chat) == chat
 
 
-def test_results_whose_images_follow_them_keep_their_order():
+def test_tool_results_followed_by_their_images_keep_their_order():
     """The images of the results stood in the order of the results that the client had sent."""
     made = calls("weather", "clock", ids=("a", "b"))
     results = [result("12:00", tool_call_id="b"), result("rain", tool_call_id="a")]

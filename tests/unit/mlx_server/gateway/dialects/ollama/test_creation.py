@@ -16,7 +16,9 @@ from mlx_server.gateway.requests.ticket import ClientDisconnected
 from mlx_server.model_store import making
 
 
-async def test_conversions_leave_the_threads_of_other_requests_and_end_for_clients_that_left(monkeypatch):
+async def test_model_conversions_block_no_other_request_and_do_not_begin_for_clients_that_have_left(
+    monkeypatch,
+):
     """With one conversion for each thread, no other request found its model until one had ended."""
     begun, may_end, converted = threading.Semaphore(0), threading.Event(), list[str]()
 

@@ -66,7 +66,7 @@ async def test_response_whose_earlier_turn_was_deleted_is_continued_by_the_next_
 
 @pytest.mark.parametrize("path", ["", "/compact"])
 @pytest.mark.parametrize("refers_by", ["previous_response_id", "item_reference"])
-async def test_running_request_is_finished_by_the_next_gateway_without_what_it_refers_to(
+async def test_running_request_whose_referenced_response_was_deleted_is_finished_by_the_next_gateway(
     gateways, path, refers_by
 ):
     """The next gateway answered it with 400 or 404: an accepted request was lost."""
@@ -86,7 +86,9 @@ async def test_running_request_is_finished_by_the_next_gateway_without_what_it_r
 
 @pytest.mark.parametrize("path", ["", "/input_tokens", "/compact"])
 @pytest.mark.parametrize("refers_by", ["previous_response_id", "item_reference"])
-async def test_stored_response_of_the_gateway_before_is_known_to_each_route(gateways, path, refers_by):
+async def test_stored_response_of_the_previous_gateway_can_be_referenced_on_each_route(
+    gateways, path, refers_by
+):
     """Only `previous_response_id` of POST /v1/responses was looked up in the answer log."""
     async with gateways.next() as gateway:
         _, second = await two_turns(gateway)
@@ -99,7 +101,7 @@ async def test_stored_response_of_the_gateway_before_is_known_to_each_route(gate
         assert TURNS[-1] in gateway.engine.prompts[0]
 
 
-async def test_input_item_of_a_response_of_the_gateway_before_can_be_referred_to(gateways):
+async def test_input_item_of_a_response_stored_by_the_previous_gateway_can_be_referenced(gateways):
     async with gateways.next() as gateway:
         first = await gateway.response("one")
         _, listed = await gateway.get(f"/v1/responses/{first['id']}/input_items")
@@ -131,7 +133,7 @@ def files_of(gateways: Gateways, answer_id: str) -> tuple[FileName, bytes]:
     raise AssertionError(answer_id)
 
 
-async def test_conversation_in_the_log_of_the_version_before_is_continued(gateways):
+async def test_conversation_in_an_answer_log_of_the_previous_version_can_be_continued(gateways):
     """Its files remain as that version can read them, in case it is put back."""
     async with gateways.next() as gateway:
         _, second = await two_turns(gateway)
@@ -157,7 +159,9 @@ async def taken_over(gateway: Gateway, first: dict[str, Any], format: int) -> No
     await until(lambda: not gateway.keeper.running)
 
 
-async def test_request_taken_over_from_another_machine_outlives_what_it_refers_to(gateways):
+async def test_request_taken_over_from_another_machine_can_be_continued_without_its_referenced_response(
+    gateways,
+):
     """The other machine writes the first record, and knows only the body."""
     async with gateways.next() as gateway:
         first = await gateway.response("one")
@@ -170,7 +174,9 @@ async def test_request_taken_over_from_another_machine_outlives_what_it_refers_t
     assert files_of(gateways, "moved")[0].format == 2
 
 
-async def test_request_taken_over_from_the_version_before_gets_only_records_that_it_can_read(gateways):
+async def test_request_taken_over_from_a_machine_of_the_previous_version_is_stored_in_the_previous_format(
+    gateways,
+):
     """That machine fetches the records, and asked for all of them again and again from the unknown one on."""
     async with gateways.next() as gateway:
         first = await gateway.response("one")
@@ -207,7 +213,9 @@ async def test_response_too_large_for_the_memory_is_found_in_the_log(gateways):
         assert store.find(first["id"]) is None
 
 
-async def test_response_that_its_client_left_is_cancelled_in_the_next_gateway_too(gateways):
+async def test_response_whose_client_has_left_is_shown_as_cancelled_by_the_next_gateway_until_it_is_resumed(
+    gateways,
+):
     """Whoever looked at it had the engine go on with it, for nobody, and it could not be continued."""
     async with gateways.next() as gateway:
         gateway.engine.is_slow = True
@@ -252,7 +260,7 @@ class Others:
     def stop_writing(self) -> None: ...
 
 
-async def test_response_that_another_machine_continues_is_to_be_asked_for_again(gateways):
+async def test_response_that_another_machine_continues_is_answered_with_503_and_retry_after(gateways):
     """It was reported as not found, although the next request for it is sent to that machine."""
     async with gateways.next() as gateway:
         gateway.engine.is_slow = True
@@ -264,7 +272,7 @@ async def test_response_that_another_machine_continues_is_to_be_asked_for_again(
         assert (await gateway.ask("two", previous_response_id=left))[0] == 503
 
 
-async def test_response_whose_machine_was_out_of_reach_for_a_while_is_not_shown_as_cancelled_later(gateways):
+async def test_response_of_a_machine_that_is_reachable_again_is_no_longer_shown_as_cancelled(gateways):
     """It was shown as cancelled for an hour, although the other machine had finished it meanwhile."""
     async with gateways.next() as gateway:
         gateway.engine.is_slow = True
@@ -285,7 +293,9 @@ async def test_response_whose_machine_was_out_of_reach_for_a_while_is_not_shown_
         assert shown["output"][0]["content"][0]["text"] == "ok"
 
 
-async def test_answers_that_are_no_stored_responses_are_not_found_and_not_run(gateways):
+async def test_response_route_answers_404_for_an_answer_that_is_no_stored_response_and_does_not_run_it(
+    gateways,
+):
     async with gateways.next() as gateway:
         unstored = await gateway.response("one", store=False)
         compacting = await gateway.begin("two", "/compact")

@@ -15,7 +15,7 @@ def gateways(tmp_path: Path) -> Gateways:
     return Gateways(tmp_path)
 
 
-async def test_websocket_turn_continues_a_stored_response_of_the_gateway_before(gateways):
+async def test_websocket_turn_continues_a_response_stored_by_the_previous_gateway(gateways):
     async with gateways.next() as gateway:
         first = await gateway.response("one")
     async with gateways.next() as gateway:
@@ -26,7 +26,7 @@ async def test_websocket_turn_continues_a_stored_response_of_the_gateway_before(
         await client.close()
 
 
-async def test_response_stored_over_a_websocket_is_known_to_the_next_gateway(gateways):
+async def test_response_stored_over_a_websocket_is_found_by_the_next_gateway(gateways):
     """It said `"store": true`, and was a 404 after a restart, because it was never written down."""
     async with gateways.next() as gateway:
         client = Conversation(gateway)
@@ -62,7 +62,9 @@ async def test_websocket_turns_that_are_not_stored_or_do_not_end_are_not_in_the_
     assert not list((gateways.home / "answers").glob("*.v*"))
 
 
-async def test_websocket_turn_that_waits_longer_than_a_silence_is_sent_a_keep_alive(gateways, monkeypatch):
+async def test_websocket_turn_without_tokens_for_the_keep_alive_interval_is_sent_an_in_progress_event(
+    gateways, monkeypatch
+):
     monkeypatch.setattr("mlx_server.gateway.dialects.answers.KEEP_ALIVE_S", 0.02)
     async with gateways.next() as gateway:
         gateway.engine.is_slow = True
@@ -73,7 +75,7 @@ async def test_websocket_turn_that_waits_longer_than_a_silence_is_sent_a_keep_al
         await client.close()
 
 
-async def test_websocket_turn_that_only_prepares_adds_no_assistant_message(gateways):
+async def test_websocket_turn_with_generate_false_adds_no_assistant_message_to_the_conversation(gateways):
     """The conversation got an empty turn of the assistant, which the model then read."""
     async with gateways.next() as gateway:
         client = Conversation(gateway)
@@ -90,7 +92,7 @@ async def test_websocket_turn_that_only_prepares_adds_no_assistant_message(gatew
         await client.close()
 
 
-async def test_websocket_turn_in_a_gateway_that_has_handed_over_is_told_to_come_back(gateways):
+async def test_websocket_turn_in_a_gateway_that_has_handed_over_gets_a_503_error_event(gateways):
     """It was told that the response was never stored."""
     async with gateways.next() as gateway:
         first = await gateway.response("one")
