@@ -29,7 +29,7 @@ TEMPORARY_VARIABLE = "TMPDIR"
 
 def engine_environment(cache_dir: Path) -> dict[str, str]:
     """Return the variables to add to the engine's environment: on Linux, the number of OpenBLAS's threads,
-    and the paths of two libraries for MLX; on macOS, none. A number of threads or a BLAS that the user has
+    the paths of two libraries for MLX, and that of a folder for temporary files; on macOS, none. A number of threads or a BLAS that the user has
     chosen is kept.
 
     The libraries are a copy of the OpenBLAS in the package `scipy-openblas32`, with the function names that
@@ -38,7 +38,8 @@ def engine_environment(cache_dir: Path) -> dict[str, str]:
     package is missing or the copy cannot be made, no library is named, and the engine uses the system's
     OpenBLAS or the slow reference BLAS; its `hello` event says which.
 
-    The engine's folder for temporary files is in the same folder (see `_temporary_files`).
+    The folder for temporary files is in the one of these two folders in which nobody else can write
+    (`_temporary_files`).
     """
     if not sys.platform.startswith("linux"):
         return {}

@@ -37,7 +37,7 @@ class Deaths:
         self._deaths: deque[Death] = deque(maxlen=MAX_DEATHS)
 
     def add(self, death: Death) -> None:
-        """Add a kill or upgrade that happens now."""
+        """Record that a kill or an upgrade happens now. Later pauses of streams count as caused by it."""
         self._deaths.append(death)
 
     def cause_at(self, at: float) -> str:

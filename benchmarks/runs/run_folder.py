@@ -52,7 +52,9 @@ class RunFolder:
             return {}
 
     def write_machine(self, machine: dict[str, Any]) -> None:
-        """Store the description that `machine` returns."""
+        """Store `machine`, the description of the computer on which the benchmark runs. The method `machine`
+        returns it again.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
         _replace(self._machine_file, json.dumps(machine, indent=2, ensure_ascii=False, sort_keys=True) + "\n")
 

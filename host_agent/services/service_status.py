@@ -121,7 +121,9 @@ def manually_stopped() -> ServiceStatus:
 
 
 def _detail_and_remedy(status: ChildStatus) -> tuple[str, str]:
-    """Return detail and remedy of a child. Both are empty if the state says all there is."""
+    """Return two sentences on a child process for its status: what there is to say beyond its state, and what
+    happens next or the user can do about it. Either is "" if there is nothing to say.
+    """
     detail, cause = readable_cause(status.detail), readable_cause(status.cause)
     last_end = readable_cause(status.last_end)
     match status.state:

@@ -84,10 +84,10 @@ class HealthBoard:
         self, model: str, kind: str | None = None, without: Collection[str] = ()
     ) -> Backend | None:
         """Return the backend to use for a call to this model: a healthy one of this kind (None: any) that has
-        the model and whose breaker admits a call. Backends that recently had no room for this model or
-        crashed (`is_preferred`) are chosen only if there is no other, and backends whose names are in
-        `without` never. If no backend is suitable, check all backends again, unless that was done in the last
-        second. Return None if there is still none.
+        the model and whose breaker admits a call. A backend that recently had no room for this model or
+        crashed (one that is not `is_preferred`) is chosen only if there is no other. A backend whose name is
+        in `without` is never chosen. If no backend is suitable, check all backends again, unless that was
+        done in the last second. Return None if there is still none.
         """
         for max_age_s in (FRESH_S, RETRY_S):
             backends = [b for b in await self.fresh(max_age_s) if b.name not in without]

@@ -112,8 +112,9 @@ class DeathWatch:
         """Wait RETRY_S, and then until the Docker engine answers.
 
         Request a recovery pass before the wait and another one after it, because containers may have died
-        without an event. Request neither if the engine answers now and the stream of events had broken soon
-        after its start (not `was_steady`).
+        without an event. No pass is requested if the engine answers when this method is called, and the
+        stream of events broke soon after its start (not `was_steady`): a stream that breaks again and again
+        would otherwise request passes without end.
         """
         is_news = was_steady or not await self._engine_answers()
         if is_news:

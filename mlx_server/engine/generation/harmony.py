@@ -45,12 +45,16 @@ class HarmonyParser:
     tokens of that format. The parser has the interface `AnswerParser`.
 
     The caller passes the answer's text to `push`, and each token that is in the attribute `control_tokens` to
-    `push_control`. `tools` are the tools that the client offers. With `tool_choice` "none", calls remain
-    text; with "auto", a message to a tool is a call; with "required", messages of visible text can be calls,
-    too. `call_format` describes the calls of Muse Spark's format: the markers around a call, and the parser
-    of the text between them. Text without any header is visible text. A call that cannot be parsed, for
-    example because its arguments are not a JSON object, is released as text. With `has_schema`, the visible
-    text must match the client's schema, so the preamble that a model writes before its calls is thinking.
+    `push_control`.
+
+    `tools` are the tools that the client offers. With `tool_choice` "none", calls remain text. With "auto", a
+    message to a tool is a call. With "required", visible text that is JSON of calls to offered tools is a
+    call, too. `call_format` describes the calls of Muse Spark's format: the markers around a call, and the
+    parser of the text between them. With `has_schema`, the visible text must match the client's schema, so
+    the preamble that a model writes before its calls is returned as thinking.
+
+    Text without any header is visible text. A call that cannot be parsed, for example because its arguments
+    are not a JSON object, is returned as visible text.
     """
 
     def __init__(

@@ -90,8 +90,9 @@ class Constraint:
         return self._ended or self._matcher.is_stopped() or self._matcher.is_error()
 
     def advance(self, token: int) -> None:
-        """Advance by `token`, the next token of the answer. As long as a gate delays the grammar, only the
-        gate advances. The token that opens the gate does not advance the grammar.
+        """Advance by `token`, the next token of the answer. If the grammar has a gate, which lets it begin
+        only after the thinking, only the gate advances until it opens. The token that opens the gate does not
+        advance the grammar.
         """
         ended_before, was_consumed = self._ended, False
         if self._gate is not None:

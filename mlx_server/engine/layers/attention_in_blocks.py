@@ -52,8 +52,9 @@ def attention(
     mask: Any,
     sinks: mx.array | None = None,
 ) -> mx.array:
-    """Compute the same result as mlx-lm's `scaled_dot_product_attention`: in blocks or, of single queries,
-    with another softmax if that is faster and the arguments allow it, or else by calling that function.
+    """Compute the same result as mlx-lm's `scaled_dot_product_attention`: several queries of a row in blocks,
+    and a single one with a faster softmax. If there are few scores, or the arguments do not allow this, call
+    mlx-lm's function.
 
     `queries` has the shape (rows, heads, queries, width). `keys` and `values` may have fewer heads.
     """

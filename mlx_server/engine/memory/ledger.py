@@ -169,9 +169,9 @@ class Ledger:
         """Return how many more bytes could be reserved if both idle caches were dropped: the prompt cache
         with all its tiers, and the free memory that MLX holds for reuse.
 
-        The result is at most what the engine holds beyond `reserved_total_bytes`. Memory up to that total is
-        already reserved for models and requests. Even where caches fill this memory at this time, dropping
-        them would not let more be reserved.
+        The result is at most what the engine holds beyond `reserved_total_bytes`. Caches may also occupy
+        memory that is reserved for models and requests but not used yet. Dropping that part of the caches
+        frees nothing for further reservations, so it does not count.
         """
         caches = self.reading.cached_bytes + self.reading.prompt_cache_bytes + self.reading.ready_bytes
         return min(caches, max(self.reading.own_bytes - self.reserved_total_bytes, 0))

@@ -84,8 +84,8 @@ def has_template_text(tokenizer: Any) -> bool:
     """Return whether chats are rendered by a Jinja template, and not by Python code of mlx-lm or the
     tokenizer's class.
 
-    Return True even if the model's files contain no template, because a request may bring one: a model that
-    was made from this model uses the same files, but may have a template of its own.
+    Return True even if the model's files contain no template. Another model can be made of the same files
+    with a template of its own, and a request for that model brings this template with it.
     """
     return tokenizer._chat_template is None and not renders_to_tokens(tokenizer)
 

@@ -61,8 +61,8 @@ class LoadCompleted:
 
 @dataclass(frozen=True)
 class LoadNotNeeded:
-    """The requests that wait for `model` can start with it, because it is loaded, and its name still stands
-    for the files from which it was loaded.
+    """The outcome that `model` need not be loaded: it is loaded already, and its name still stands for the
+    files from which it was loaded. The requests that wait for it can start.
     """
 
     model: LoadedModel

@@ -29,10 +29,10 @@ class DraftBatch(GenerationBatch):
     request's own sampler draws at that position, after its own logits processors. So answers are the same as
     without drafts, except where a step of several tokens computes slightly different numbers.
 
-    While `may_guess` is False, steps are plain: no tokens are drafted or verified. `last_was_plain` is True
-    if the last step was plain, the draft model processed no tokens in it, and it did not wait for the tokens
-    of the step before. `costs` measures what drafts cost; the caller of `next` records there how long plain
-    steps take. `counts` has the numbers of drafted and of accepted tokens. `threads` sets the number of
+    While `may_guess` is False, no tokens are drafted or verified. `last_was_plain` is True if the duration of
+    the last step can be compared with that of a step with drafts: the step drafted and verified nothing, the
+    draft model processed no tokens in it, and it did not wait for the tokens of the step before. The caller
+    of `next` records the durations of such steps in `costs`, which measures what drafts cost. `counts` has the numbers of drafted and of accepted tokens. `threads` sets the number of
     threads for each step. `draft_model` drafts for a request if its own text and grammar suggest no tokens.
     """
 
@@ -188,10 +188,10 @@ class DraftBatch(GenerationBatch):
         drawn last.
 
         `length` is how many tokens may be drafted from text and grammar, and `by_model` how many the draft
-        model may draft later, if this draft is empty. If `length` is 0, the text is not used, and this draft
-        has only tokens that the grammar forces, at most `by_model` of them. Unless both numbers are 0, the
-        grammar advances by `drawn`, so that it can check the tokens of the draft model. If both are 0, the
-        draft is empty.
+        model may draft later, if this draft is empty. If `length` is 0, the draft has only tokens that the
+        grammar forces, at most `by_model`. In both cases the grammar consumes the token `drawn`, so that it
+        can check the draft model's tokens later. If `length` and `by_model` are 0, the draft is empty, and
+        the grammar stays as it is.
         """
         if not (length or by_model):
             return Draft()

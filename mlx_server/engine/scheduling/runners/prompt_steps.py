@@ -18,8 +18,9 @@ from mlx_server.protocol import Event, Prefill
 
 
 class PromptSteps:
-    """Computes, in each step, some token scores (log-probabilities) of one prompt, and processes a part of
-    one prompt with images.
+    """Does two kinds of work on prompts that take several steps. Each step computes some token scores
+    (log-probabilities) of one prompt whose scores were asked for, and processes a part of another prompt,
+    one that contains images.
 
     `grammars` supplies the bytes of each token, which are reported with the token's score.
     """

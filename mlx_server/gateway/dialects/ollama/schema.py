@@ -65,7 +65,9 @@ class ModelBody(Body):
 
     @property
     def unloads(self) -> bool:
-        """Return whether `keep_alive` is 0, with which a body without a prompt asks to unload the model."""
+        """Return whether `keep_alive` is 0. In a body without a prompt, which the caller has to check, this
+        asks to unload the model.
+        """
         return self.keep_alive_s == 0
 
     def to_load_request(self, model: str) -> LoadRequest | UnloadRequest:

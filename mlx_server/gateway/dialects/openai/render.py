@@ -49,7 +49,7 @@ class AnswerShape:
 
 
 class AnswerChunks:
-    """Writes the answers to one HTTP request (an `AnswerRenderer`).
+    """An `AnswerRenderer` that writes the answers to one HTTP request in OpenAI's form.
 
     `prefixes` holds for each answer the text that it begins with (the prompt if the client wants an `echo`).
     `created` is in seconds since 1970. With `include_usage`, a stream ends with the token counts. `rules` say
