@@ -29,8 +29,8 @@ TEMPORARY_VARIABLE = "TMPDIR"
 
 def engine_environment(cache_dir: Path) -> dict[str, str]:
     """Return the variables to add to the engine's environment: on Linux, the number of OpenBLAS's threads,
-    the paths of two libraries for MLX, and that of a folder for temporary files; on macOS, none. A number of threads or a BLAS that the user has
-    chosen is kept.
+    the paths of two libraries for MLX, and that of a folder for temporary files; on macOS, none. A number of
+    threads or a BLAS that the user has chosen is kept.
 
     The libraries are a copy of the OpenBLAS in the package `scipy-openblas32`, with the function names that
     MLX looks for, and our own library for products with few rows. This function makes them once, in the

@@ -32,8 +32,9 @@ class DraftBatch(GenerationBatch):
     While `may_guess` is False, no tokens are drafted or verified. `last_was_plain` is True if the duration of
     the last step can be compared with that of a step with drafts: the step drafted and verified nothing, the
     draft model processed no tokens in it, and it did not wait for the tokens of the step before. The caller
-    of `next` records the durations of such steps in `costs`, which measures what drafts cost. `counts` has the numbers of drafted and of accepted tokens. `threads` sets the number of
-    threads for each step. `draft_model` drafts for a request if its own text and grammar suggest no tokens.
+    of `next` records the durations of such steps in `costs`, which measures what drafts cost. `counts` has
+    the numbers of drafted and of accepted tokens. `threads` sets the number of threads for each step.
+    `draft_model` drafts for a request if its own text and grammar suggest no tokens.
     """
 
     drafters: dict[int, Drafter]
