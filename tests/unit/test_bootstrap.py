@@ -55,6 +55,17 @@ def checkout(folder: Path, repo: Path) -> Path:
     return folder
 
 
+def bootstrap(folder: Path) -> dict[str, str]:
+    """Run deploy/bootstrap.sh in the checkout `folder`. Return the environment in which it was run."""
+    env = {**os.environ, "PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
+    env.pop("PYTHONPATH", None)  # the commands must find the checkout by themselves
+    made = subprocess.run(
+        ["deploy/bootstrap.sh", "host"], cwd=folder, env=env, capture_output=True, text=True, timeout=110
+    )
+    assert made.returncode == 0, made.stderr
+    return env
+
+
 @pytest.mark.parametrize(
     "name", ["my projects", 'o\'brien $HOME "x"', "n" * 200], ids=["blank", "quotes", "long"]
 )
@@ -63,12 +74,7 @@ def test_vestal_command_starts_in_a_checkout_whose_path_has_blanks_or_quotes_or_
 ):
     """The kernel ends the path of an interpreter at a blank, so no command of such a checkout started."""
     folder = checkout(tmp_path / name / name / "vestal", repo)
-    env = {**os.environ, "PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
-    env.pop("PYTHONPATH", None)  # the command must find the checkout by itself
-    made = subprocess.run(
-        ["deploy/bootstrap.sh", "host"], cwd=folder, env=env, capture_output=True, text=True, timeout=110
-    )
-    assert made.returncode == 0, made.stderr
+    env = bootstrap(folder)
     for command in (".venv/bin/vestal", str(folder / ".venv" / "bin" / "vestal")):
         done = subprocess.run(
             [command, "a b", "$c"], cwd=folder, env=env, capture_output=True, text=True, timeout=110
@@ -79,13 +85,8 @@ def test_vestal_command_starts_in_a_checkout_whose_path_has_blanks_or_quotes_or_
 def test_bootstrap_makes_the_environment_anew_if_its_python_was_removed(tmp_path: Path, repo: Path):
     """An upgrade of Python removes the one that .venv links to; every command then failed with status 127."""
     folder = checkout(tmp_path, repo)
-    env = {**os.environ, "PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
-    env.pop("PYTHONPATH", None)
     for _ in range(2):
-        made = subprocess.run(
-            ["deploy/bootstrap.sh", "host"], cwd=folder, env=env, capture_output=True, text=True, timeout=110
-        )
-        assert made.returncode == 0, made.stderr
+        env = bootstrap(folder)
         done = subprocess.run(
             [".venv/bin/vestal", "a"], cwd=folder, env=env, capture_output=True, timeout=110
         )
@@ -104,13 +105,8 @@ def test_bootstrap_builds_the_libraries_of_engines_once_and_goes_on_if_that_fail
     (folder / "mlx_server").mkdir()
     prepare = f"import sys\nopen('prepared', 'a').write('once.')\nsys.exit({int(fails)})\n"
     (folder / "mlx_server" / "prepare_host.py").write_text(prepare)
-    env = {**os.environ, "PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
-    env.pop("PYTHONPATH", None)
     for _ in range(2):
-        made = subprocess.run(
-            ["deploy/bootstrap.sh", "host"], cwd=folder, env=env, capture_output=True, text=True, timeout=110
-        )
-        assert made.returncode == 0, made.stderr
+        bootstrap(folder)
     assert (folder / "prepared").read_text() == "once."
 
 

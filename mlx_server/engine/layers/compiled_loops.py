@@ -18,9 +18,9 @@ from pathlib import Path
 
 import mlx.core as mx
 
+from mlx_server.blas.elf_files import is_complete
 from mlx_server.engine.device import computes_on_gpu
 from mlx_server.engine.fast_exponential import logsumexp, softmax
-from mlx_server.engine.layers.elf_files import is_complete
 from mlx_server.engine.layers.fast_activations import swiglu
 from mlx_server.engine.layers.fused_norms import FusedRMSNorm
 from mlx_server.engine.layers.shared_rotations import SharedRotation

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from mlx_server.engine.layers.elf_files import is_complete
+from mlx_server.blas.elf_files import is_complete
 from mlx_server.engine_environment import TEMPORARY_VARIABLE, engine_environment
 from mlx_server.protocol import Generate, Sampling
 from tests.component.mlx_server.engine.conftest import CHAT, Engine

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlx_server.engine.layers.elf_files import is_complete
+from mlx_server.blas.elf_files import is_complete
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="ELF files are those of Linux")
 
