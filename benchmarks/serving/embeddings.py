@@ -1,4 +1,5 @@
-"""Measure how many texts are embedded per second, in batches of 64 short texts.
+"""Measure how many texts are embedded per second, in batches of 64 short texts, and the pace of an answer that
+runs meanwhile.
 
     python -m benchmarks.serving.embeddings [ROUNDS]
     BENCH_OTHER=FOLDER python -m benchmarks.serving.embeddings [ROUNDS]
@@ -9,22 +10,26 @@ model. CPU time counts gateway and engine together.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 import sys
 import time
 import urllib.request
-from functools import partial
 
+import aiohttp
 import psutil
 
 from benchmarks.figures import Better
 from benchmarks.scenario import Log, Scenario, Subjects, run_alone
+from benchmarks.serving.asking import request, running_answer, story, warm_up
 from benchmarks.serving.servers import Server
 from benchmarks.serving.starting import measure_in_rounds
 
 MODEL = "all-minilm"
 TEXTS, BATCHES = 64, 3
+ALONE_PARTS, MOST_TOKENS = 60, 1_500
+BESIDE_S = 3.0
 WORDS = (
     "engine",
     "request",
@@ -41,12 +46,49 @@ WORDS = (
 SHORTEST_WORDS, LONGEST_WORDS = 4, 20
 TIMEOUT_S = 120.0
 SPEED, CPU = "serving/embeddings_per_s", "serving/embeddings_cpu_ms_a_text"
-UNITS: dict[str, tuple[str, Better]] = {SPEED: ("texts/s", "higher"), CPU: ("ms", "lower")}
+ANSWER = "serving/answer_beside_embeddings/{}"
+ALONE, BESIDE, TEXTS_BESIDE = map(ANSWER.format, ("tokens_per_s_alone", "tokens_per_s", "texts_per_s"))
+UNITS: dict[str, tuple[str, Better]] = {
+    SPEED: ("texts/s", "higher"),
+    CPU: ("ms", "lower"),
+    ALONE: ("tok/s", "higher"),
+    BESIDE: ("tok/s", "higher"),
+    TEXTS_BESIDE: ("texts/s", "higher"),
+}
 
 
 def measure(log: Log, subjects: Subjects, rounds: int) -> None:
-    loads_the_model = partial(embed, seed=0)
-    measure_in_rounds(log, subjects, rounds, UNITS, loads_the_model, batches, peers=())
+    measure_in_rounds(log, subjects, rounds, UNITS, load_models, speeds, peers=())
+
+
+def load_models(server: Server) -> None:
+    """Have the server load the embedding model and the language model."""
+    warm_up(server)
+    embed(server, 0)
+
+
+def speeds(server: Server, number: int) -> dict[str, float]:
+    """Return all figures of round `number`, by name."""
+    return batches(server, number) | asyncio.run(answer_beside(server, number))
+
+
+async def answer_beside(server: Server, number: int) -> dict[str, float]:
+    """Measure the pace of an answer, first alone, then for BESIDE_S seconds while a client has batches of
+    texts embedded, one after the other. Return the tokens per second of both times, and the texts per second.
+    """
+    seed = 1_000_000 * (number + 1)
+    async with aiohttp.ClientSession() as session:
+        body = request(server, story(), MOST_TOKENS)
+        async with running_answer(session, server, body, ALONE_PARTS) as answer:
+            began, count = time.monotonic(), 0
+            while time.monotonic() < began + BESIDE_S:
+                await asyncio.to_thread(embed, server, seed + count)
+                count += 1
+            ended = time.monotonic()
+    first = answer.pieces_at[0]
+    alone = sum(first < at <= began for at in answer.pieces_at) / (began - first)
+    beside = sum(began < at <= ended for at in answer.pieces_at) / (ended - began)
+    return {ALONE: alone, BESIDE: beside, TEXTS_BESIDE: TEXTS * count / (ended - began)}
 
 
 def batches(server: Server, number: int) -> dict[str, float]:
@@ -87,9 +129,9 @@ def _cpu_s(server: Server) -> float:
 
 SCENARIO = Scenario(
     "embeddings",
-    "texts a second in batches of 64",
-    quick_s=20,
-    full_s=120,
+    "texts a second in batches of 64, and the pace of an answer beside them",
+    quick_s=40,
+    full_s=180,
     run=measure,
     quick_rounds=3,
     full_rounds=10,

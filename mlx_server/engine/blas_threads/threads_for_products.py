@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from dataclasses import dataclass
@@ -22,23 +23,47 @@ class _Step:
     is_first: bool
 
 
+class _ThisProcess:
+    """OpenBLAS's number of threads, which all models in this process share.
+
+    `few` is the number that it has at first, and `threads` the one that is set now. `latest` is the object
+    whose slice, batch or step began last.
+    """
+
+    def __init__(self) -> None:
+        self.few = self.threads = blas.threads()
+        self.latest: ThreadsForProducts | None = None
+
+    def use(self, threads: int) -> None:
+        if threads != self.threads:
+            blas.set_threads(threads)
+            self.threads = threads
+
+
+@functools.cache
+def _this_process() -> _ThisProcess:
+    return _ThisProcess()
+
+
 class ThreadsForProducts:
     """Sets how many threads compute matrix products, anew for each slice of a prompt, batch of texts and step
-    of answers.
+    of answers. Each model in memory has its own object, because models differ in what more threads gain.
 
     Does nothing on macOS, on a machine with one core, with a BLAS other than OpenBLAS, or if the user has set
     the number of threads.
     """
 
     def __init__(self) -> None:
-        few, most = blas.threads(), len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+        self._process = _this_process()
+        few = self._process.few
+        most = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
         chosen = os.environ.get(THREADS_CHOSEN) == "1"
         self._works = chosen and 0 < few < most
         self._most, self._most_narrow_rows = most, blas.most_narrow_rows()
         self._slices = ThreadChoice(few, most)
         self._steps = StepThreadChoice(few, most)
         self._others = OtherProcesses()
-        self._few = self._set = few
+        self._few = few
         self._slice_began_s: float | None = None
         self._step: _Step | None = None
 
@@ -53,16 +78,16 @@ class ThreadsForProducts:
         """
         if not self._works:
             return
-        self._step = None
+        self._step, self._process.latest = None, self
         now = self._slice_began_s = time.monotonic()
         if tokens is not None and tokens <= self._most_narrow_rows:
-            self._use(self._most)
+            self._process.use(self._most)
         else:
-            self._use(self._slices.choose(self._others.busy_cores(now), now))
+            self._process.use(self._slices.choose(self._others.busy_cores(now), now))
 
     def end(self, tokens: int) -> None:
         """End the slice of prompts, or batch of texts, that `begin` began: record its speed, and go back to
-        the number of threads that was set when this object was made.
+        the process's first number of threads.
 
         `tokens` is how many prompt tokens the slice had; 0 if its duration says nothing about the speed, for
         example because it also did other work.
@@ -70,9 +95,9 @@ class ThreadsForProducts:
         if self._slice_began_s is None:
             return
         now = time.monotonic()
-        self._slices.record(self._set, tokens, now - self._slice_began_s, now)
+        self._slices.record(self._process.threads, tokens, now - self._slice_began_s, now)
         self._slice_began_s = None
-        self._use(self._few)
+        self._process.use(self._few)
 
     def begin_step(self, rows: int, *, waited: bool = False) -> None:
         """Choose and set the number of threads for the next step, which computes `rows` tokens for all
@@ -83,7 +108,7 @@ class ThreadsForProducts:
         in the background while the caller prepares the next one. This is right only if steps follow each
         other at once. So no time is recorded if the caller has `waited` for the tokens of the step before
         this call, or if that step itself began after such a wait, or was the first one after a call of
-        `begin`, `rest` or `end_step`.
+        `begin`, `rest` or `end_step`. No time is recorded either if another model has computed in between.
 
         The caller must call `begin` before a slice of prompts that comes between two steps, and `rest` if no
         step follows for the time being. Between `begin` and `end`, this method does nothing, so a step within
@@ -91,13 +116,14 @@ class ThreadsForProducts:
         """
         if not self._works or self._slice_began_s is not None:
             return
-        now, before = time.monotonic(), self._step
+        now, before = time.monotonic(), self._step if self._process.latest is self else None
+        self._process.latest = self
         is_first = before is None or waited
         if before is not None and not (before.is_first or is_first):
             self._steps.record(before.rows, before.threads, now - before.began_s, now)
         threads = self._steps.choose(rows, self._others.busy_cores(now), now)
         self._step = _Step(now, rows, threads, is_first)
-        self._use(threads)
+        self._process.use(threads)
 
     def end_step(self) -> None:
         """Record how long the step took that the last call of `begin_step` began. Call this method only if
@@ -105,19 +131,14 @@ class ThreadsForProducts:
         was computed in the meantime.
         """
         step, self._step = self._step, None
-        if step is not None:
+        if step is not None and self._process.latest is self:
             now = time.monotonic()
             self._steps.record(step.rows, step.threads, now - step.began_s, now)
 
     def rest(self) -> None:
-        """Go back to the number of threads that was set when this object was made, because no further step
-        follows for the time being.
+        """Go back to the process's first number of threads, because no further step follows for the time
+        being.
         """
         self._step = None
         if self._works:
-            self._use(self._few)
-
-    def _use(self, threads: int) -> None:
-        if threads != self._set:
-            blas.set_threads(threads)
-            self._set = threads
+            self._process.use(self._few)

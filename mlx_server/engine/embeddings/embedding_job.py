@@ -1,9 +1,8 @@
-"""Compute the answer to one `Embed` operation, one batch of texts in each step."""
+"""Compute the answer to one `Embed` operation, one batch of texts at a time."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Generator
 from itertools import chain
 
 from mlx_server.engine.embeddings.encoder import Encoder
@@ -43,8 +42,7 @@ class EmbeddingJob:
             )
         self._op, self._encoder = op, encoder
         self._token_ids: list[list[int]] = []
-        self._pending_batches: list[list[int]] = []
-        self._encoding: Generator[None, None, list[list[float]]] | None = None
+        self._pending = encoder.pending([])
         self._vectors: list[list[float]] = [[] for _ in op.texts]
         self._started_s, self._load_s = now, load_s
 
@@ -67,7 +65,7 @@ class EmbeddingJob:
         self._token_ids += map(self._truncate_or_refuse, token_ids)
         if len(self._token_ids) < len(self._op.texts):
             return False
-        self._pending_batches = list(self._encoder.batches([len(ids) for ids in self._token_ids]))
+        self._pending = self._encoder.pending([len(ids) for ids in self._token_ids])
         return True
 
     def _truncate_or_refuse(self, ids: list[int]) -> list[int]:
@@ -78,24 +76,19 @@ class EmbeddingJob:
             raise context_exceeded(model, len(ids), limit, subject="a text", remedy=remedy)
         return self._encoder.tokenizer.truncate(ids, limit)
 
-    def step(self) -> bool:
-        """Encode the next batch of texts, or one layer of a long batch. Return True if all texts
-        are encoded.
+    def compute_batch(self, max_tokens: int) -> bool:
+        """Encode the next batch of texts, of at most `max_tokens` tokens or a single text. Return True if all
+        texts are encoded.
         """
-        indices = self._pending_batches[0]
-        if self._encoding is None:
-            self._encoding = self._encoder.encode_in_steps([self._token_ids[i] for i in indices])
-        try:
-            next(self._encoding)
-        except StopIteration as ended:
-            for i, vector in zip(indices, ended.value, strict=True):
-                self._vectors[i] = vector
-            self._pending_batches.pop(0)
-            self._encoding = None
-        return not self._pending_batches
+        indices = self._pending.take(max_tokens)
+        vectors = self._encoder.encode([self._token_ids[i] for i in indices])
+        for i, vector in zip(indices, vectors, strict=True):
+            self._vectors[i] = vector
+        return not self._pending
 
     def answer(self, now: float) -> Embedding:
-        """Return the event that answers the operation. It may be called once `step` has returned True.
+        """Return the event that answers the operation. It may be called once `compute_batch` has returned
+        True.
 
         Raises EngineError if a computed number is infinite or NaN, which JSON cannot express.
         """

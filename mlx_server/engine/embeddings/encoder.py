@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, groupby
 from pathlib import Path
@@ -11,13 +11,17 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mlx_server.engine.device import computes_on_gpu
-from mlx_server.engine.embeddings.architectures.attention import Packed, TextEncoder
+from mlx_server.engine.embeddings.architectures.attention import (
+    Packed,
+    TextEncoder,
+    last_states,
+)
 from mlx_server.engine.embeddings.architectures.build import (
     build_encoder,
     dense_weight,
     read_weights,
 )
-from mlx_server.engine.embeddings.batches import MAX_BATCH_TOKENS, batch_by_length, pack_by_length
+from mlx_server.engine.embeddings.batches import PendingTexts
 from mlx_server.engine.embeddings.pooling import output_size, pool, project
 from mlx_server.engine.embeddings.text_tokenizer import TextTokenizer, read_tokenizer
 from mlx_server.engine.generation.prompts.token_ids import check_tokenizer_ids
@@ -52,42 +56,24 @@ class Encoder:
         """
         return isinstance(self.model, TextEncoder) and not computes_on_gpu()
 
-    def batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
-        """Yield batches for `encode`, as lists of indices into `lengths`, which holds the number of tokens of
-        each text.
-        """
-        return pack_by_length(lengths) if self.packs else batch_by_length(lengths)
+    def pending(self, lengths: Sequence[int]) -> PendingTexts:
+        """Return the texts with these numbers of tokens, to be divided into batches for `encode`."""
+        return PendingTexts(lengths, packs=self.packs)
 
     def encode(self, batch: Sequence[list[int]]) -> list[list[float]]:
-        """Return the vectors of the texts in `batch`, which are lists of token ids, in the same order."""
-        steps = self.encode_in_steps(batch)
-        while True:
-            try:
-                next(steps)
-            except StopIteration as ended:
-                return ended.value
-
-    def encode_in_steps(self, batch: Sequence[list[int]]) -> Generator[None, None, list[list[float]]]:
-        """Compute what `encode` returns, and yield after each layer if the batch has many tokens, because a
-        layer of a long text takes seconds on a small machine. The generator's return value holds the vectors.
+        """Return the vectors of the texts in `batch`, which are lists of token ids, in the same order. The
+        computation can be paused after each layer (see `last_states`).
         """
         order = sorted(range(len(batch)), key=lambda i: len(batch[i]))
         ordered = [batch[i] for i in order]
         groups = tuple((len(list(group)), length) for length, group in groupby(map(len, ordered)))
         if self.packs:
             layout = Packed(groups)
-            states = self.model.packed(mx.array([list(chain.from_iterable(ordered))]), layout)
-        else:
-            states = self.model.padded(*padded(ordered))
-        is_long = sum(map(len, batch)) > MAX_BATCH_TOKENS
-        for hidden in states:
-            if is_long:
-                mx.eval(hidden)
-                yield
-        if self.packs:
+            hidden = last_states(self.model.packed(mx.array([list(chain.from_iterable(ordered))]), layout))
             parts = zip(layout.split(hidden), groups, strict=True)
             pooled = mx.concatenate([self._pool(part, [length] * texts) for part, (texts, length) in parts])
         else:
+            hidden = last_states(self.model.padded(*padded(ordered)))
             pooled = self._pool(hidden, list(map(len, ordered)))
         vectors = pooled[mx.array(sorted(range(len(batch)), key=lambda i: order[i]))]
         vectors = project(vectors, self.steps, self.projections)

@@ -1,15 +1,15 @@
-"""Compute the answer to one `Rerank` operation, one batch of documents in each step."""
+"""Compute the answer to one `Rerank` operation, one batch of documents at a time."""
 
 from __future__ import annotations
 
 import math
 
-from mlx_server.engine.embeddings.batches import batch_by_length
+from mlx_server.engine.embeddings.batches import PendingTexts
 from mlx_server.engine.errors import EngineError, RequestError
 from mlx_server.engine.generation.prompts.length_check import context_exceeded, tokenization_error
 from mlx_server.engine.generation.prompts.token_ids import check_tokenizer_ids
 from mlx_server.engine.reranking.pairs import Pair
-from mlx_server.engine.reranking.reranker import MAX_BATCH_TOKENS, Reranker
+from mlx_server.engine.reranking.reranker import Reranker
 from mlx_server.protocol import Rerank, Reranked
 
 MAX_READ_CHARS = 256 * 1024
@@ -44,7 +44,7 @@ class RerankJob:
             )
         self._op, self._reranker = op, reranker
         self._pairs: list[Pair] = []
-        self._pending_batches: list[list[int]] = []
+        self._pending = PendingTexts([], packs=False)
         self._logits = [math.nan] * len(op.documents)
         self._started_s, self._load_s = now, load_s
 
@@ -67,8 +67,7 @@ class RerankJob:
         self._pairs += map(self._cut_or_refuse, pairs)
         if len(self._pairs) < len(self._op.documents):
             return False
-        lengths = [len(pair.ids) for pair in self._pairs]
-        self._pending_batches = list(batch_by_length(lengths, MAX_BATCH_TOKENS))
+        self._pending = PendingTexts([len(pair.ids) for pair in self._pairs], packs=False)
         return True
 
     def _cut_or_refuse(self, pair: Pair) -> Pair:
@@ -88,17 +87,20 @@ class RerankJob:
     def _query_too_long(self, tokens: int) -> RequestError:
         return context_exceeded(self._op.model, tokens, self._limit, subject="the query", remedy=_CUT)
 
-    def step(self) -> bool:
-        """Score the next batch of documents. Return True if all documents are scored."""
-        indices = self._pending_batches.pop(0)
+    def compute_batch(self, max_tokens: int) -> bool:
+        """Score the next batch of documents, of at most `max_tokens` tokens with their queries, or a single
+        document. Return True if all documents are scored.
+        """
+        indices = self._pending.take(max_tokens)
         logits = self._reranker.logits([self._pairs[i] for i in indices])
         for i, logit in zip(indices, logits, strict=True):
             self._logits[i] = logit
-        return not self._pending_batches
+        return not self._pending
 
     def answer(self, now: float) -> Reranked:
-        """Return the event with the scores, which answers the `Rerank` operation. Call this only after `step`
-        has returned True. `now` is the current time: the event reports how long the job has taken until then.
+        """Return the event with the scores, which answers the `Rerank` operation. Call this only after
+        `compute_batch` has returned True. `now` is the current time: the event reports how long the job has
+        taken until then.
 
         Raises EngineError if a computed score is infinite or NaN, which JSON cannot express.
         """

@@ -12,9 +12,6 @@ import mlx.core as mx
 from mlx_server.engine.embeddings.encoder import padded
 from mlx_server.engine.reranking.pairs import Pair, PairTokenizer
 
-MAX_BATCH_TOKENS = 2048
-"""The most tokens, including padding, of one forward pass. Other requests run between two passes."""
-
 
 @dataclass(frozen=True)
 class Reranker:

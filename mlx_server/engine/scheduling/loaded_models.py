@@ -38,6 +38,8 @@ class LoadedModel:
     keep_alive_s: float | None = None
     """How many seconds the last request that named a keep-alive asked to keep the model loaded; None for the
     default."""
+    last_step_s: float = 0.0
+    """How many seconds the last step of its runner took."""
     unload_ids: list[str] = field(default_factory=list)
     """Ids of the `Unload` operations to answer. They make the model unload once its requests are done."""
 

@@ -180,14 +180,16 @@ class BatchJob(Protocol):
         """
         ...
 
-    def step(self) -> bool:
-        """Compute the next batch of texts, or a part of it. Return True if all texts are computed."""
+    def compute_batch(self, max_tokens: int) -> bool:
+        """Compute the next batch of texts, which has at most `max_tokens` tokens unless it is a single text.
+        Return True if all texts are computed.
+        """
         ...
 
     def answer(self, now: float) -> Embedding | Reranked:
-        """Return the event that answers the request. Call this only after `step` has returned True. `now` is
-        the current time: the event reports how long the job has taken until then. Raises EngineError if a
-        computed number is infinite or NaN.
+        """Return the event that answers the request. Call this only after `compute_batch` has returned True.
+        `now` is the current time: the event reports how long the job has taken until then. Raises EngineError
+        if a computed number is infinite or NaN.
         """
         ...
 

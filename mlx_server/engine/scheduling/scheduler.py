@@ -20,7 +20,7 @@ from mlx_server.engine.memory.wait_policy import RETRY_S, WaitPolicy
 from mlx_server.engine.scheduling.backend import Backend, open_backend
 from mlx_server.engine.scheduling.early_checks import EarlyChecks
 from mlx_server.engine.scheduling.load_outcomes import LoadOutcomes
-from mlx_server.engine.scheduling.loaded_models import LoadedModels
+from mlx_server.engine.scheduling.loaded_models import LoadedModel, LoadedModels
 from mlx_server.engine.scheduling.loads import Catalog, LoadedAs, Loads
 from mlx_server.engine.scheduling.memory_queue import MemoryQueue
 from mlx_server.engine.scheduling.operations import Operations, shutting_down
@@ -202,14 +202,22 @@ class Scheduler:
                 continue
             for request in runner.prepared():
                 self._starter.join(request, model)
-            before = len(self._events)
-            self._events.extend(runner.step(self._clock))
+            before, began_s = len(self._events), time.monotonic()
+            self._events.extend(runner.step(self._clock, self._seconds_of_others(model)))
+            model.last_step_s = time.monotonic() - began_s
             if len(self._events) > before:
                 self._verification.served(model.entry.name)
             if not self._models.is_busy(model):
                 self._models.mark_unused(model, self._clock())
             self._publish()
             runner.cache_pending_kv()
+
+    def _seconds_of_others(self, model: LoadedModel) -> float | None:
+        """Return how many seconds the last steps of those other models took that have work now; None if none
+        has.
+        """
+        others = [each for each in self._models.all() if each is not model and each.runner.can_step]
+        return sum(each.last_step_s for each in others) if others else None
 
     def _read_cached_prompts(self) -> None:
         """Continue to read cached prompts from disk into RAM, unless a model or a request needs the disk at

@@ -14,6 +14,10 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
+from mlx_server.engine.device import computes_on_gpu
+from mlx_server.engine.embeddings.batches import MAX_BATCH_TOKENS
+from mlx_server.engine.pausable_call import is_pausable, pause_point
+
 QUERIES_AT_ONCE = 1024
 """How many queries attend in one call. Without a fused kernel, memory holds their scores with all keys."""
 
@@ -160,6 +164,20 @@ class Packed:
 Layout = Padded | Packed
 
 
+def last_states(states: Iterator[mx.array]) -> mx.array:
+    """Return the last of the hidden `states` that an encoder yields, one array after each layer.
+
+    Within a PausableCall, each layer is computed before the next one begins, and the call can be paused after
+    it: a layer of many tokens takes a tenth of a second and more on a small machine. On a GPU, this is only
+    done for more tokens than a batch of several texts has.
+    """
+    for hidden in states:
+        if is_pausable() and (not computes_on_gpu() or hidden.shape[0] * hidden.shape[1] > MAX_BATCH_TOKENS):
+            mx.eval(hidden)
+            pause_point()
+    return hidden
+
+
 class LayeredEncoder(nn.Module):
     """An encoder that yields its hidden states after each layer, so that the caller can pause
     between layers.
@@ -169,8 +187,7 @@ class LayeredEncoder(nn.Module):
         """Return the last hidden states (batch, length, hidden) of padded texts. `padded` describes the
         parameters.
         """
-        *_, last = self.padded(ids, mask, types)
-        return last
+        return last_states(self.padded(ids, mask, types))
 
     def padded(
         self, ids: mx.array, mask: mx.array | None, types: mx.array | None = None

@@ -1,8 +1,11 @@
-"""Run the requests of a loaded embedding model or reranker, one batch of texts at a time."""
+"""Run the requests of a loaded embedding model or reranker, one batch of texts at a time. A batch is paused
+after one of the model's layers if other requests wait for it.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, InvalidStateError
@@ -11,21 +14,27 @@ from typing import Literal
 
 from mlx_server.engine.background_workers import BackgroundWorker
 from mlx_server.engine.blas_threads.threads_for_products import ThreadsForProducts
+from mlx_server.engine.embeddings.batches import BESIDE_ANSWERS_TOKENS, MAX_BATCH_TOKENS
 from mlx_server.engine.embeddings.embedding_job import EmbeddingJob
 from mlx_server.engine.embeddings.encoder import Encoder
 from mlx_server.engine.errors import EngineError, wrong_kind
+from mlx_server.engine.pausable_call import PausableCall
 from mlx_server.engine.request_fence import confined
 from mlx_server.engine.reranking.rerank_job import RerankJob
 from mlx_server.engine.reranking.reranker import Reranker
 from mlx_server.engine.scheduling.request import BatchJob, PreparedPrompt, Request, RequestStatus
 from mlx_server.engine.scheduling.request_table import EngineRequests
 from mlx_server.engine.scheduling.runners.runner import Runner
-from mlx_server.protocol import Embed, Event, Generate, Rerank
+from mlx_server.protocol import Done, Embed, Event, Generate, Rerank
+
+PART_S = 0.05
+"""How many seconds of a batch are computed in a step while no other model has work. Then the scheduler takes
+new requests."""
 
 
 class BatchRunner(Runner):
     """Runs the requests of an embedding model or reranker. Each step computes one batch of one request's
-    texts. `worker` is the background thread that tokenizes the texts; `close` closes it.
+    texts, or a part of it. `worker` is the background thread that tokenizes the texts; `close` closes it.
     """
 
     kind: Literal["embed", "rerank"]
@@ -34,6 +43,7 @@ class BatchRunner(Runner):
         super().__init__(model, requests)
         self._worker = worker
         self._threads = ThreadsForProducts()
+        self._batch: PausableCall[bool] | None = None  # of the first running request; computed in part
 
     @abstractmethod
     def _job(self, request: Request, now: float) -> BatchJob:
@@ -81,20 +91,26 @@ class BatchRunner(Runner):
         self._requests.move(request, RequestStatus.RUNNING)
         return ()
 
-    def step(self, clock: Callable[[], float]) -> Iterator[Event]:
-        """Compute one batch of the first request's texts. If these were the request's last texts, finish the
-        request and yield the event that answers it. Otherwise, move the request behind the others, and yield
-        nothing.
+    def step(self, clock: Callable[[], float], others_s: float | None = None) -> Iterator[Event]:
+        """Compute a batch of the first request's texts, or a part of it. If these were the request's last
+        texts, finish the request and yield the event that answers it. At the end of another batch, move the
+        request behind the others, and yield nothing.
         """
         request = self._requests.first(RequestStatus.RUNNING, model=self._model)
         if request is None:
             return
+        max_tokens = MAX_BATCH_TOKENS if others_s is None else BESIDE_ANSWERS_TOKENS
+        compute = partial(request.batch_job.compute_batch, max_tokens)
+        batch = self._batch = self._batch or PausableCall(compute)
         self._threads.begin()
         try:
-            is_last = request.batch_job.step()
+            has_ended = batch.go_on(time.monotonic() + (PART_S if others_s is None else others_s))
         finally:
             self._threads.end(0)
-        if not is_last:
+        if not has_ended:
+            return
+        self._batch = None
+        if not batch.result:
             self._requests.move_to_back(request)
             return
         self._requests.finish(request)
@@ -105,7 +121,19 @@ class BatchRunner(Runner):
             answer = error.failed(request.id)
         yield answer
 
+    def cancel(self, request: Request, now: float) -> Done:
+        if request is self._requests.first(RequestStatus.RUNNING, model=self._model):
+            self._drop_batch()
+        return super().cancel(request, now)
+
+    def _drop_batch(self) -> None:
+        """End the batch that is computed in part, if there is one."""
+        if self._batch is not None:
+            self._batch.close()
+            self._batch = None
+
     def close(self) -> None:
+        self._drop_batch()
         super().close()
         self._worker.close()
 

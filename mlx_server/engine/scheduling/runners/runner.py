@@ -74,8 +74,13 @@ class Runner:
 
     # --- running ---
 
-    def step(self, clock: Callable[[], float]) -> Iterator[Event]:
-        """Advance the running requests by one step, and yield the events that this causes."""
+    def step(self, clock: Callable[[], float], others_s: float | None = None) -> Iterator[Event]:
+        """Advance the running requests by one step, and yield the events that this causes.
+
+        `others_s` is how many seconds the last steps of those other models took that have work now; None if
+        none has. A step that can be paused takes no longer than that, so that the other models get at least
+        half of the time.
+        """
         raise NotImplementedError
 
     def cancel(self, request: Request, now: float) -> Done:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -81,7 +82,7 @@ class Machine:
         self._ticks = threads_for_products.os.sysconf("SC_CLK_TCK")
         monkeypatch.setenv(THREADS_CHOSEN, "1")
         monkeypatch.setattr(other_processes, "_PROC_STAT", self._stat)
-        monkeypatch.setattr(threads_for_products.blas, "threads", lambda: 1)
+        monkeypatch.setattr(threads_for_products.blas, "threads", lambda: (self.set or [1])[-1])
         monkeypatch.setattr(threads_for_products.blas, "most_narrow_rows", lambda: 32)
         monkeypatch.setattr(threads_for_products.blas, "set_threads", self.set.append)
         monkeypatch.setattr(threads_for_products.os, "sched_getaffinity", lambda _: {0, 1})
@@ -100,8 +101,10 @@ class Machine:
 
 
 @pytest.fixture
-def machine(monkeypatch, tmp_path) -> Machine:
-    return Machine(monkeypatch, tmp_path)
+def machine(monkeypatch, tmp_path) -> Iterator[Machine]:
+    threads_for_products._this_process.cache_clear()
+    yield Machine(monkeypatch, tmp_path)
+    threads_for_products._this_process.cache_clear()
 
 
 def test_prefill_slice_gets_more_blas_threads_while_only_this_process_is_busy(machine):
@@ -275,3 +278,49 @@ def test_decode_steps_with_drafts_are_measured_from_their_begin_to_their_end(mac
         threads.end_step()
         machine.run(0.5, others=0.0, own=1.0)
     assert machine.set == [2]
+
+
+def test_model_loaded_while_another_uses_more_blas_threads_still_returns_to_few(machine):
+    """It took the number at that moment for the smallest one, and never changed it again."""
+    answering = ThreadsForProducts()
+    answering.begin(8)
+    assert machine.set == [2]
+    embedding = ThreadsForProducts()
+    answering.end(8)
+    machine.running = 1
+    machine.run(1.0, others=0.0, own=1.0)
+    embedding.begin()
+    embedding.end(0)
+    assert machine.set == [2, 1, 2, 1]
+
+
+def test_decode_steps_get_their_blas_threads_again_after_a_batch_of_another_model(machine):
+    """Each model believed that OpenBLAS had the number of threads that the model itself had set last, so
+    answers beside texts to embed were computed with one thread.
+    """
+    answering, embedding = ThreadsForProducts(), ThreadsForProducts()
+    for _ in range(6):
+        answering.begin_step(8)
+        machine.run(0.1 if machine.set == [] else 0.07, others=0.0, own=1.0)
+    assert machine.set == [2]
+    embedding.begin()
+    machine.run(0.2, others=0.0, own=1.0)
+    embedding.end(0)
+    answering.begin_step(8)
+    assert machine.set == [2, 1, 2]
+
+
+def test_decode_steps_between_batches_of_another_model_are_not_measured(machine, monkeypatch):
+    """Their times include the other model's. More threads seemed to gain nothing, and were not used for half
+    a minute.
+    """
+    measured: list[float] = []
+    monkeypatch.setattr(StepThreadChoice, "record", lambda self, rows, threads, s, now: measured.append(s))
+    answering, embedding = ThreadsForProducts(), ThreadsForProducts()
+    for _ in range(9):
+        answering.begin_step(8)
+        machine.run(0.1, others=0.0, own=1.0)
+        embedding.begin()
+        machine.run(0.2, others=0.0, own=1.0)
+        embedding.end(0)
+    assert measured == []

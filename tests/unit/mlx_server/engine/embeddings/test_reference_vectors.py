@@ -24,6 +24,7 @@ from mlx_server.engine.embeddings.architectures.attention import (
 from mlx_server.engine.embeddings.batches import MAX_BATCH_TOKENS
 from mlx_server.engine.embeddings.encoder import Encoder, load_encoder
 from mlx_server.engine.models.self_test import run_self_test
+from mlx_server.engine.pausable_call import PausableCall
 from mlx_server.model_store.files import model_folder, weight_files
 from mlx_server.protocol import unpack_vectors
 from tests.models.embedder_folders import (
@@ -68,7 +69,8 @@ def vectors_of(encoder: Encoder, *, together: bool) -> np.ndarray:
     if together:
         return np.array(encoder.encode(ids))
     vectors: dict[int, list[float]] = {}
-    for batch in encoder.batches(list(map(len, ids))):
+    pending = encoder.pending(list(map(len, ids)))
+    while batch := pending.take():
         vectors.update(zip(batch, encoder.encode([ids[i] for i in batch]), strict=True))
     return np.array([vectors[i] for i in range(len(ids))])
 
@@ -203,20 +205,14 @@ def test_embedders_own_gelu_and_silu_equal_those_of_mlx():
 
 
 @pytest.mark.parametrize("family", ["modernbert", "qwen3"])
-def test_long_embedding_text_is_encoded_one_layer_per_step(folders, family):
+def test_encoding_texts_can_be_paused_after_each_layer(folders, family):
     encoder = load_encoder(folders(family), POSITIONS)
-    long = [i % 30 for i in range(MAX_BATCH_TOKENS + 1)]
-    steps, count = encoder.encode_in_steps([long]), 0
-    while True:
-        try:
-            next(steps)
-        except StopIteration as ended:
-            vectors = ended.value
-            break
-        count += 1
-    assert count == LAYERS + 1
-    np.testing.assert_allclose(vectors, encoder.encode([long]), atol=1e-6)
-    assert not list(encoder.encode_in_steps([long[:20]]))
+    texts = [[i % 30 for i in range(length)] for length in (20, MAX_BATCH_TOKENS + 1)]
+    call, parts = PausableCall(lambda: encoder.encode(texts)), 1
+    while not call.go_on(until_s=0.0):
+        parts += 1
+    assert parts > LAYERS
+    np.testing.assert_allclose(call.result, encoder.encode(texts), atol=1e-6)
 
 
 @pytest.mark.parametrize("distance", [None, 300])

@@ -15,6 +15,7 @@ import mlx.nn as nn
 import numpy as np
 import pytest
 
+from mlx_server.engine.embeddings.batches import MAX_BATCH_TOKENS
 from mlx_server.engine.embeddings.encoder import padded
 from mlx_server.engine.models.self_test import run_self_test
 from mlx_server.engine.reranking.heads import HEADS
@@ -57,7 +58,7 @@ def test_reranker_scores_and_order_equal_the_recorded_reference(folders, family)
         job = RerankJob(Rerank("r", "m", query, DOCUMENTS), reranker, 0.0, 0.0)
         while not job.tokenize_slice():
             pass
-        while not job.step():
+        while not job.compute_batch(MAX_BATCH_TOKENS):
             pass
         scores = job.answer(1.0).scores
         assert scores == pytest.approx(reference, abs=TOLERANCE)

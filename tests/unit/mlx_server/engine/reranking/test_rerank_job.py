@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import pytest
 
+from mlx_server.engine.embeddings.batches import MAX_BATCH_TOKENS
 from mlx_server.engine.errors import EngineError, RequestError
 from mlx_server.engine.reranking.pairs import JudgePrompt, Pair
 from mlx_server.engine.reranking.rerank_job import MAX_READ_CHARS, RerankJob
@@ -104,7 +105,7 @@ def test_rerank_documents_are_batched_by_length_and_scored_in_request_order():
     job = RerankJob(Rerank("r", "m", "q", documents), reranker(1000, model), 0.0, load_s=0.25)
     while not job.tokenize_slice():
         pass
-    while not job.step():
+    while not job.compute_batch(MAX_BATCH_TOKENS):
         pass
     answer = job.answer(2.0)
     assert answer.scores == tuple(4.0 + len(text) for text in documents)
@@ -130,7 +131,7 @@ def test_rerank_scores_after_a_sigmoid_keep_the_order_of_large_logits():
 def test_rerank_score_that_is_not_a_number_is_an_engine_error():
     broken = reranker(model=lambda ids, mask, types, lengths: lengths * float("nan"))
     job = RerankJob(Rerank("r", "m", "q", ("a",)), broken, 0.0, 0.0)
-    assert job.tokenize_slice() and job.step()
+    assert job.tokenize_slice() and job.compute_batch(MAX_BATCH_TOKENS)
     with pytest.raises(EngineError, match="not a finite number"):
         job.answer(1.0)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -495,3 +496,22 @@ def test_request_whose_models_parent_was_deleted_runs_with_the_model_that_the_cl
     for name, model in (("parent", "deleted:latest"), ("neither", "nobody:latest")):
         failed = engine.answer(name)
         assert isinstance(failed, Failed) and failed.code == "model_not_found" and model in failed.message
+
+
+def test_each_step_is_told_how_long_the_last_steps_of_the_other_models_with_work_took(loaded, monkeypatch):
+    """A batch of texts took as long as ten steps of an answer, which had a seventh of its pace beside it."""
+    seconds = iter(range(1000))
+    monkeypatch.setattr(scheduler, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
+    monkeypatch.setattr(loaded.scheduler, "_start_together", loaded.scheduler._starter.start_tokenized)
+    loaded.send(generate("a", steps=3))
+    loaded.turn()
+    loaded.send(generate("b", OTHER_CHAT, steps=9))
+    loaded.turn(3)
+    assert loaded.others_s == [
+        (CHAT, None),
+        (CHAT, 0.0),
+        (OTHER_CHAT, 1),
+        (CHAT, 1),
+        (OTHER_CHAT, None),
+        (OTHER_CHAT, None),
+    ]
