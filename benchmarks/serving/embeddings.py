@@ -1,5 +1,5 @@
-"""Measure how many texts are embedded per second, in batches of 64 short texts, and the pace of an answer that
-runs meanwhile.
+"""Measure how many texts are embedded per second, in batches of 64 short texts, and the pace of an answer
+that runs meanwhile.
 
     python -m benchmarks.serving.embeddings [ROUNDS]
     BENCH_OTHER=FOLDER python -m benchmarks.serving.embeddings [ROUNDS]
@@ -130,7 +130,7 @@ def _cpu_s(server: Server) -> float:
 SCENARIO = Scenario(
     "embeddings",
     "texts a second in batches of 64, and the pace of an answer beside them",
-    quick_s=40,
+    quick_s=35,
     full_s=180,
     run=measure,
     quick_rounds=3,
