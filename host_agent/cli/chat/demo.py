@@ -96,10 +96,15 @@ def _model(gateway: GatewayClient) -> str:
 
 
 def _check_alone(gateway: GatewayClient) -> None:
-    """Raise NotPossible if the engine works on other requests. The demonstration kills the engine, which
-    would delay those requests.
+    """Raise NotPossible if the engine writes other answers. The demonstration kills the engine, which would
+    interrupt them.
+
+    Two kinds of requests have no answer that is written, so their `tokens` are None, and do not count: texts
+    to embed or to rank, because no one watches them (just after the first start, the orchestrator has its
+    knowledge embedded for half a minute), and requests that another machine answers.
     """
-    others = gateway.get("/requests").get("requests") or []
+    requests = gateway.get("/requests").get("requests") or []
+    others = [request for request in requests if request.get("tokens") is not None]
     if others:
         clients = sorted({str(request.get("client") or "an unknown program") for request in others})
         count = f"{len(others)} request{'s' * (len(others) > 1)} of {', '.join(clients)}"

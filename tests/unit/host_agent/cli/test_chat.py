@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import json
 import re
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from host_agent.cli.chat import prompt
+from host_agent.cli.chat import demo, prompt
 from host_agent.cli.chat.answer import (
     EngineDied,
     EngineStarted,
@@ -23,6 +25,7 @@ from host_agent.cli.chat.answer import (
 from host_agent.cli.chat.conversation import Conversation, MessageLines, command_of
 from host_agent.cli.chat.demo_report import Killed, is_within_sentence, pause_after, report, survived
 from host_agent.cli.chat.word_wrap import WordWrap
+from host_agent.errors import NotPossible
 
 
 def line(**frame: object) -> bytes:
@@ -199,3 +202,16 @@ def test_ask_for_line_ends_the_bold_before_a_visible_character(monkeypatch: pyte
     monkeypatch.setattr("builtins.input", shown.append)
     prompt.ask_for_line(">>> ")
     assert shown == ["\001\x1b[1m\002>>>\001\x1b[0m\002 "]
+
+
+@pytest.mark.parametrize(("tokens", "counts"), [(None, False), (0, True), (7, True)])
+def test_demo_is_refused_beside_an_answer_but_not_beside_texts_to_embed(tokens, counts):
+    """After the first `make up`, the README's next command was refused for half a minute, because the
+    orchestrator's knowledge was being embedded.
+    """
+    running = [{"client": "vestal-orchestrator", "tokens": tokens}]
+    gateway: Any = SimpleNamespace(get=lambda path: {"requests": running})
+    if not counts:
+        return demo._check_alone(gateway)
+    with pytest.raises(NotPossible, match=r"works on 1 request of vestal-orchestrator.* --yes"):
+        demo._check_alone(gateway)
