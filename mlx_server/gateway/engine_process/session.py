@@ -12,6 +12,7 @@ from mlx_server.gateway.engine_process.exit_evidence import ExitEvidence
 from mlx_server.gateway.engine_process.link import EngineLink
 from mlx_server.gateway.engine_process.liveness import EngineLiveness
 from mlx_server.gateway.requests.dispatcher import Dispatcher
+from mlx_server.gateway.requests.table.crash_policy import EngineDeath
 from mlx_server.gateway.requests.table.request_lifecycle import RequestPhase
 from mlx_server.gateway.telemetry import Telemetry
 from vestal.supervision import Clock, ProbeResult
@@ -24,8 +25,8 @@ class EngineSession:
 
     `report` is the engine's last `Alive` event, all zeros before the first one. `exit_is_planned` is True
     once somebody has asked the engine to exit; the exit is then not a crash, and does not count against the
-    engine's requests. `fault` describes why the engine was ended, such as a hang; it is empty if there was no
-    fault. `on_ready` is called when the engine is ready to serve.
+    engine's requests, unless it has a `fault`. `fault` describes why the engine was ended, such as a hang; it
+    is empty if there was no fault. `on_ready` is called when the engine is ready to serve.
     """
 
     def __init__(
@@ -63,15 +64,19 @@ class EngineSession:
         """Return whether clients got a new token or an answer from this engine."""
         return self._telemetry.deliveries > self._delivered_before
 
-    def exited(self, code: int | None, signal: int | None, killed_for_memory: bool) -> None:
+    def exited(self, code: int | None, signal: int | None, killed_for_memory: bool) -> EngineDeath:
         """Record that the engine's process has exited, and have the dispatcher decide which of the engine's
-        requests continue in the next engine. `code` and `signal` are the exit status, both None if that is
-        unknown. `killed_for_memory` is True if the kernel killed a process for lack of memory at that time.
+        requests continue in the next engine. Return what kind of death the exit was.
+
+        `code` and `signal` are the exit status, both None if that is unknown. `killed_for_memory` is True if
+        the kernel killed a process for lack of memory at that time.
         """
         self._on_link_lost("the engine has exited")
         fault = self.fault or self.link.protocol_fault
         evidence = ExitEvidence(self.exit_is_planned, code, signal, fault, killed_for_memory)
-        self._dispatcher.engine_died(evidence.death())
+        death = evidence.death()
+        self._dispatcher.engine_died(death)
+        return death
 
     def supersede(self) -> None:
         """Ignore all further events of this engine, because another engine has been launched."""

@@ -17,6 +17,7 @@ from mlx_server.gateway.engine_process.recycler import Recycler
 from mlx_server.gateway.engine_process.session import EngineSession
 from mlx_server.gateway.engine_process.standby import StandbyPreparation
 from mlx_server.gateway.requests.dispatcher import Dispatcher
+from mlx_server.gateway.requests.table.crash_policy import EngineDeath
 from mlx_server.gateway.requests.table.request_lifecycle import RequestPhase
 from mlx_server.gateway.telemetry import Telemetry
 from mlx_server.protocol.digest import EXIT_OTHER_PROTOCOL
@@ -234,15 +235,18 @@ class EngineSupervisor:
             self._dispatcher.give_up(f"The engine cannot start: {event.cause} (see {log}).")
 
     def _engine_exited(self, event: Event) -> None:
-        """Record the exit of the current engine, before the next one is launched."""
+        """Record the exit of the current engine, before the next one is launched.
+
+        An engine that was ended because it hung may exit with code 0. That is a crash, too.
+        """
         code, signal = event.fields.get("code"), event.fields.get("signal")
         if code == EXIT_OTHER_PROTOCOL:
             self._session.exit_is_planned = True
-        if code != 0 and not self._session.exit_is_planned:
-            self.last_crash = {"ts": event.ts, "cause": event.cause}
-            self._telemetry.engine_crashes += 1
         before, self._oom_kills = self._oom_kills, oom_kills.count()
         killed_for_memory = before is not None and self._oom_kills is not None and self._oom_kills > before
         if killed_for_memory and signal == SIGKILL:
             self._telemetry.emit("engine_killed_for_memory", "the kernel killed a process for want of memory")
-        self._session.exited(code, signal, killed_for_memory)
+        death = self._session.exited(code, signal, killed_for_memory)
+        if death is EngineDeath.OWN_FAULT or (death is EngineDeath.UNKNOWN_KILL and code != 0):
+            self.last_crash = {"ts": event.ts, "cause": event.cause}
+            self._telemetry.engine_crashes += 1

@@ -262,7 +262,13 @@ class Dispatcher:
     def engine_died(self, death: EngineDeath) -> None:
         """Fail those requests of the dead engine that may not continue after this kind of death, as
         `crash_policy` decides. The others stay parked: they wait for the next engine, which continues them.
+
+        An engine that the gateway ends because it hangs may wake up and return its requests. For them, this
+        death counts like one without warning.
         """
+        for ticket in self._tickets.values():
+            ticket.crashes += ticket.was_returned and death is not EngineDeath.PLANNED
+            ticket.was_returned = False
         self._actions.carry_out(self._table.engine_died(death))
 
     def give_up(self, message: str) -> None:

@@ -77,6 +77,7 @@ class EngineAnswers:
         """
         now = self._clock.now()
         if self._table.returned_by_engine(request_id, now) and (ticket := self._tickets.get(request_id)):
+            ticket.was_returned = True
             self._spans.engine_lost(request_id, ticket.tokens)
             if ticket.dialect != GATEWAY_ITSELF:
                 self._pauses.begin(request_id, now)

@@ -54,7 +54,9 @@ class Ticket:
     `prompt_tokens` is the length of the prompt, None while it is unknown. `origin` is the HTTP request that
     the ticket belongs to, None for the gateway's own requests. `is_read_for` is True while a running engine
     checks whether it can serve the request and has not loaded the request's model. Such a check takes longer,
-    because the engine must read files of the model. `created_s` is when the request was first accepted, in
+    because the engine must read files of the model. `crashes` counts the engines that died while they ran the
+    request. `was_returned` is True from the time at which an engine returns the request, because it shuts
+    down, until the reason is known. `created_s` is when the request was first accepted, in
     seconds since 1970.
     """
 
@@ -76,6 +78,7 @@ class Ticket:
         self.rate = TokenRate()
         self.origin: RequestOrigin | None = None
         self.crashes = 0
+        self.was_returned = False
         self.outcome: str | None = None
         self.prompt_tokens: int | None = None
         self.is_read_for = False

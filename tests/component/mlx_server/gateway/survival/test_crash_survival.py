@@ -205,6 +205,9 @@ def test_stream_when_the_engine_hangs_continues_on_a_new_engine(make_gateway, ho
     assert _stream(gateway, content) == text_of(content, 10)
     assert gateway.engine_pid() != pid
     assert "wedged" in gateway.events("health_failed")[-1]["cause"]
+    health = gateway.health()
+    assert "wedged" in health["engine"]["last_crash"]["cause"]
+    assert health["requests"]["survived_crashes"] == 1
 
 
 def test_model_that_was_loaded_before_an_engine_crash_is_loaded_again(gateway):

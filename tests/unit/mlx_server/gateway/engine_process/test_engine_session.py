@@ -14,6 +14,7 @@ from mlx_server.gateway.engine_process.session import EngineSession
 from mlx_server.gateway.requests.dispatcher import Dispatcher
 from mlx_server.gateway.requests.model_requests import GenerationRequest
 from mlx_server.gateway.requests.sendable import sendable
+from mlx_server.gateway.requests.table.crash_policy import EngineDeath
 from mlx_server.gateway.requests.table.engine_wait import RequestLimits
 from mlx_server.gateway.requests.table.request_lifecycle import RequestPhase
 from mlx_server.gateway.requests.table.request_table import RequestTable
@@ -110,6 +111,26 @@ def test_three_engine_crashes_fail_a_request_but_three_external_kills_or_planned
         assert ticket.outcome is None, "the link says nothing of the cause"
         session.exited(None, signal, oom)
     assert ticket.outcome == outcome
+
+
+@pytest.mark.parametrize(("fault", "crashes"), [("wedged", 1), ("", 0)])
+def test_request_returned_by_an_engine_counts_a_crash_only_if_the_engine_was_ended_for_a_fault(
+    engines, fault, crashes
+):
+    """A hanging engine that woke up when it was ended returned its requests, and exited with code 0. No crash
+    was counted: /health said `last_crash: null` and `survived_crashes: 0`.
+    """
+    ticket = engines.dispatcher.submit(
+        sendable(GenerationRequest("m", "text", prompt="a")), "client", "ollama"
+    )
+    session, _ = engines.launch()
+    session.fault = fault
+    engines.receive(session, protocol.Failed(ticket.id, "engine_unavailable", "It stops.", retryable=True))
+    assert session.exited(0, None, False) is (EngineDeath.OWN_FAULT if fault else EngineDeath.PLANNED)
+    assert ticket.crashes == crashes
+    next_session, _ = engines.launch()
+    engines.receive(next_session, protocol.Done(ticket.id, "stop", protocol.Usage(1, 1)))
+    assert (ticket.outcome, engines.telemetry.survived_crashes) == ("done", crashes)
 
 
 def test_engine_that_sends_invalid_bytes_counts_as_faulty_whatever_its_exit_status(engines):

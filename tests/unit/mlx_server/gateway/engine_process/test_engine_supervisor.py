@@ -127,3 +127,18 @@ async def test_engine_that_cannot_start_for_another_reason_is_a_failure_although
     gateway.seen._report_changed_program()
     gateway.exits(78)
     assert not gateway.engine.is_left_behind and gateway.dispatcher.refusing is not None
+
+
+@pytest.mark.parametrize(
+    ("code", "fault", "crashes"), [(0, "wedged: no sign of life for 30 s", 1), (0, "", 0), (70, "", 1)]
+)
+async def test_exit_with_code_0_counts_as_a_crash_only_if_the_engine_was_ended_because_it_hung(
+    tmp_path: Path, code: int, fault: str, crashes: int
+):
+    gateway = Supervised(tmp_path)
+    gateway.greeted()
+    if fault:
+        gateway.seen._on_event(Event(0.0, 1, "mlx_engine", "health_failed", fault, {}))
+    gateway.exits(code)
+    assert gateway.telemetry.engine_crashes == crashes
+    assert (gateway.engine.last_crash is not None) == bool(crashes)
