@@ -9,7 +9,7 @@ from host_agent.errors import DockerUnavailable
 from host_agent.recovery.facts import ControlledBy, Facts, PortFacts, ServiceFacts
 from host_agent.recovery.ollama_checks import OllamaChecks
 from host_agent.recovery.restart_budget import RestartBudget
-from host_agent.services import DOCKER, IN_CONTAINERS, MLX_SERVER, OLLAMA, ORCHESTRATOR
+from host_agent.services import DOCKER, IN_CONTAINERS, MLX_ENGINE, MLX_SERVER, OLLAMA, ORCHESTRATOR
 from host_agent.services.docker.compose import WORKER
 from host_agent.services.docker.containers import Containers
 from host_agent.services.service_status import ServiceStatus
@@ -139,7 +139,11 @@ class HostChecks:
         return ControlledBy.NOBODY
 
     def _stopped_by_hand(self, name: str) -> bool:
-        """Return whether a person stopped the service and nobody has started it since."""
+        """Return whether a person stopped the service and nobody has started it since. The MLX engine is
+        stopped and started with its gateway.
+        """
+        if name == MLX_ENGINE:
+            name = MLX_SERVER
         if name in self._specs:
             return bool((self._store.load(name) or {}).get("stopped_by_hand"))
         return name in IN_CONTAINERS and self._containers.stopped_by_hand(name)

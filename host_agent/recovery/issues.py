@@ -20,6 +20,7 @@ from host_agent.recovery.remedies import (
     TerminateOrphan,
     UnpauseContainer,
 )
+from host_agent.services import MLX_ENGINE, MLX_SERVER
 from vestal.config.units import format_size
 from vestal.supervision import DOWN, State
 
@@ -113,7 +114,8 @@ def _service(service: ServiceFacts, facts: Facts) -> Issue | None:
     # Docker reports that a container runs until it has ended, up to 20 s after the request to stop it.
     is_ending = service.controlled_by is ControlledBy.DOCKER or service.state in IS_DOWN
     if service.stopped_by_hand and is_ending and not service.healthy:
-        start = f"`POST /services/{service.name}/start` or `vestal up` starts it"
+        started = MLX_SERVER if service.name == MLX_ENGINE else service.name
+        start = f"`POST /services/{started}/start` or `vestal up` starts it"
         return Issue(service.name, STOPPED_BY_HAND, advice=f"stopped by hand; {start}")
     if service.controlled_by is ControlledBy.SUPERVISOR:
         return _child(service, facts)

@@ -67,6 +67,21 @@ def test_mlx_server_stopped_by_hand_is_posted_to_the_webhook_once_and_named_in_e
     assert agent.status()["services"]["mlx_server"]["state"] == "stopped"
 
 
+def test_mlx_server_stopped_by_hand_opens_no_incident_at_the_next_recovery_pass(agent: AgentUnderTest):
+    """The pass took the engine, which is stopped with its gateway, for a fault, and opened an incident."""
+    assert agent.ask("/services/mlx_server/stop", {})[0] == 202
+    agent.until(lambda: agent.status()["services"]["mlx_server"]["state"] == "stopped", "it is stopped")
+    run = agent.ask("/recover", {"mlx": False})[1]["run_id"]
+    agent.until(lambda: agent.ask(f"/recover/{run}")[1]["state"] == "done", "the pass has ended")
+    report = agent.ask(f"/recover/{run}")[1]
+    assert {line for line in report["found"] if "mlx_" in line} == {
+        "mlx_server: was stopped by hand",
+        "mlx_engine: was stopped by hand",
+    }
+    found = [each for each in agent.ask("/incidents")[1]["incidents"] if "mlx_engine" in each["services"]]
+    assert found == []
+
+
 def test_recover_route_reports_an_engine_with_an_open_breaker_and_reset_route_restarts_its_gateway(
     agent: AgentUnderTest,
 ):

@@ -54,6 +54,11 @@ def test_recovery_does_not_start_a_child_stopped_by_a_person_and_says_how_to_sta
     assert "POST /services/mlx_server/start" in issue.advice
 
 
+def test_recovery_advises_to_start_the_gateway_of_an_engine_that_a_person_stopped():
+    engine = ServiceFacts("mlx_engine", ControlledBy.NOBODY, State.STOPPED, stopped_by_hand=True)
+    assert "POST /services/mlx_server/start" in only(engine).advice
+
+
 @pytest.mark.parametrize("state", [State.OPEN, State.FAILED])
 def test_recovery_advises_a_reset_for_a_child_that_failed_or_has_an_open_breaker(state: State):
     issue = only(down(MLX, state, detail="exit code 78"))
