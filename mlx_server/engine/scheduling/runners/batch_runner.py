@@ -92,34 +92,44 @@ class BatchRunner(Runner):
         return ()
 
     def step(self, clock: Callable[[], float], others_s: float | None = None) -> Iterator[Event]:
-        """Compute a batch of the first request's texts, or a part of it. If these were the request's last
-        texts, finish the request and yield the event that answers it. At the end of another batch, move the
-        request behind the others, and yield nothing.
+        """Compute batches of texts, one of each request in turn, until the time for them is over; then pause
+        the last one. If all texts of a request are computed before, yield its answer and return, so that it
+        is sent at once.
         """
-        request = self._requests.first(RequestStatus.RUNNING, model=self._model)
-        if request is None:
-            return
+        until_s = time.monotonic() + (PART_S if others_s is None else others_s)
         max_tokens = MAX_BATCH_TOKENS if others_s is None else BESIDE_ANSWERS_TOKENS
-        compute = partial(request.batch_job.compute_batch, max_tokens)
-        batch = self._batch = self._batch or PausableCall(compute)
+        while request := self._requests.first(RequestStatus.RUNNING, model=self._model):
+            is_last = self._compute_batch(request, max_tokens, until_s)
+            if is_last is None:
+                return
+            if is_last:
+                yield self._answer(request, clock())
+                return
+            self._requests.move_to_back(request)
+            if time.monotonic() >= until_s:
+                return
+
+    def _compute_batch(self, request: Request, max_tokens: int, until_s: float) -> bool | None:
+        """Compute a batch of the request's texts, or the rest of the paused one. Return True if these were
+        the request's last texts, and False if others are left. Return None if the batch is paused, because it
+        has not ended before `until_s` (monotonic seconds).
+        """
+        batch = self._batch or PausableCall(partial(request.batch_job.compute_batch, max_tokens))
         self._threads.begin()
         try:
-            has_ended = batch.go_on(time.monotonic() + (PART_S if others_s is None else others_s))
+            has_ended = batch.go_on(until_s)
         finally:
             self._threads.end(0)
-        if not has_ended:
-            return
-        self._batch = None
-        if not batch.result:
-            self._requests.move_to_back(request)
-            return
+        self._batch = None if has_ended else batch
+        return batch.result if has_ended else None
+
+    def _answer(self, request: Request, now: float) -> Event:
         self._requests.finish(request)
         try:
             with confined(request.id, "packing its results"):
-                answer: Event = request.batch_job.answer(clock())
+                return request.batch_job.answer(now)
         except EngineError as error:
-            answer = error.failed(request.id)
-        yield answer
+            return error.failed(request.id)
 
     def cancel(self, request: Request, now: float) -> Done:
         if request is self._requests.first(RequestStatus.RUNNING, model=self._model):

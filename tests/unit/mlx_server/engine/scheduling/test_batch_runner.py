@@ -92,6 +92,18 @@ def test_batch_beside_answers_has_few_tokens_and_takes_no_longer_than_a_step_of_
     runs.close()
 
 
+def test_batches_follow_each_other_within_the_time_that_the_others_took():
+    """Beside a long prompt, whose slices take a second, one batch of a tenth of a second was computed in
+    between.
+    """
+    runs, first, second = Runs(), Job("a", batches=2), Job("b", batches=3)
+    runs.add(first)
+    runs.add(second)
+    assert [answer.id for answer in runs.turn(others_s=60.0)] == ["a"]
+    assert (first.layers, second.layers) == ([0] * LAYERS + [1] * LAYERS, [0] * LAYERS)
+    runs.close()
+
+
 def test_cancelled_request_ends_its_paused_batch_and_the_next_request_begins_its_own():
     runs, first, second = Runs(), Job("a", batches=1), Job("b", batches=1)
     request = runs.add(first)
