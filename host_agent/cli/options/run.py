@@ -7,8 +7,8 @@ def add(parsers: dict[str, argparse.ArgumentParser]) -> None:
     parsers["up"].add_argument(
         "--timeout", type=float, default=300.0, metavar="S", help="seconds to wait for healthy services (300)"
     )
+    parsers["recover"].add_argument("--once", action="store_true", help="run one pass (the default)")
     recover = parsers["recover"].add_mutually_exclusive_group()
-    recover.add_argument("--once", action="store_true", help="run one pass (the default)")
     recover.add_argument("--dry-run", action="store_true", help="show what a pass would do")
     recover.add_argument(
         "--reset", action="store_true", help="also start what has failed too often or was stopped by hand"

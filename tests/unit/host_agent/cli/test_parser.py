@@ -100,8 +100,25 @@ def test_option_json_of_vestal_models_may_stand_before_or_after_the_action(line:
     assert parser.parse(shlex.split(line)).json is is_json
 
 
+@pytest.mark.parametrize("option", ["--dry-run", "--reset", "--json"])
+def test_recover_once_may_be_combined_with_every_other_option_because_once_is_the_default(option: str):
+    """`vestal recover --once --dry-run` was a usage error."""
+    options = parser.parse(["recover", "--once", option])
+    assert options.once and getattr(options, option.removeprefix("--").replace("-", "_"))
+
+
 @pytest.mark.parametrize(
-    "line", ["", "nothing", "status --jsn", "task --foo", "models lst", "models pull --foo", "up --timeout x"]
+    "line",
+    [
+        "",
+        "nothing",
+        "status --jsn",
+        "task --foo",
+        "models lst",
+        "models pull --foo",
+        "up --timeout x",
+        "recover --once --dry-run --reset",
+    ],
 )
 def test_wrong_option_or_command_exits_with_64_which_no_command_uses_for_its_result(line: str, capsys):
     """argparse's own 2 means "down" for `vestal status`, and "cancelled" for `vestal task`."""
