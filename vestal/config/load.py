@@ -15,7 +15,7 @@ from vestal.config import environment, ollama_host, paths, yaml_file
 from vestal.config.errors import ConfigError, StateFolderRefused
 from vestal.config.paths import Home, expand
 from vestal.config.settings import Config, Settings
-from vestal.config.validation_messages import sentences
+from vestal.config.validation_messages import sentences, sentences_of_replaced_values
 from vestal.config.yaml_file import KeyPath, YamlFile
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -37,12 +37,7 @@ def load(env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Confi
     path = _find_file(env, cwd, home)
     file = yaml_file.read(path) if path else None
     variables = environment.read(env, _model_names(file))
-    data = _merge(file.data if file else {}, variables)
-    try:
-        settings = Settings.model_validate(data)
-    except ValidationError as error:
-        variable_names = {key: name for key, (name, _) in variables.items()}
-        raise ConfigError(sentences(error, file, variable_names)) from None
+    settings = _validated(file, variables)
     return _finish(_with_ollama_host(settings, env), home, path, env, cwd)
 
 
@@ -90,6 +85,29 @@ def _find_file(env: Mapping[str, str], cwd: Path, home: Home) -> Path | None:
 def _model_names(file: YamlFile | None) -> list[str]:
     models = file.data.get("models") if file else None
     return [name for name in models if isinstance(name, str)] if isinstance(models, dict) else []
+
+
+def _validated(file: YamlFile | None, variables: dict[KeyPath, tuple[str, Any]]) -> Settings:
+    """Return the settings of the configuration file with the environment variables over them.
+
+    Raises ConfigError if they are invalid. A value of the file that a variable replaces must be valid too.
+    Otherwise the mistake would stop the start only after somebody has unset the variable.
+    """
+    data = file.data if file else {}
+    variable_names = {key: name for key, (name, _) in variables.items()}
+    settings, problems = Settings(), list[str]()
+    try:
+        settings = Settings.model_validate(_merge(data, variables))
+    except ValidationError as error:
+        problems += sentences(error, file, variable_names)
+    if file and variables:
+        try:
+            Settings.model_validate(_merge(data, {}))
+        except ValidationError as error:
+            problems += sentences_of_replaced_values(error, file, variable_names)
+    if problems:
+        raise ConfigError(problems)
+    return settings
 
 
 def _merge(data: dict[str, Any], variables: dict[KeyPath, tuple[str, Any]]) -> dict[str, Any]:

@@ -22,8 +22,35 @@ def sentences(error: ValidationError, file: YamlFile | None, variables: Mapping[
     return [_sentence(detail, file, variables) for detail in error.errors()]
 
 
+def sentences_of_replaced_values(
+    error: ValidationError, file: YamlFile, variables: Mapping[KeyPath, str]
+) -> list[str]:
+    """Return one sentence for each mistake of `error` in a value that one of `variables` replaces. `error` is
+    from validating `file` without the environment. Each sentence begins with the path and the line of `file`.
+
+    A value that is missing or empty in the file is not reported, because a variable gives it. Neither are
+    settings that do not fit together: pydantic reports these for the section around them, which no variable
+    replaces, and whether they fit depends on the values of the variables.
+    """
+    return [
+        _sentence(detail, file, {})
+        for detail in error.errors()
+        if _is_replaced(key := _key_of(detail), variables)
+        and not (detail["type"] == "missing" or (detail["input"] is None and key in variables))
+    ]
+
+
+def _is_replaced(key: KeyPath, variables: Mapping[KeyPath, str]) -> bool:
+    """Return True if one of `variables` sets the value of `key`, or a section or list around it."""
+    return any(key[:length] in variables for length in range(1, len(key) + 1))
+
+
+def _key_of(detail: Any) -> KeyPath:
+    return tuple(str(part) for part in detail["loc"])
+
+
 def _sentence(detail: Any, file: YamlFile | None, variables: Mapping[KeyPath, str]) -> str:
-    key = tuple(str(part) for part in detail["loc"])
+    key = _key_of(detail)
     error = detail.get("ctx", {}).get("error")
     if isinstance(error, Conflict):
         keys = [(*key, *each) for each in error.keys]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,85 @@ def test_mistake_in_the_environment_is_reported_with_its_variable(
     problem = only_problem(tmp_path, **{name: value})
     for word in words:
         assert word in problem
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "variable", "value", "words"),
+    [
+        ("mlx:\n  port: abc\n", 2, "VESTAL_MLX_PORT", "21535", ["mlx.port", '"abc"', "whole number"]),
+        ("mlx:\n  port: 70000\n", 2, "VESTAL_MLX__PORT", "21535", ["mlx.port", "65535"]),
+        ("mlx:\n  bind: [localhost, []]\n", 2, "VESTAL_MLX__BIND", "::1", ["mlx.bind.1 is a list", "give text"]),
+        ("models:\n  X: {source: ftp:x}\n", 2, "VESTAL_MODELS__X__SOURCE", "hf:x/y", ["not a source"]),
+        (
+            "models:\n  x: {source: hf:x/y, adapters: {a: x/a}}\n",
+            2,
+            "VESTAL_MODELS__X__ADAPTERS",
+            "{a: hf:x/a}",
+            ["adapters: a names", "not the source of an adapter"],
+        ),
+        ("models:\n  x: {source: hf:x/y, size: 1}\n", 2, "VESTAL_MODELS__X__DRAFT", "a", ["models.x.size"]),
+        (
+            "orchestrator:\n  knowledge: {a/b: notes}\n",
+            2,
+            "VESTAL_ORCHESTRATOR__KNOWLEDGE",
+            "notes",
+            ["knowledge.a/b", "letters, digits"],
+        ),
+    ],
+)
+def test_mistake_in_the_configuration_file_is_reported_although_a_variable_replaces_the_value(
+    tmp_path: Path, text: str, line: int, variable: str, value: str, words: list[str]
+):
+    """`vestal agent --check` accepted `port: abc` in silence while VESTAL_MLX_PORT was set. The next start
+    without that variable failed.
+    """
+    problem = only_problem(tmp_path, text, **{variable: value})
+    assert problem.startswith(f"{tmp_path / 'vestal.yaml'}:{line}: ")
+    for word in words:
+        assert word in problem
+
+
+def test_mistakes_in_a_variable_and_in_the_value_that_it_replaces_are_each_reported_once(tmp_path: Path):
+    text = "mlx:\n  port: abc\n  prot: 1\nagent:\n  port: 70000\n"
+    with pytest.raises(ConfigError) as caught:
+        loaded(tmp_path, text, VESTAL_MLX_PORT="x", VESTAL_ORCHESTRATOR_PORT="7")
+    file = tmp_path / "vestal.yaml"
+    assert [problem.partition(": ")[0] for problem in caught.value.problems] == [
+        "VESTAL_MLX_PORT (environment)",
+        f"{file}:3",
+        f"{file}:5",
+        f"{file}:2",
+    ]
+
+
+def test_mistake_in_a_secret_that_a_variable_replaces_is_reported_without_its_value(tmp_path: Path):
+    text = "orchestrator:\n  database_url: mysql://u:hunter3@h/d\n"
+    problem = only_problem(tmp_path, text, VESTAL_DATABASE_URL="postgresql://u:hunter4@h/d")
+    assert problem.startswith(f"{tmp_path / 'vestal.yaml'}:2: ")
+    assert "hunter" not in problem
+
+
+@pytest.mark.parametrize(
+    ("text", "variable", "value"),
+    [
+        ("agent: {port: 4000}\nmlx: {port: 4000}\n", "VESTAL_MLX_PORT", "4001"),  # two equal ports
+        ("agent: {port: 11435}\n", "VESTAL_MLX_PORT", "4001"),  # the default port of another service
+        ("mlx: {bind: [0.0.0.0]}\n", "VESTAL_MLX__API_KEY", "k" * 16),
+        ("mlx: {bind: [0.0.0.0]}\n", "VESTAL_MLX__BIND", "127.0.0.1"),
+        ("orchestrator: {workers: 2}\n", "VESTAL_DATABASE_URL", "postgresql://u:p@h/d"),
+        ("models: {x: {source: hf:x/y, draft: x}}\n", "VESTAL_MODELS__X__DRAFT", "smollm2:135m"),
+        ("models: {x: {context_tokens: 64}}\n", "VESTAL_MODELS__X__SOURCE", "hf:x/y"),  # no source
+        ("models: {x: {source: }}\n", "VESTAL_MODELS__X__SOURCE", "hf:x/y"),
+        ("mlx: {port: }\n", "VESTAL_MLX_PORT", "4001"),
+        ("mlx:\n", "VESTAL_MLX_PORT", "4001"),
+    ],
+)
+def test_configuration_file_that_only_a_variable_makes_valid_is_accepted(
+    tmp_path: Path, text: str, variable: str, value: str
+):
+    loaded(tmp_path, text, **{variable: value})
+    with pytest.raises(ConfigError) if text != "mlx:\n" else nullcontext():
+        loaded(tmp_path)
 
 
 def test_configuration_with_one_port_for_two_services_is_refused(tmp_path: Path):
