@@ -32,8 +32,6 @@ from mlx_server import protocol
 from mlx_server.model_store.errors import ModelStoreError
 from vestal.web.http_error import HttpError
 
-RETRY_AFTER_S = 5
-
 
 class GatewayError(HttpError):
     status = 500
@@ -61,11 +59,6 @@ class ServerFault(GatewayError):
 
 class Unavailable(GatewayError):
     status = 503
-
-    def __init__(
-        self, code: str, message: str, *, retry_after_s: float | None = RETRY_AFTER_S, **fields: Any
-    ) -> None:
-        super().__init__(code, message, retry_after_s=retry_after_s, **fields)
 
 
 def out_of_resources(error: OSError) -> Unavailable:

@@ -11,12 +11,14 @@ from msgspec.structs import asdict
 from starlette.responses import PlainTextResponse, Response
 
 from mlx_server.gateway.engine_process.supervisor import EngineSupervisor
+from mlx_server.gateway.errors import Unavailable
 from mlx_server.gateway.json_text import JsonResponse
 from mlx_server.gateway.requests.dispatcher import Dispatcher
 from mlx_server.gateway.requests.table.request_lifecycle import RequestPhase
 from mlx_server.gateway.telemetry import Telemetry
 from vestal.best_effort.failures import FAILURES
 from vestal.supervision import State
+from vestal.web.http_error import HttpError
 
 SERVED = frozenset({"ok", "starting", "recovering"})
 """Values of `status` with which a request that is sent at once will be served, perhaps after a wait."""
@@ -30,7 +32,8 @@ def router(engine: EngineSupervisor, dispatcher: Dispatcher, telemetry: Telemetr
     @routes.get("/health", responses={503: {"content": JSON, "description": "Nothing would be served now"}})
     async def health(http: Request) -> Response:
         body = report(engine, dispatcher, telemetry)
-        return JsonResponse(body, status_code=200 if body["status"] in SERVED else 503)
+        refusal = refusal_now(body["status"], dispatcher)
+        return JsonResponse(body, refusal.status, refusal.headers()) if refusal else JsonResponse(body)
 
     @routes.get("/metrics", response_class=PlainTextResponse)
     async def prometheus(http: Request) -> Response:
@@ -59,6 +62,17 @@ def health_status(engine: EngineSupervisor, dispatcher: Dispatcher) -> str:
     if status.state is State.FAILED or dispatcher.engine_too_late():
         return "failed"
     return "starting" if engine.last_crash is None and not status.restart_count else "recovering"
+
+
+def refusal_now(status: str, dispatcher: Dispatcher) -> HttpError | None:
+    """Return the error of a request that is sent while `health_status` is `status`; None if the request will
+    be served. The response of GET /health has the HTTP status and the headers of this error, so that whoever
+    asks learns from `Retry-After` when to ask again.
+    """
+    if status in SERVED:
+        return None
+    known = dispatcher.refusing or dispatcher.engine_too_late()
+    return known or Unavailable("engine_unavailable", "No engine serves requests.")
 
 
 def is_outdated(state: State, *, is_idle: bool) -> bool:

@@ -22,13 +22,21 @@ STATUSES = {
 }
 """The codes that services share. See the package's docstring for their meaning."""
 
+RETRY_AFTER_S = 5.0
+"""How many seconds a client should wait after a status of TEMPORARY for which no other time is known."""
+
+TEMPORARY = frozenset({429, 503})
+"""The statuses of errors that end by themselves. They always have the header `Retry-After`, because clients
+read from it that they may ask again.
+"""
+
 
 class HttpError(Exception):
     """A request that is answered with an error.
 
     `code` is stable and for programs. `message` is one sentence that names what is wrong and the remedy.
     `fields` are further facts for programs. `retry_after_s` is how many seconds a client should wait before
-    it asks again.
+    it asks again; None if nothing is known about that.
     """
 
     status: int = 0
@@ -44,7 +52,7 @@ class HttpError(Exception):
         **fields: Any,
     ) -> None:
         """Create the error. Its HTTP status is `status`, else that of the subclass, else that of `code` in
-        STATUSES.
+        STATUSES. With a status of TEMPORARY, `retry_after_s` is RETRY_AFTER_S by default.
 
         `headers` are added to the response's headers, and `fields` to its JSON. Raises KeyError if there is
         no status: neither `status` nor the subclass has one, and `code` is not in STATUSES.
@@ -53,7 +61,9 @@ class HttpError(Exception):
         self.status = status or type(self).status or STATUSES[code]
         self.code = code
         self.message = message
-        self.retry_after_s = retry_after_s
+        self.retry_after_s = (
+            RETRY_AFTER_S if retry_after_s is None and self.status in TEMPORARY else retry_after_s
+        )
         self.fields = fields
         self._headers = headers or {}
 

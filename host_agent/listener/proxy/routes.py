@@ -16,7 +16,7 @@ from host_agent.listener.proxy.proxied_routes import Target, Upstream
 from host_agent.services.http_probe import why_not_connected
 from vestal.config import Config
 from vestal.web.aiohttp_runner import until_client_leaves
-from vestal.web.http_error import HttpError
+from vestal.web.http_error import RETRY_AFTER_S, TEMPORARY, HttpError
 
 MAX_BODY_BYTES = 8 * 1024 * 1024
 """The limit of a request's body, which the guard enforces. It fits a chat with its history, or with a
@@ -131,6 +131,8 @@ class ProxyRoutes:
             message = f"{name} refuses the agent's token; `vestal up` starts it with the right one."
             raise HttpError("upstream_refused", message, status=502)
         headers = {name: answer.headers[name] for name in RESPONSE_HEADERS if name in answer.headers}
+        if answer.status in TEMPORARY:  # an older version of the service may not say when to ask again
+            headers.setdefault("Retry-After", f"{RETRY_AFTER_S:g}")
         response = web.StreamResponse(status=answer.status, headers={**self._headers, **headers})
         await response.prepare(request)
         async for piece in answer.content.iter_any():

@@ -36,6 +36,8 @@ class FakeService:
             return await self._stream(request)
         if request.path == "/requests/gone":
             return web.json_response({"error": "no such request"}, status=404, headers={"Retry-After": "7"})
+        if request.path == "/requests/later":
+            return web.json_response({"error": "draining"}, status=503)
         if request.path == "/health":
             raise web.HTTPUnauthorized
         return web.json_response({"ok": True}, headers={"X-Request-Id": "r1", "X-Secret": "s"})
@@ -94,6 +96,13 @@ async def test_proxy_passes_on_an_error_of_the_service_unchanged(proxied):
     reply = await proxied.client.delete("/gateway/requests/gone")
     assert (reply.status, await reply.json()) == (404, {"error": "no such request"})
     assert reply.headers["Retry-After"] == "7"
+
+
+async def test_proxy_adds_retry_after_to_a_503_of_a_service_that_gives_none(proxied):
+    """A 503 without it came from the gateway's GET /health while it was draining."""
+    reply = await proxied.client.delete("/gateway/requests/later")
+    assert (reply.status, reply.headers["Retry-After"]) == (503, "5")
+    assert await reply.json() == {"error": "draining"}
 
 
 async def test_proxy_passes_on_a_stream_line_by_line(proxied):

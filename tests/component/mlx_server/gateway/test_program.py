@@ -72,6 +72,8 @@ def test_gateway_that_gets_sigterm_finishes_its_stream_and_refuses_new_requests(
         refused = gateway.http.post("/api/chat", json=gateway.chat("late"))
         assert (refused.status_code, refused.json()["code"]) == (503, "draining")
         assert "retry-after" in refused.headers
+        health = gateway.http.get("/health")
+        assert (health.status_code, health.headers["retry-after"]) == (503, refused.headers["retry-after"])
         gateway.go_on()
         text += "".join(json.loads(line)["message"]["content"] for line in lines)
     assert text == text_of(content, 150)

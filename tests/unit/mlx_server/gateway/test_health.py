@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from mlx_server.gateway.health import SERVED, health_status, is_outdated
+from mlx_server.gateway.health import SERVED, health_status, is_outdated, refusal_now
 from mlx_server.gateway.requests.dispatcher import Dispatcher
 from mlx_server.gateway.requests.table.engine_wait import RequestLimits
 from mlx_server.gateway.requests.table.request_table import RequestTable
@@ -44,6 +44,25 @@ def test_health_status_of_a_gateway_left_behind_by_an_update_is_recovering():
     engine = SimpleNamespace(ready=False, is_left_behind=True)
     dispatcher = SimpleNamespace(draining=False)
     assert health_status(cast(Any, engine), cast(Any, dispatcher)) == "recovering"
+
+
+@pytest.mark.parametrize(
+    ("happens", "retry_after"), [("drain", "5"), ("give_up", "60"), ("open_breaker", "240"), ("nothing", "5")]
+)
+def test_health_that_is_503_says_when_to_ask_again(happens: str, retry_after: str):
+    """A load balancer that asked a draining gateway got a 503 without `Retry-After`."""
+    clock = FakeClock()
+    telemetry = Telemetry(clock.wall, io.StringIO())
+    dispatcher = Dispatcher(RequestTable(RequestLimits(1, 4, 120)), clock, telemetry)
+    dispatcher.trial_at = lambda: clock.now() + 240 if happens == "open_breaker" else None
+    if happens == "drain":
+        dispatcher.drain()
+    elif happens == "give_up":
+        dispatcher.give_up("The engine died too often.")
+    refusal = refusal_now("draining" if happens == "drain" else "failed", dispatcher)
+    assert refusal is not None
+    assert (refusal.status, refusal.headers()["Retry-After"]) == (503, retry_after)
+    assert refusal_now("recovering", dispatcher) is None
 
 
 @pytest.mark.parametrize(
