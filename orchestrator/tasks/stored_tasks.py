@@ -1,9 +1,14 @@
-"""Read and change the tasks in DBOS's tables, for workers that take over the tasks of a dead one."""
+"""Read and change the tasks in DBOS's tables: for workers that take over the tasks of a dead one, and to keep
+the time at which a task began.
+"""
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
+from orchestrator.events import emit
+from orchestrator.tasks import view
 from orchestrator.tasks.database import TaskDatabase
 from orchestrator.tasks.database_errors import converted
 
@@ -44,3 +49,20 @@ class StoredTasks:
         """Cancel the task, because too many workers died while running it."""
         with converted(self._database):
             self._dbos.cancel_workflow(task)
+
+
+def record_start(dbos: Any, task: str) -> None:
+    """Record when the task first began to run, unless an earlier run has recorded it. `dbos` is the class
+    DBOS. DBOS itself keeps only the time of the last run, and deletes it when the task is cancelled, given up
+    or queued again.
+
+    This blocks. It must not run in the context of the task, because DBOS would count it as one of the task's
+    steps. An error is only logged, because a task can be done without this time.
+    """
+    try:
+        found = dbos.list_workflows(workflow_ids=[task], load_input=False, load_output=False)
+        if found and view.recorded_start_ms(found[0]) is None:
+            started_at_ms = found[0].dequeued_at or int(time.time() * 1000)
+            dbos.update_workflow_attributes(task, {view.STARTED_AT_MS: started_at_ms})
+    except Exception as error:
+        emit("task_start_not_recorded", repr(error), task=task)

@@ -13,6 +13,7 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
+from contextvars import Context
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ from orchestrator.tasks import database_errors, dbos_setup, view, workflow
 from orchestrator.tasks.database import TaskDatabase
 from orchestrator.tasks.step_span import step_span
 from orchestrator.tasks.steps import Steps
-from orchestrator.tasks.stored_tasks import StoredTasks
+from orchestrator.tasks.stored_tasks import StoredTasks, record_start
 
 if TYPE_CHECKING:
     from vestal.tracing.tracer import Tracer
@@ -266,6 +267,8 @@ class TaskQueue:
             task_id = dbos.workflow_id
             self._here.add(task_id)
             try:
+                loop = asyncio.get_running_loop()
+                await loop.run_in_executor(None, Context().run, record_start, dbos, task_id)
                 reserve = partial(self._reserve, dbos, traceparent=task.get("traceparent"))
                 result = await workflow.work(task, self._steps, reserve, self._max_calls)
             finally:

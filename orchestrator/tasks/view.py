@@ -20,6 +20,8 @@ GIVEN_UP = "given up: too many workers died while they ran this task"
 FINISHED = {"done", "failed", "cancelled"}
 ACTIVE_STATUSES = ["ENQUEUED", "DELAYED", "PENDING"]
 FINISHED_STATUSES = [status for status, state in STATES.items() if state in FINISHED]
+STARTED_AT_MS = "started_at_ms"
+"""The attribute of a task in DBOS's tables that says when the task first began to run."""
 
 
 def summary(status: Any, given_up: bool = False) -> dict[str, Any]:
@@ -34,7 +36,7 @@ def summary(status: Any, given_up: bool = False) -> dict[str, Any]:
         "state": "failed" if given_up else STATES.get(status.status, "running"),
         "worker": status.executor_id,
         "created_at": _seconds(status.created_at),
-        "started_at": _seconds(status.dequeued_at),
+        "started_at": _seconds(recorded_start_ms(status) or status.dequeued_at),
         "finished_at": _seconds(status.completed_at),
     }
 
@@ -65,6 +67,13 @@ def detail(
     view["notes"] = output.get("notes", [])
     view["error"] = (GIVEN_UP if given_up else _why(status)) if view["state"] == "failed" else None
     return view
+
+
+def recorded_start_ms(status: Any) -> int | None:
+    """Return when the task that DBOS recorded as `status` first began to run, in milliseconds since 1970.
+    None if it has not run, or has run only in an earlier version, which recorded no such time.
+    """
+    return (status.attributes or {}).get(STARTED_AT_MS)
 
 
 def is_same(status: Any, task: Mapping[str, Any]) -> bool:

@@ -73,16 +73,19 @@ async def test_worker_with_another_task_limit_than_earlier_workers_reports_the_c
 
 
 class Waiting:
-    """Steps that begin and never end."""
+    """Steps that begin and never end. `begun` is set once the steps of `tasks` tasks have begun."""
 
-    def __init__(self) -> None:
+    def __init__(self, tasks: int = 1) -> None:
         self.begun = asyncio.Event()
+        self._expected = tasks
 
     def crew(self) -> tuple[str, ...]:
         return ("lead",)
 
     async def retrieve(self, *arguments: Any) -> Any:
-        self.begun.set()
+        self._expected -= 1
+        if self._expected == 0:
+            self.begun.set()
         await asyncio.Event().wait()
 
 
@@ -106,3 +109,29 @@ async def test_task_cancelled_or_taken_by_another_worker_is_not_queued_again(pat
     execute(path, "UPDATE workflow_status SET status = 'PENDING', queue_name = 'tasks'")
     await asyncio.to_thread(queue.stored.queue_again, "orchestrator", [task])
     assert (await queue.get(task) or {})["state"] == "queued"
+
+
+async def test_task_that_is_queued_again_cancelled_or_given_up_keeps_the_time_at_which_it_began(path: Path):
+    """DELETE /tasks/ID, and the death of the worker, deleted `started_at`. The steps still had theirs."""
+    steps = Waiting(tasks=2)
+    queue = TaskQueue(SqliteTasks(path), steps, max_calls=2)  # type: ignore[arg-type]
+    await queue.start()
+    tasks = [await queue.submit(goal, ["lead"], None) for goal in ("first", "second")]
+
+    async def started_at() -> list[float | None]:
+        return [task["started_at"] for task in sorted(await queue.list(10), key=lambda task: task["goal"])]
+
+    await asyncio.wait_for(steps.begun.wait(), 60.0)
+    began = await started_at()
+    assert None not in began
+    queue.stop_taking()
+    await asyncio.to_thread(queue.stored.queue_again, "orchestrator", tasks)
+    assert [task["state"] for task in await queue.list(10)] == ["queued", "queued"]
+    assert await started_at() == began
+    await queue.cancel(tasks[0])
+    await asyncio.to_thread(queue.stored.give_up, tasks[1])
+    assert await started_at() == began
+    shown = await queue.get(tasks[0]) or {}
+    assert (shown["state"], shown["started_at"]) == ("cancelled", began[0])
+    assert shown["created_at"] <= shown["started_at"] <= shown["finished_at"]
+    assert shown["steps"] == [], "the recording of the time is no step of the task"

@@ -138,6 +138,7 @@ def test_task_of_a_killed_orchestrator_finishes_without_repeating_a_step(
     wait_until("the second step is at work", lambda: chats("second", slow) == 1)
     queued = one.submit("and this waits its turn")  # for the only call at a time, which the second step holds
     assert chats("first", llm) == 1
+    began = one.task(task_id)["started_at"]
     assert one.child
     one.child.end(number)
     slow.control(hold=False)
@@ -145,6 +146,7 @@ def test_task_of_a_killed_orchestrator_finishes_without_repeating_a_step(
     one.start()
     task = one.finished(task_id)
 
+    assert task["started_at"] == began <= task["steps"][0]["started_at"]
     assert [s["name"] for s in task["steps"]] == [
         "retrieve:first",
         "answer:first",
@@ -202,10 +204,15 @@ def test_task_cancelled_during_a_hanging_call_lets_the_next_task_run(orchestrato
     stuck = one.submit("stuck")
     wait_until("it is asked", lambda: asked(llm, "stuck"))
     llm.control(delay_s=0)
+    began = one.task(stuck)["started_at"]
     waits = one.submit("next in line")
     assert one.ask(f"/tasks/{stuck}", method="DELETE") == (200, {"id": stuck, "state": "cancelled"})
     assert one.finished(waits)["answer"]
-    assert one.task(stuck)["state"] == "cancelled"
+    cancelled = one.task(stuck)
+    assert cancelled["state"] == "cancelled"
+    assert began and cancelled["started_at"] == began, "its time was deleted with the cancellation"
+    [listed] = [task for task in one.tasks() if task["id"] == stuck]
+    assert listed["started_at"] == began
     assert one.ask(f"/tasks/{waits}", method="DELETE")[0] == 409
 
 

@@ -32,6 +32,7 @@ def test_detail_of_a_task_stored_with_a_lone_surrogate_is_readable():
         created_at=1,
         dequeued_at=2,
         completed_at=3,
+        attributes=None,
     )
     view = task_view.detail(status, [], None)
     assert (view["goal"], view["answer"]) == ("a\ufffd", "b\ufffd")

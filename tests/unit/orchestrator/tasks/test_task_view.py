@@ -20,6 +20,7 @@ def status(state: str, **more: Any) -> SimpleNamespace:
         "created_at": 1000,
         "dequeued_at": None,
         "completed_at": None,
+        "attributes": None,
         **more,
     }
     return SimpleNamespace(**values)
@@ -39,6 +40,18 @@ def status(state: str, **more: Any) -> SimpleNamespace:
 def test_task_summary_maps_each_dbos_status_to_a_task_state(dbos: str, ours: str):
     view = summary(status(dbos))
     assert (view["state"], view["goal"], view["agents"], view["created_at"]) == (ours, "g", ["lead"], 1.0)
+
+
+@pytest.mark.parametrize("state", ["ENQUEUED", "PENDING", "SUCCESS", "ERROR", "CANCELLED"])
+@pytest.mark.parametrize("last_run_ms", [None, 9000])
+def test_task_summary_shows_when_the_task_first_began_in_each_state(state: str, last_run_ms: int | None):
+    """DBOS deletes its own time when a task is cancelled, given up or queued again."""
+    assert (
+        summary(status(state, attributes={"started_at_ms": 5000}, dequeued_at=last_run_ms))["started_at"]
+        == 5.0
+    )
+    of_earlier_version = summary(status(state, dequeued_at=last_run_ms))["started_at"]
+    assert of_earlier_version == (last_run_ms and 9.0)
 
 
 def test_task_detail_of_a_running_task_shows_the_running_step():
