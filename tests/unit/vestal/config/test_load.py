@@ -90,7 +90,7 @@ def test_mistake_in_the_environment_is_reported_with_its_variable(
     [
         ("mlx:\n  port: abc\n", 2, "VESTAL_MLX_PORT", "21535", ["mlx.port", '"abc"', "whole number"]),
         ("mlx:\n  port: 70000\n", 2, "VESTAL_MLX__PORT", "21535", ["mlx.port", "65535"]),
-        ("mlx:\n  bind: [localhost, []]\n", 2, "VESTAL_MLX__BIND", "::1", ["mlx.bind.1 is a list", "give text"]),
+        ("mlx:\n  bind: [localhost, []]\n", 2, "VESTAL_MLX__BIND", "::1", ["mlx.bind.1 is a list"]),
         ("models:\n  X: {source: ftp:x}\n", 2, "VESTAL_MODELS__X__SOURCE", "hf:x/y", ["not a source"]),
         (
             "models:\n  x: {source: hf:x/y, adapters: {a: x/a}}\n",
