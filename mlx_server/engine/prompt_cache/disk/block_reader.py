@@ -10,6 +10,7 @@ from mlx_server.engine.log import log_event
 from mlx_server.engine.prompt_cache.blob import Corrupt
 from mlx_server.engine.prompt_cache.entry import Entry, Value, unpack
 from mlx_server.engine.prompt_cache.prefix_match import Tags
+from vestal.best_effort.files import EXHAUSTED
 
 
 @dataclass
@@ -44,7 +45,8 @@ class BlockReader:
 
         The file must contain the model identity that is in `tags`; else it counts as damaged. If the file
         does not exist, append the key to `missing`; if it is unreadable or damaged, append it to `broken`.
-        Return None in both cases.
+        Return None in both cases, and also if the process has no descriptors or memory left, which says
+        nothing about the file.
         """
         with self._lock:  # it may just have been read
             entry = self._ahead.restored.get(key) or self._ahead.preloaded.get(key)
@@ -84,6 +86,9 @@ class BlockReader:
         except FileNotFoundError:  # deleted by another engine or by `vestal cache clear`
             missing.append(key)
         except (OSError, Corrupt) as error:
+            if isinstance(error, OSError) and error.errno in EXHAUSTED:  # says nothing about the file
+                log_event("cache_block_not_read", cause=str(error), key=key)
+                return None
             log_event("cache_block_dropped", cause=str(error), key=key)
             broken.append(key)
         return None

@@ -1,7 +1,9 @@
 """All tiers: what is stored is found, within the limits; any damage to a file is a miss."""
 
 import errno
+import os
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -114,6 +116,25 @@ def test_order_of_use_of_cache_blocks_survives_a_restart(open_store, tmp_path):
     again = Model(open_store(ram=0, on_disk=size * 3 // 4))
     assert again.get([1] * 8) == 8
     assert again.get([2] * 8) < 8
+
+
+@pytest.mark.parametrize("shortage", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+def test_cache_file_that_cannot_be_read_for_lack_of_descriptors_or_memory_is_kept_for_later(
+    open_store, shortage, monkeypatch
+):
+    """The files of a conversation's blocks were deleted as damaged, though only descriptors were short."""
+
+    def fail(_file: Path) -> bytes:
+        raise OSError(shortage, os.strerror(shortage))
+
+    first = Model(open_store())
+    first.keep(PROMPT)
+    first.store.persist(60.0)
+    second = Model(open_store())
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", fail)
+        assert second.get(PROMPT) == 0
+    assert second.get(PROMPT) == WHOLE
 
 
 @pytest.mark.parametrize("fault", ["truncated", "flipped", "emptied", "removed", "swapped", "a folder"])
