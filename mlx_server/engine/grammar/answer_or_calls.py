@@ -28,12 +28,30 @@ def answer_schema(schema: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _with_references_from_its_root(schema: Any) -> Any:
-    if isinstance(schema, list):
-        return [_with_references_from_its_root(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    moved = {key: _with_references_from_its_root(value) for key, value in schema.items()}
+    moved = {key: _moved_back(key, value) for key, value in schema.items()}
     reference = schema.get("$ref")
-    if isinstance(reference, str) and reference.startswith(_ANSWER):
+    if isinstance(reference, str) and (reference == _ANSWER or reference.startswith(_ANSWER + "/")):
         moved["$ref"] = "#" + reference.removeprefix(_ANSWER)
     return moved
+
+
+_VALUES = ("const", "enum", "default", "examples")
+_SCHEMAS_BY_NAME = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
+
+
+def _moved_back(key: str, value: Any) -> Any:
+    """Return the value of the keyword `key` with the references that the client sent. The gateway has moved
+    no references in values, and in parts with an `$id`.
+    """
+    if isinstance(value, list) and key not in _VALUES:
+        return [_moved_back("", item) for item in value]
+    if not isinstance(value, dict) or key in _VALUES:
+        return value
+    if key in _SCHEMAS_BY_NAME:
+        return {name: _moved_back("", item) for name, item in value.items()}
+    own = value.get("$id")
+    return (
+        value if isinstance(own, str) and not own.startswith("#") else _with_references_from_its_root(value)
+    )

@@ -18,7 +18,8 @@ import numpy as np
 from mlx_server.engine.errors import RequestError
 from mlx_server.engine.grammar.answer_or_calls import answer_schema
 from mlx_server.engine.grammar.constraint import Constraint, Gate
-from mlx_server.engine.grammar.json_schema import SchemaAdapter, patterns
+from mlx_server.engine.grammar.javascript_patterns import from_javascript, patterns
+from mlx_server.engine.grammar.json_schema import SchemaAdapter
 from mlx_server.engine.grammar.schema_recursion import is_endless
 from mlx_server.engine.log import log_event
 
@@ -31,7 +32,8 @@ If more is allowed, small models write blank lines until they reach max_tokens.
 _OPTIONS: Any = {"whitespace_pattern": _WHITESPACE, "coerce_one_of": True, "lenient": True}
 """With `lenient`, llguidance ignores keywords of JSON Schema that it does not implement."""
 
-_PATTERN_MISTAKES = ("unclosed group", "unopened group", "unclosed character class", "Regex is empty")
+_PATTERN_MISTAKES = ("unclosed group", "unopened group", "unclosed character class")
+_MATCHES_NOTHING = "Regex is empty"
 """Parts of llguidance's error messages for a regular expression that is invalid, or that matches no text."""
 
 MAX_SCHEMA_CHARS = 64 * 1024
@@ -146,8 +148,8 @@ class Grammars:
         try:
             adapter = SchemaAdapter(schema)
             matcher = self._matcher_of(adapter.adapted())
-            if matcher.is_error() and (unusable := _unusable_patterns(schema)):
-                adapter = SchemaAdapter(schema, unusable)
+            if matcher.is_error() and (usable := _usable_patterns(schema)):
+                adapter = SchemaAdapter(schema, usable)
                 matcher = self._matcher_of(adapter.adapted())
         except (ValueError, RecursionError) as error:
             raise _unusable_schema(str(error)) from error
@@ -179,21 +181,30 @@ class Grammars:
         return LLMatcher(self._vocabulary, grammar, limits=limits)
 
 
-def _unusable_patterns(schema: dict[str, Any]) -> frozenset[str]:
-    """Return the regular expressions in `schema` that llguidance does not support, such as those with
-    lookahead. One that is invalid in any dialect (unbalanced brackets) is a mistake of the client, and not
-    included.
+def _usable_patterns(schema: dict[str, Any]) -> dict[str, str | None]:
+    """Return the regular expressions in `schema` that llguidance refuses, each with what can be used in its
+    place: the same in llguidance's dialect, or None if that is impossible, as with lookahead. One that is
+    invalid in any dialect (unbalanced brackets) is a mistake of the client, and not included.
     """
+    usable: dict[str, str | None] = {}
+    for pattern in set(patterns(schema)):
+        if not (fault := _pattern_fault(pattern)):
+            continue
+        if (translated := from_javascript(pattern)) != pattern:
+            fault = _pattern_fault(translated)
+        if not fault or _MATCHES_NOTHING in fault:
+            usable[pattern] = translated
+        elif not any(mistake in fault for mistake in _PATTERN_MISTAKES):
+            usable[pattern] = None
+    return usable
+
+
+def _pattern_fault(pattern: str) -> str:
+    """Return what llguidance objects to in a regular expression; empty if nothing."""
     from llguidance import LLMatcher
 
-    def is_unusable(pattern: str) -> bool:
-        grammar = LLMatcher.grammar_from_json_schema(
-            {"type": "string", "pattern": pattern}, overrides=_OPTIONS
-        )
-        fault = LLMatcher.validate_grammar(grammar)
-        return bool(fault) and not any(mistake in fault for mistake in _PATTERN_MISTAKES)
-
-    return frozenset(filter(is_unusable, set(patterns(schema))))
+    grammar = LLMatcher.grammar_from_json_schema({"type": "string", "pattern": pattern}, overrides=_OPTIONS)
+    return str(LLMatcher.validate_grammar(grammar))
 
 
 def _vocabulary(tokenizer: Any, end_tokens: list[int]) -> Any:

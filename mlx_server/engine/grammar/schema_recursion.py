@@ -93,7 +93,7 @@ def resolve(schema: dict[str, Any], reference: str) -> Any:
     """Return the part of `schema` that a JSON pointer such as `#/$defs/n` refers to; None if it does not
     exist.
     """
-    found: Any = schema
+    found: Any = schema if reference[1:2] in ("", "/") else None
     for step in unquote(reference[1:]).split("/")[1:]:
         name = step.replace("~1", "/").replace("~0", "~")
         if isinstance(found, dict):

@@ -163,18 +163,34 @@ def _answer_or_calls(schema: dict[str, Any], names: Sequence[str]) -> dict[str, 
 
 def with_moved_references(schema: Any, name: str) -> Any:
     """Return a copy of a JSON schema that becomes the definition `name` (in `$defs`) of a larger schema. A
-    reference in `schema` starts at the root, so each one is extended by the path of the definition. Raises
+    JSON pointer in a reference starts at the root, so each one is extended by the path of the definition.
+    Other references, such as one to an anchor, remain: the engine looks for the nearest schema that they can
+    mean. So do references in a part with an `$id`, because pointers there start at that part. Raises
     RecursionError if `schema` is nested too deeply.
     """
-    if isinstance(schema, list):
-        return [with_moved_references(item, name) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    moved = {key: with_moved_references(value, name) for key, value in schema.items()}
+    moved = {key: _moved(key, value, name) for key, value in schema.items()}
     reference = schema.get("$ref")
-    if isinstance(reference, str) and reference.startswith("#"):
+    if isinstance(reference, str) and (reference == "#" or reference.startswith("#/")):
         moved["$ref"] = f"#/$defs/{name}{reference[1:]}"
     return moved
+
+
+_VALUES = ("const", "enum", "default", "examples")
+_SCHEMAS_BY_NAME = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
+
+
+def _moved(key: str, value: Any, name: str) -> Any:
+    """Return the value of the keyword `key` with the references that `with_moved_references` moves."""
+    if isinstance(value, list) and key not in _VALUES:
+        return [_moved("", item, name) for item in value]
+    if not isinstance(value, dict) or key in _VALUES:
+        return value
+    if key in _SCHEMAS_BY_NAME:
+        return {named: _moved("", item, name) for named, item in value.items()}
+    own = value.get("$id")
+    return value if isinstance(own, str) and not own.startswith("#") else with_moved_references(value, name)
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,16 @@
 """Objects of a schema that allow only named properties, and what is omitted from schemas."""
 
 import json
+from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlx_server.engine.grammar.json_schema import SchemaAdapter, close_objects, patterns
+from mlx_server.engine.grammar.javascript_patterns import patterns
+from mlx_server.engine.grammar.json_schema import NothingRemains, SchemaAdapter, close_objects
 from mlx_server.engine.grammar.schema_recursion import is_endless
 
 STRING = {"type": "string"}
@@ -15,8 +18,10 @@ BOOLEAN = {"type": "boolean"}
 NAMED = {"type": "object", "properties": {"a": STRING}}
 
 
-def adapted(schema: dict[str, Any], unusable_patterns: frozenset[str] = frozenset()) -> tuple[Any, list[str]]:
-    adapter = SchemaAdapter(schema, unusable_patterns)
+def adapted(
+    schema: dict[str, Any], usable_patterns: Mapping[str, str | None] | None = None
+) -> tuple[Any, list[str]]:
+    adapter = SchemaAdapter(schema, usable_patterns)
     return adapter.adapted(), adapter.left_out
 
 
@@ -134,7 +139,7 @@ def test_adapted_json_schema_turns_property_names_with_a_pattern_into_pattern_pr
     mapping = {"type": "object", "propertyNames": {"pattern": "^x"}, "additionalProperties": BOOLEAN}
     result, left_out = adapted(mapping)
     assert (result["patternProperties"], left_out) == ({"^x": BOOLEAN}, [])
-    result, left_out = adapted(mapping, frozenset({"^x"}))
+    result, left_out = adapted(mapping, {"^x": None})
     assert (result, left_out) == ({"type": "object", "additionalProperties": BOOLEAN}, ["propertyNames"])
 
 
@@ -143,7 +148,7 @@ def test_json_schema_for_the_grammar_omits_only_patterns_that_the_grammar_compil
         "properties": {"a": {"pattern": "(?!x)"}, "b": {"pattern": "y"}},
         "patternProperties": {"(?!x)": {}},
     }
-    result, left_out = adapted(schema, frozenset({"(?!x)"}))
+    result, left_out = adapted(schema, {"(?!x)": None})
     assert result["properties"] == {"a": {}, "b": {"pattern": "y"}}
     assert (result["patternProperties"], result["additionalProperties"]) == ({}, True)
     assert left_out == ["patternProperties", "properties.a.pattern"]
@@ -160,9 +165,153 @@ def test_adapted_json_schema_omits_property_counts_if_properties_are_optional():
     assert adapted({"additionalProperties": {}, "maxProperties": 1})[1] == []
 
 
-def test_adapted_json_schema_keeps_an_id_that_a_reference_uses():
-    schema = {"$id": "https://example.org/a", "$ref": "https://example.org/a#/$defs/b", "$defs": {"b": {}}}
-    assert adapted(schema)[0]["$id"] == schema["$id"]
+def test_adapted_json_schema_has_pointers_in_place_of_references_to_an_id():
+    schema = {
+        "$id": "https://example.org/a",
+        "$ref": "https://example.org/a#/$defs/b",
+        "$defs": {"b": STRING},
+    }
+    assert adapted(schema) == ({"$ref": "#/$defs/b", "$defs": {"b": STRING}}, [])
+
+
+@pytest.mark.parametrize(
+    ("given", "used"),
+    [
+        ({"maxLength": 2.0, "minLength": 2e0}, {"maxLength": 2, "minLength": 2}),
+        ({"maxItems": 2.0, "minItems": 0.0}, {"maxItems": 2, "minItems": 0}),
+        ({"maxProperties": "2", "minProperties": 1.0}, {"maxProperties": 2, "minProperties": 1}),  # Gemini
+        ({"maxLength": 1e300, "maxItems": 2**64}, {}),  # no answer exceeds these
+        ({"maxLength": 1.5}, {"maxLength": 1.5}),  # which the grammar compiler refuses
+        ({"minLength": -1}, {"minLength": -1}),
+        ({"maxItems": True}, {"maxItems": True}),
+    ],
+    ids=str,
+)
+def test_adapted_json_schema_has_counts_as_integers(given, used):
+    """In JSON Schema 2.0 is an integer, and `maxItems: 2.0` was a 400."""
+    assert adapted(given) == (used, [])
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"multipleOf": 2**31},
+        {"multipleOf": 1e300},
+        {"multipleOf": 1e-12},
+        {"multipleOf": 0.1 + 0.2},
+        {"maximum": 1.7976931348623157e308},
+        {"exclusiveMinimum": 5e-324},
+        {"minimum": -(2**63), "type": "integer"},
+    ],
+    ids=str,
+)
+def test_adapted_json_schema_omits_and_names_numbers_that_a_grammar_cannot_express(part):
+    """Such bounds were a 400, and `multipleOf: 2147483648` kept every other grammar waiting for minutes."""
+    (keyword, *_) = part
+    assert adapted({"type": "number", **part})[1] == [keyword]
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"multipleOf": 0.01},
+        {"multipleOf": 1_000_000},
+        {"maximum": 2**63 - 1, "type": "integer"},
+        {"minimum": -(2**53) + 1},
+        {"minimum": 0},
+        {"multipleOf": 0},  # which the grammar compiler refuses
+        {"exclusiveMinimum": True},  # draft 4
+    ],
+    ids=str,
+)
+def test_adapted_json_schema_keeps_numbers_that_a_grammar_can_express(part):
+    assert adapted({"type": "number", **part}) == ({"type": "number", **part}, [])
+
+
+@pytest.mark.parametrize(
+    ("given", "used"),
+    [
+        ("STRING", "string"),
+        (["STRING", "Null"], ["string", "null"]),
+        (["string", None], ["string", "null"]),
+        ([], []),  # which the grammar compiler refuses, as the next
+        (3, 3),
+        ([3], [3]),
+    ],
+    ids=str,
+)
+def test_adapted_json_schema_has_types_in_lower_case(given, used):
+    """Gemini's clients write types in upper case, and each such schema was a 400."""
+    assert adapted({"type": given}) == ({"type": used}, [])
+
+
+def test_adapted_json_schema_omits_types_that_allow_any_value_silently_and_names_unknown_ones():
+    parts = {
+        "a": {"type": "any"},
+        "b": {"type": ["null", "any"]},
+        "c": {"type": "float"},
+        "d": {"type": ["x"]},
+    }
+    result, left_out = adapted({"properties": parts})
+    assert result["properties"] == {"a": {}, "b": {}, "c": {}, "d": {}}
+    assert left_out == ["properties.c.type float", "properties.d.type ['x']"]
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"$ref": "#/$defs/none"},
+        {"$ref": "https://example.org/remote", "title": "T"},
+        {"type": "nonsense"},
+        {"anyOf": [STRING, {"$ref": "#none"}]},
+        {"allOf": [{"$ref": "#/$defs/a"}], "$defs": {"a": {"$ref": "other.json"}}},
+    ],
+    ids=json.dumps,
+)
+def test_adapted_json_schema_of_which_nothing_remains_at_the_root_is_refused(schema):
+    with pytest.raises(NothingRemains, match="^nothing remains of it without .*(none|remote|nonsense|other)"):
+        adapted(schema)
+
+
+def test_adapted_json_schema_omits_and_names_a_reference_without_target_below_the_root():
+    """A missing definition was a 400, and a property with a remote reference could not be written at all."""
+    for reference in ("#/$defs/none", "https://example.org/remote", "#none", "none.json#/a", "#/type"):
+        schema = {"type": "object", "properties": {"a": {"$ref": reference}}}
+        result, left_out = adapted(schema)
+        assert (result["properties"], left_out) == ({"a": {}}, [f"properties.a.$ref {reference}"])
+    extended = {"$ref": "https://example.org/base", "properties": {"b": STRING}}
+    assert adapted(extended)[0] == {"properties": {"b": STRING}, "additionalProperties": True}
+
+
+def test_adapted_json_schema_has_definitions_of_what_references_mean_at_places_that_are_omitted():
+    """OpenAPI's schemas are in `components`, where no keyword was translated."""
+    schema = {
+        "properties": {"a": {"$ref": "#/components/schemas/A"}, "b": {"$ref": "#/properties/c/not"}, "c": {}},
+        "components": {"schemas": {"A": {"type": "ARRAY", "items": {"$ref": "#/components/schemas/A"}}}},
+    }
+    schema["properties"]["c"] = {"not": STRING}
+    result, left_out = adapted(schema)
+    first, second = (result["properties"][name]["$ref"] for name in "ab")
+    assert result["$defs"][first.removeprefix("#/$defs/")] == {"type": "array", "items": {"$ref": first}}
+    assert result["$defs"][second.removeprefix("#/$defs/")] == STRING
+    assert left_out == ["properties.c.not"]
+
+
+def test_adapted_json_schema_copies_only_so_much_from_places_that_are_omitted():
+    """Each level of a deep schema could be copied, which made the schema hundreds of times longer."""
+    inner: dict[str, Any] = {"enum": ["x" * 30_000]}
+    for _ in range(100):
+        inner = {"x": inner}
+    wanted = {f"p{depth}": {"$ref": "#/odd" + "/x" * depth} for depth in range(101)}
+    result, left_out = adapted({"properties": wanted, "odd": inner})
+    assert len(result["$defs"]) == 2 and len(left_out) == 99
+
+
+def test_adapted_json_schema_has_the_translations_of_patterns():
+    schema = {"properties": {"a": {"pattern": "[^]"}}, "patternProperties": {"[^]": {}, "x": {}}}
+    result, left_out = adapted(schema, {"[^]": r"[\s\S]"})
+    assert result["properties"] == {"a": {"pattern": r"[\s\S]"}}
+    assert list(result["patternProperties"]) == [r"[\s\S]", "x"] and left_out == []
 
 
 KEYWORDS = [
@@ -178,8 +327,17 @@ KEYWORDS = [
     ),
     *("additionalProperties", "not", "if", "contains", "propertyNames", "required", "type", "enum", "const"),
     *("pattern", "format", "minProperties", "minItems", "uniqueItems", "$ref", "$id", "$schema", "a", "b"),
+    *("multipleOf", "maximum", "$anchor", "id"),
 ]
-VALUES = st.none() | st.booleans() | st.integers() | st.sampled_from(["a", "#", "#/a", "#/$defs/a", "string"])
+VALUES = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.sampled_from(
+        ["a", "#", "#/a", "#/$defs/a", "string", "#a", "a#/items", "#/items/0", "http://[", "%"]
+    )
+)
 ANYTHING = st.recursive(
     VALUES,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYWORDS), inner, max_size=4),
@@ -190,8 +348,9 @@ ANYTHING = st.recursive(
 def test_adapted_json_schema_with_any_value_of_any_keyword_does_not_raise(schema):
     """A body may hold anything where a schema is expected."""
     before = json.dumps(schema)
-    result, left_out = adapted(schema, frozenset(patterns(schema)))
-    assert json.loads(json.dumps(result)) == result
-    assert all(isinstance(part, str) for part in left_out)
-    assert isinstance(result, bool) or is_endless(result) in (True, False)
+    with suppress(NothingRemains):
+        result, left_out = adapted(schema, dict.fromkeys(patterns(schema)))
+        assert json.loads(json.dumps(result)) == result
+        assert all(isinstance(part, str) for part in left_out)
+        assert isinstance(result, bool) or is_endless(result) in (True, False)
     assert json.dumps(schema) == before

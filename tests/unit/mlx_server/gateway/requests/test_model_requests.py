@@ -225,7 +225,7 @@ def test_harmony_preamble_before_an_answer_with_a_schema_is_free_and_not_part_of
         ({"enum": ["a"], "const": "b"}, "cannot be used as a grammar"),
         ({"type": "string", "pattern": "(a"}, "cannot be used as a grammar"),
         ({"$ref": "#/$defs/none"}, "/$defs/none"),
-        ({"type": "object", "properties": {"a": {"$ref": "#/$defs/none"}}, "required": ["a"]}, "/$defs/none"),
+        ({"anyOf": [{"$ref": "#/$defs/none"}]}, "anyOf.0.$ref #/$defs/none"),
     ],
     ids=json.dumps,
 )
@@ -238,6 +238,42 @@ def test_answer_schema_that_is_refused_alone_is_refused_with_the_same_words_besi
     with pytest.raises(RequestError) as beside_tools:
         Grammars.for_checks().check(operation.json_schema)
     assert str(beside_tools.value) == str(alone.value)
+
+
+ANCHORED = {"properties": {"a": {"$ref": "#x"}}, "$defs": {"q": {"$anchor": "x", "type": "boolean"}}}
+RESOURCES = {
+    "$id": "https://example.org/root",
+    "properties": {"a": {"$ref": "q"}},
+    "$defs": {"q": {"$id": "q", "$ref": "#/$defs/z", "$defs": {"z": {"type": "boolean"}}}},
+}
+CONSTANT = {
+    "properties": {
+        "a": {"type": "boolean"},
+        "const": {"const": {"$ref": "#/b"}},
+        "enum": {"$ref": "#/$defs/e"},
+    },
+    "$defs": {"e": {"type": "null"}},
+}
+
+
+@pytest.mark.parametrize("schema", [ANCHORED, RESOURCES, CONSTANT], ids=["anchor", "ids", "constant"])
+def test_answer_or_a_forced_call_with_any_kind_of_reference_is_held_to_what_it_means(schema):
+    """An anchor of a forced tool was a 400 ("Pointer '/$defs/arguments0x' does not exist")."""
+    object_schema = {"type": "object", "required": ["a"], **schema}
+    beside_tools = sent(chat(object_schema))
+    assert beside_tools.json_schema is not None
+    assert answer_schema(beside_tools.json_schema) == object_schema
+    function = {"name": "f", "parameters": object_schema}
+    other = {"properties": {"a": {"$ref": "#x"}}, "$defs": {"q": {"$anchor": "x", "type": "integer"}}}
+    functions = [function, {"name": "g", "parameters": {"type": "object", "required": ["a"], **other}}]
+    tools = [{"type": "function", "function": each} for each in functions]
+    forced = sent(chat(SCHEMA, tools=tools, tool_choice="required"))
+    for value, is_right in (("true", True), ("5", False)):
+        assert is_allowed(beside_tools, f'{{"a":{value}}}') is is_right
+        assert is_allowed(forced, f'{{"name":"f","arguments":{{"a":{value}}}}}') is is_right
+        assert is_allowed(forced, f'{{"name":"g","arguments":{{"a":{value}}}}}') is not is_right
+    if schema is CONSTANT:
+        assert is_allowed(beside_tools, '{"a":true,"const":{"$ref":"#/b"},"enum":null}')
 
 
 def test_answer_schema_of_the_greatest_length_is_accepted_beside_tools():
