@@ -208,9 +208,16 @@ HERMES = (
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 
+USER_LAST = (
+    "{% if messages[-1].role not in ['user', 'tool'] %}"
+    "{{ raise_exception('Expected last role User or Tool') }}{% endif %}"
+) + MISTRAL
+"""Mistral's official templates have this condition, which GGUF and MLX conversions mostly lack."""
+
 ALL = {
     "chatml": CHATML,
     "mistral": MISTRAL,
+    "user-last": USER_LAST,
     "gemma": GEMMA,
     "qwen": QWEN,
     "llama": LLAMA,

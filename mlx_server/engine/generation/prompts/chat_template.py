@@ -124,7 +124,9 @@ class ChatTemplate:
         own = {} if chat_template is None else {"chat_template": chat_template}
 
         def render(messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None) -> str:
-            rendered = self.render(messages, tools, {"add_generation_prompt": True, **own})
+            continues = messages[-1].get("role") == "assistant"
+            options = {"add_generation_prompt": not continues, "continue_final_message": continues}
+            rendered = self.render(messages, tools, {**options, **own})
             return rendered if isinstance(rendered, str) else str(self.tokenizer.decode(rendered))
 
         return TemplateProbe(render, call_markers).needs(self.uses_tools(chat_template))

@@ -15,6 +15,7 @@ from mlx_server.engine.generation.prompts.conversation import (
     TemplateNeeds,
     fit_messages,
     fit_tools,
+    split_final_answer,
 )
 from mlx_server.engine.generation.prompts.length_check import CHUNK_CHARS, check_length, texts_of
 from mlx_server.engine.generation.prompts.messages import check_tools, normalize_messages
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 
 MAX_REASON_CHARS = 300
 """How much of an exception's text is reported. Some of transformers' exceptions quote the whole chat."""
+
+_THINKING = (("<think>", "</think>"), ("[THINK]", "[/THINK]"))
+"""The texts with which prompts begin the model's thinking, and those that end it."""
 
 
 @dataclass(frozen=True)
@@ -100,15 +104,19 @@ class ChatTokens:
         """Return the token ids of a chat. If `continues`, the answer continues the last message. `pictures`
         are the request's images, in the order of `op.images`.
 
-        If the template refuses the chat, a second attempt renders it as alternating texts of user and
-        assistant, a form that any template accepts. If `continues`, a third attempt renders the last message
-        as a complete one, after which a new answer begins. If all attempts fail, the exception of the first
-        is raised. An EngineError, TemplateLimitExceeded or TemplateProcessDied is raised at once, without
+        If the template refuses the chat, another attempt renders it as alternating texts of user and
+        assistant, a form that any template accepts. A chat that ends with an assistant message is also
+        rendered without an answer at its end. If `continues`, a last attempt renders the last message as a
+        complete one, after which a new answer begins. If all attempts fail, the exception of the first is
+        raised. An EngineError, TemplateLimitExceeded or TemplateProcessDied is raised at once, without
         further attempts.
         """
         options = {"add_generation_prompt": not continues, "continue_final_message": continues}
         own = self.needs_of(op)
-        attempts = [(own, options), (replace(STRICTEST, text_parts=own.text_parts), options)]
+        fits = [own, replace(STRICTEST, text_parts=own.text_parts)]
+        if messages[-1].get("role") == "assistant":
+            fits = [need for fit in fits for need in (fit, replace(fit, no_final_answer=True))]
+        attempts = [(needs, options) for needs in dict.fromkeys(fits)]
         if continues:
             attempts.append((own, {"add_generation_prompt": True}))
         objections: list[Exception] = []
@@ -133,11 +141,18 @@ class ChatTokens:
         rendered by the chat template.
 
         `op` supplies the tools, the template's variables and, if the request brings one, the template.
-        `options` are passed to the tokenizer's `apply_chat_template`. `pictures` are the request's images, in
-        the order of `op.images`. Raises EngineError if the text is far longer than the context, if it cannot
+        `options` are passed to the tokenizer's `apply_chat_template`. If the answer continues the last
+        message, but the template takes no answer at the end, the chat is rendered without that message, and
+        its text is appended. `pictures` are the request's images, in the order of
+        `op.images`. Raises EngineError if the text is far longer than the context, if it cannot
         be tokenized, or if the template has a wrong number of places for images, and whatever the template
         raises.
         """
+        thoughts = begun = ""
+        if needs.no_final_answer and options.get("continue_final_message"):
+            if (split := split_final_answer(messages)) is not None:
+                messages, thoughts, begun = split
+            options = {"add_generation_prompt": True}
         tools = list(op.tools or ())
         if needs.plain_tools or (tools and not self.template.uses_tools(op.chat_template)):
             messages, tools = describe_tools(messages, tools), []
@@ -155,12 +170,23 @@ class ChatTokens:
         else:
             rendered = template.render(fitted, tools_given, arguments)
         if not isinstance(rendered, str):
-            return list(rendered)
+            return [*rendered, *(self.texts.encode(begun, add_special_tokens=False) if begun else ())]
+        rendered += _answer_after(rendered, thoughts, begun)
         if op.chat_template is not None:
             rendered = self.texts.with_start(rendered)
         if len(rendered) > CHUNK_CHARS + 2 * sum(map(len, texts_of(op))):  # the template has made it long
             check_length(op, [rendered], self.texts.tokenizer, self.context_tokens)
         return self.texts.encode(rendered, add_special_tokens=False)
+
+
+def _answer_after(prompt: str, thoughts: str, text: str) -> str:
+    """Return the beginning of an answer as the continuation of `prompt`. The thinking is left out unless the
+    prompt begins it; it ends before the text.
+    """
+    for start, end in _THINKING:
+        if prompt.rstrip().endswith(start):
+            return f"{thoughts}\n{end}\n\n{text}" if text else thoughts
+    return text
 
 
 def _is_empty_answer(message: dict[str, Any]) -> bool:

@@ -44,6 +44,8 @@ class TemplateNeeds:
     """The conversation must have a user message."""
     no_empty_answers: bool = False
     """No assistant message may be empty."""
+    no_final_answer: bool = False
+    """The last message must be the user's or a tool's result."""
     no_headers: bool = False
     """Assistant messages must not have headers of the Harmony format, which clients of other servers keep."""
     one_text: bool = False
@@ -81,6 +83,8 @@ def fit_messages(messages: Sequence[Message], needs: TemplateNeeds) -> list[Mess
     """
     fitted = [_with_both_names_of_thinking(message) for message in messages]
     fitted = with_results_in_call_order(fitted)
+    if needs.no_final_answer:
+        fitted = _with_last_turn(fitted)
     if needs.system != "anywhere":
         fitted = _fold_system(fitted, keeps_first=needs.system == "first")
     if needs.user and not any(message.get("role") == "user" for message in fitted):
@@ -211,6 +215,40 @@ def _without_headers(message: Message) -> Message:
         return message
     last = content.rpartition(HARMONY_HEADER_END)[2]
     return {**message, "content": last.partition("<|end|>")[0].partition("<|return|>")[0]}
+
+
+def split_final_answer(messages: Sequence[Message]) -> tuple[list[Message], str, str] | None:
+    """Return the messages before the beginning of an answer with which `messages` end, and the thinking and
+    the text of that beginning. Several assistant messages at the end are one answer. Return None if there is
+    no such beginning: the last message is not the assistant's, calls tools, or has other parts than texts.
+    """
+    before = list(messages)
+    content: Any = ""
+    thoughts = ""
+    while before and before[-1].get("role") == "assistant" and not before[-1].get("tool_calls"):
+        message = _with_both_names_of_thinking(before.pop())
+        content = join_contents(message.get("content") or "", content)
+        if isinstance(thinking := message.get("thinking"), str):
+            thoughts = thinking + thoughts
+    parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+    if not before or len(before) == len(messages) or any(part.get("type") != "text" for part in parts):
+        return None
+    return before, thoughts, "".join(str(part.get("text") or "") for part in parts)
+
+
+def _with_last_turn(messages: Sequence[Message]) -> list[Message]:
+    """Return `messages` with a turn added after an assistant message at the end: an empty result for each of
+    its calls or, without calls, an empty user message.
+    """
+    last = messages[-1] if messages else {}
+    if last.get("role") != "assistant":
+        return list(messages)
+    results = [
+        {"role": "tool", "content": "", "name": (call.get("function") or {}).get("name")}
+        | ({"tool_call_id": call["id"]} if call.get("id") else {})
+        for call in last.get("tool_calls") or ()
+    ]
+    return [*messages, *(results or [{"role": "user", "content": ""}])]
 
 
 def _with_stray_results_as_text(messages: Sequence[Message]) -> list[Message]:

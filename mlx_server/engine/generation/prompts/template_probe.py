@@ -21,8 +21,8 @@ from mlx_server.engine.generation.prompts.templates.limits import (
 )
 
 Render = Callable[[list[Message], list[dict[str, Any]] | None], str]
-"""Renders messages and tools to text that ends where an answer starts. If the template refuses them, it may
-raise any exception."""
+"""Renders messages and tools to text that ends where an answer starts or, if the last message is the
+beginning of an answer, where it continues. If the template refuses them, it may raise any exception."""
 
 SYSTEM, ASKED, ANSWERED, MORE, RESULT, OTHER = "Qsys", "Qask", "Qans", "Qmore", "Qres", "Qoth"
 """Texts of the messages in probes. They are searched for in the rendered text."""
@@ -67,6 +67,8 @@ class TemplateProbe:
             needs = replace(needs, alternation=True)
         if not self._shows([_user(ASKED), _assistant(""), _user(MORE)], needs, ASKED, MORE):
             needs = replace(needs, no_empty_answers=True)
+        if not self._shows(turns, needs, ASKED, ANSWERED):
+            needs = replace(needs, no_final_answer=True)
         raw = _assistant(f"<|channel|>final{HARMONY_HEADER_END}{ANSWERED}")
         if not self._shows([_user(ASKED), raw, _user(MORE)], needs, ASKED, ANSWERED, MORE):
             needs = replace(needs, no_headers=True)

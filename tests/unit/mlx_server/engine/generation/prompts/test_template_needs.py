@@ -16,7 +16,17 @@ from mlx_server.engine.generation.prompts.templates.limits import TemplateLimitE
 from mlx_server.engine.generation.prompts.templates.renderer import make_environment
 from mlx_server.engine.generation.prompts.tool_prompt import describe_tools
 from mlx_server.protocol import Generate
-from tests.models.model_templates import ALL, CHATML, DEEPSEEK_V31, GEMMA, GPT_OSS, LLAMA, MISTRAL, QWEN
+from tests.models.model_templates import (
+    ALL,
+    CHATML,
+    DEEPSEEK_V31,
+    GEMMA,
+    GPT_OSS,
+    LLAMA,
+    MISTRAL,
+    QWEN,
+    USER_LAST,
+)
 
 ENVIRONMENT = make_environment()
 TOOLS = ({"type": "function", "function": {"name": "weather"}},)
@@ -77,6 +87,18 @@ def call(city: str, **more: Any) -> dict[str, Any]:
                 no_stray_results=True,
             ),
         ),
+        (
+            USER_LAST,
+            TemplateNeeds(
+                "first",
+                alternation=True,
+                user=True,
+                no_final_answer=True,
+                answer_after_tools=True,
+                short_call_ids=True,
+                no_stray_results=True,
+            ),
+        ),
         (GEMMA, TemplateNeeds("nowhere", alternation=True, plain_tools=True)),
         (QWEN, TemplateNeeds("first", user=True)),
         (LLAMA, TemplateNeeds(single_calls=True)),
@@ -93,7 +115,7 @@ def call(city: str, **more: Any) -> dict[str, Any]:
         ),
         (DEEPSEEK_V31, TemplateNeeds("first", argument_texts=True)),
     ],
-    ids=["chatml", "mistral", "gemma", "qwen", "llama", "gpt-oss", "deepseek-v3.1"],
+    ids=["chatml", "mistral", "user-last", "gemma", "qwen", "llama", "gpt-oss", "deepseek-v3.1"],
 )
 def test_template_probe_finds_which_message_forms_each_model_familys_template_requires(template, needs):
     assert PromptMaker(TemplateTokenizer(template), None, 1000).with_needs().needs == needs
@@ -223,6 +245,73 @@ def test_tool_call_that_the_template_omits_is_rendered_as_text_in_the_models_mar
 def test_empty_assistant_message_at_the_end_of_a_chat_is_rendered_as_the_start_of_the_answer():
     turns = (said("user", "Hi"), said("assistant", ""))
     assert rendered("gemma", *turns).endswith("<start_of_turn>model\n")
+
+
+@pytest.mark.parametrize(
+    "content", ["Hello, my ", [{"type": "text", "text": "Hello, "}, {"type": "text", "text": "my "}]]
+)
+def test_begun_answer_is_continued_although_the_template_wants_a_user_message_last(content):
+    """It was a 400 ("Expected last role User or Tool")."""
+    turns = (said("system", "Brief"), said("user", "Hi"), said("assistant", content))
+    assert rendered("user-last", *turns).endswith("[INST]Hi[/INST]Hello, my ")
+    tools = rendered("user-last", *turns, tools=TOOLS)
+    assert "weather" in tools and tools.endswith("[INST]Hi[/INST]Hello, my ")
+
+
+def test_begun_answer_in_several_messages_is_continued_as_one():
+    turns = (said("user", "Hi"), said("assistant", "One"), said("assistant", "Two"))
+    assert rendered("user-last", *turns).endswith("[INST]Hi[/INST]One\n\nTwo")
+
+
+def test_begun_answer_after_a_tool_result_is_continued():
+    turns = (said("user", "Hi"), said("assistant", "", tool_calls=[call("Oslo")]), said("tool", "5"))
+    text = rendered("user-last", *turns, said("assistant", "It is"), tools=TOOLS)
+    assert text.endswith("[/TOOL_RESULTS]It is")
+
+
+def test_calls_at_the_end_of_a_chat_get_empty_results_if_the_template_wants_a_result_last():
+    calls = [call("Oslo", id="a"), call("Rome")]
+    text = rendered("user-last", said("user", "Hi"), said("assistant", "", tool_calls=calls), tools=TOOLS)
+    assert "Oslo" in text and text.count('[TOOL_RESULTS] {"content": , "call_id": "') == 2
+
+
+def test_thinking_of_a_begun_answer_is_rendered_where_the_prompt_begins_the_thinking():
+    """The text of the answer would otherwise be taken for thinking."""
+    thinking = USER_LAST + "{% if add_generation_prompt %}<think>\n{% endif %}"
+    maker = PromptMaker(TemplateTokenizer(thinking), None, 10**6).with_needs()
+
+    def ending(**last: Any) -> str:
+        messages = (said("user", "Hi"), said("assistant", **last))
+        text = "".join(map(chr, maker.tokens(Generate("r", "m", "chat", messages=messages))))
+        return text.rpartition("[/INST]")[2]
+
+    assert ending(content="Yes") == "<think>\n\n</think>\n\nYes"
+    assert ending(content="Yes", reasoning_content="Hm") == "<think>\nHm\n</think>\n\nYes"
+    assert ending(content="", reasoning_content="Hm") == "<think>\nHm"
+    turns = (said("user", "Hi"), said("assistant", "Yes", reasoning_content="Hm"))
+    assert rendered("user-last", *turns).endswith("[INST]Hi[/INST]Yes"), "the prompt begins no thinking"
+
+
+def test_begun_answer_that_the_template_unexpectedly_refuses_is_continued_all_the_same():
+    """No probe shows that this template objects to a word."""
+    template = CHATML.replace(
+        "{{ m.content }}",
+        "{{ m.content }}{% if m.role == 'assistant' and 'x' in m.content %}"
+        "{{ raise_exception('no x') }}{% endif %}",
+    )
+    maker = PromptMaker(TemplateTokenizer(template), None, 10**6).with_needs()
+    assert not maker.needs.no_final_answer
+    refused = Generate("r", "m", "chat", messages=(said("user", "Hi"), said("assistant", "x")))
+    assert "".join(map(chr, maker.tokens(refused))).endswith("Hi<|im_end|>\n<|im_start|>assistant\nx")
+
+
+def test_tokens_before_the_last_message_are_counted_although_the_template_wants_a_user_message_last():
+    """Each turn of such a model would otherwise have stored no snapshot for other chats."""
+    messages = (said("user", "Hi"), said("assistant", "Yes"), said("user", "So?"))
+    for chat, common in ((messages, "<s>[INST]Hi[/INST]Yes</s>[INST]"), (messages[:2], "<s>[INST]Hi[/INST]")):
+        op = Generate("r", "m", "chat", messages=chat)
+        maker = MAKERS["user-last"]
+        assert maker.tokens_before_last_message(op, maker.tokens(op)) == len(common)
 
 
 def test_text_parts_of_a_message_that_is_merged_with_other_text_appear_in_the_prompt():
