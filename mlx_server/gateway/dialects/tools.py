@@ -92,7 +92,7 @@ def call_schema(tools: Sequence[dict[str, Any]], name: str | None = None) -> dic
     # A reference in a function's schema starts at the schema's root, which becomes a part of a larger schema.
     try:
         definitions = {
-            f"arguments{index}": with_moved_references(function["parameters"], f"arguments{index}")
+            f"arguments{index}": _schema_of_arguments(function["parameters"], f"arguments{index}")
             for index, function in enumerate(allowed)
             if function.get("parameters")
         }
@@ -100,6 +100,20 @@ def call_schema(tools: Sequence[dict[str, Any]], name: str | None = None) -> dic
         raise BadRequest("invalid_request", "tools: parameters are nested too deeply") from error
     calls = [_schema_of_call(function, index) for index, function in enumerate(allowed)]
     return {"anyOf": calls, "$defs": definitions} if len(calls) > 1 else calls[0] | {"$defs": definitions}
+
+
+_OTHER_TYPES = ("array", "string", "number", "integer", "boolean", "null")
+
+
+def _schema_of_arguments(parameters: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return the schema of a function's arguments as the definition `name`. It allows only objects, unless
+    the function's own schema has another type: a model that may do so writes arguments that are no object,
+    and its call is sent as a text.
+    """
+    moved: dict[str, Any] = with_moved_references(parameters, name)
+    given = parameters.get("type")
+    is_typed = isinstance(given, list) or (isinstance(given, str) and given.lower() in _OTHER_TYPES)
+    return moved if is_typed else moved | ANY_ARGUMENTS
 
 
 def _schema_of_call(function: dict[str, Any], index: int) -> dict[str, Any]:

@@ -276,6 +276,28 @@ def test_answer_or_a_forced_call_with_any_kind_of_reference_is_held_to_what_it_m
         assert is_allowed(beside_tools, '{"a":true,"const":{"$ref":"#/b"},"enum":null}')
 
 
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"properties": {"a": {"type": "boolean"}}, "required": ["a"]},
+        {"$ref": "#/$defs/p", "$defs": {"p": {"properties": {"a": {"type": "boolean"}}}}},
+        {"type": "OBJECT", "properties": {"a": {"type": "BOOLEAN"}}},
+        {"type": "any"},
+        {"type": None, "anyOf": [{"properties": {"a": {"type": "boolean"}}}]},
+        {"$ref": "https://example.org/remote"},
+        {"description": "anything"},
+    ],
+    ids=json.dumps,
+)
+def test_arguments_of_a_forced_call_are_an_object_even_if_the_functions_schema_has_no_type(parameters):
+    """A model wrote `"arguments": false`, and the call was sent as a text."""
+    tools = [{"type": "function", "function": {"name": "f", "parameters": parameters}}]
+    forced = sent(chat(SCHEMA, tools=tools, tool_choice="required"))
+    assert is_allowed(forced, '{"name":"f","arguments":{"a":true}}')
+    for value in ("false", '"a"', "[]", "null"):
+        assert not is_allowed(forced, f'{{"name":"f","arguments":{value}}}')
+
+
 def test_answer_schema_of_the_greatest_length_is_accepted_beside_tools():
     """The names of the tools and longer references counted as characters of the client's schema."""
     references = {f"f{number}": {"$ref": "#/$defs/t"} for number in range(1800)}
