@@ -219,8 +219,9 @@ def _without_headers(message: Message) -> Message:
 
 def split_final_answer(messages: Sequence[Message]) -> tuple[list[Message], str, str] | None:
     """Return the messages before the beginning of an answer with which `messages` end, and the thinking and
-    the text of that beginning. Several assistant messages at the end are one answer. Return None if there is
-    no such beginning: the last message is not the assistant's, calls tools, or has other parts than texts.
+    the text of that beginning. Several assistant messages at the end are one answer. If no other message is
+    before it, an empty user message is. Return None if there is no such beginning: the last message is not
+    the assistant's, calls tools, or has other parts than texts.
     """
     before = list(messages)
     content: Any = ""
@@ -231,8 +232,9 @@ def split_final_answer(messages: Sequence[Message]) -> tuple[list[Message], str,
         if isinstance(thinking := message.get("thinking"), str):
             thoughts = thinking + thoughts
     parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
-    if not before or len(before) == len(messages) or any(part.get("type") != "text" for part in parts):
+    if len(before) == len(messages) or any(part.get("type") != "text" for part in parts):
         return None
+    before = before or [{"role": "user", "content": ""}]
     return before, thoughts, "".join(str(part.get("text") or "") for part in parts)
 
 

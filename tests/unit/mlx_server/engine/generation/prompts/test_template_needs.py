@@ -263,6 +263,10 @@ def test_begun_answer_in_several_messages_is_continued_as_one():
     assert rendered("user-last", *turns).endswith("[INST]Hi[/INST]One\n\nTwo")
 
 
+def test_begun_answer_without_any_other_message_is_continued():
+    assert rendered("user-last", said("assistant", "Hello, my")).endswith("[INST][/INST]Hello, my")
+
+
 def test_begun_answer_after_a_tool_result_is_continued():
     turns = (said("user", "Hi"), said("assistant", "", tool_calls=[call("Oslo")]), said("tool", "5"))
     text = rendered("user-last", *turns, said("assistant", "It is"), tools=TOOLS)
