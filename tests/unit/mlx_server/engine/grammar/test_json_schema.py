@@ -286,10 +286,13 @@ def test_adapted_json_schema_omits_and_names_a_reference_without_target_below_th
 def test_adapted_json_schema_has_definitions_of_what_references_mean_at_places_that_are_omitted():
     """OpenAPI's schemas are in `components`, where no keyword was translated."""
     schema = {
-        "properties": {"a": {"$ref": "#/components/schemas/A"}, "b": {"$ref": "#/properties/c/not"}, "c": {}},
+        "properties": {
+            "a": {"$ref": "#/components/schemas/A"},
+            "b": {"$ref": "#/properties/c/not"},
+            "c": {"not": STRING},
+        },
         "components": {"schemas": {"A": {"type": "ARRAY", "items": {"$ref": "#/components/schemas/A"}}}},
     }
-    schema["properties"]["c"] = {"not": STRING}
     result, left_out = adapted(schema)
     first, second = (result["properties"][name]["$ref"] for name in "ab")
     assert result["$defs"][first.removeprefix("#/$defs/")] == {"type": "array", "items": {"$ref": first}}
