@@ -14,6 +14,7 @@ from typing import Any
 from mlx_server.engine.grammar.keyword_values import (
     BOUNDS,
     COUNTS,
+    common_multiple,
     count,
     is_inexpressible,
     known_type,
@@ -97,6 +98,7 @@ class SchemaAdapter:
         self._references = ReferenceFinder(schema)
         self._moved: dict[Path, str] = {}  # schemas that become definitions, and the names they get
         self._moved_chars = 0
+        self._common_multiple = 1  # of the values of `multipleOf`
         self._lacks_meaning = False  # whether a part was left out that may have said all
         self.left_out: list[str] = []
 
@@ -210,10 +212,16 @@ class SchemaAdapter:
                 schema[key] = count(schema[key])
                 if limits_nothing(key, schema[key]):
                     del schema[key]
-        for key in (*BOUNDS, "multipleOf"):
+        for key in BOUNDS:
             if key in schema and is_inexpressible(key, schema[key], schema.get("type")):
                 del schema[key]
                 self._leave_out(path, key)
+        if "multipleOf" in schema:
+            common = common_multiple(self._common_multiple, schema["multipleOf"])
+            if common is None:
+                del schema["multipleOf"]
+                self._leave_out(path, "multipleOf")
+            self._common_multiple = common or self._common_multiple
 
     def _drop_keywords(self, schema: dict[str, Any], path: Path) -> None:
         for key in _UNKNOWN_TO_GRAMMARS:

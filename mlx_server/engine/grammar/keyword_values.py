@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from math import lcm
 from typing import Any
 
 COUNTS = ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties")
@@ -19,8 +20,10 @@ _LARGEST_BOUND, _SMALLEST_BOUND = 10**18, 1e-50
 """Bounds of numbers must be between these, or 0. Beyond them, llguidance makes no regular expression."""
 
 _SMALLEST_FACTOR, _LARGEST_FACTOR, _MOST_FACTOR_DIGITS = 1e-9, 1e9, 4
-"""Limits for the value of `multipleOf`, and for its digits without the zeros at both ends. llguidance takes
-0.6 s for the divisibility by 99,999, and minutes for that by 2,147,483,648."""
+"""Limits for the values of `multipleOf`, and for the digits of a common multiple without the zeros at both
+ends. llguidance takes 0.6 s for the divisibility by 99,999, and minutes for that by 2,147,483,648."""
+
+_FACTOR_UNIT = Decimal(10) ** -13
 
 
 def known_type(value: Any) -> Any:
@@ -54,19 +57,30 @@ def limits_nothing(keyword: str, value: Any) -> bool:
 
 
 def is_inexpressible(keyword: str, value: Any, type_: Any) -> bool:
-    """Return whether llguidance cannot express `keyword`, which is in BOUNDS or `multipleOf`, with this value
-    for numbers of this `type`.
+    """Return whether llguidance cannot express `keyword`, which is in BOUNDS, with this value for numbers of
+    this `type`.
     """
     if not _is_number(value) or value == 0:
         return False
-    if keyword == "multipleOf":
-        digits = "".join(map(str, Decimal(repr(abs(value))).as_tuple().digits)).strip("0")
-        is_within = _SMALLEST_FACTOR <= abs(value) <= _LARGEST_FACTOR
-        return len(digits) > _MOST_FACTOR_DIGITS or not is_within
     if type_ == "integer":
         is_ceiling = keyword in ("maximum", "exclusiveMaximum") and value > 0
         return abs(value) >= _LARGEST_BOUND and not is_ceiling
     return not _SMALLEST_BOUND < abs(value) < _LARGEST_BOUND
+
+
+def common_multiple(multiple: int, factor: Any) -> int | None:
+    """Return the least common multiple of `multiple`, which this function has returned (at first 1), and a
+    value of `multipleOf`. llguidance computes it where schemas are merged. Return None if it is too large for
+    llguidance, and `multiple` itself if the value is no number or 0.
+    """
+    if not _is_number(factor) or factor == 0:
+        return multiple
+    if not _SMALLEST_FACTOR <= abs(factor) <= _LARGEST_FACTOR:
+        return None
+    units = abs(Decimal(repr(factor))) / _FACTOR_UNIT
+    common = lcm(multiple, int(units))
+    is_whole = units == int(units)
+    return common if is_whole and len(str(common).strip("0")) <= _MOST_FACTOR_DIGITS else None
 
 
 def _is_number(value: Any) -> bool:

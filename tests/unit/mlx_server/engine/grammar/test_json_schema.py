@@ -228,6 +228,16 @@ def test_adapted_json_schema_keeps_numbers_that_a_grammar_can_express(part):
     assert adapted({"type": "number", **part}) == ({"type": "number", **part}, [])
 
 
+def test_adapted_json_schema_omits_factors_whose_common_multiple_a_grammar_cannot_express():
+    """The divisibility by 9,998 and 9,999 at once kept every other grammar waiting for minutes."""
+    schema = {"allOf": [{"multipleOf": 9998}, {"multipleOf": 9999}, {"multipleOf": 0.02}]}
+    result, left_out = adapted(schema)
+    assert result == {"allOf": [{"multipleOf": 9998}, {}, {"multipleOf": 0.02}]}
+    assert left_out == ["allOf.1.multipleOf"]
+    seconds = {"allOf": [{"multipleOf": factor} for factor in (0.25, 7, 60, 3600, 86_400, 1_000_000)]}
+    assert adapted(seconds) == (seconds, [])
+
+
 @pytest.mark.parametrize(
     ("given", "used"),
     [
