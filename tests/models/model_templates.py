@@ -212,7 +212,7 @@ USER_LAST = (
     "{% if messages[-1].role not in ['user', 'tool'] %}"
     "{{ raise_exception('Expected last role User or Tool') }}{% endif %}"
 ) + MISTRAL
-"""Mistral's official templates have this condition, which GGUF and MLX conversions mostly lack."""
+"""The condition of some of Mistral's templates, before the template above."""
 
 ALL = {
     "chatml": CHATML,
