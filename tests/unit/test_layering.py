@@ -218,6 +218,7 @@ PURE = (
     "mlx_server/engine/generation/drafting/step_costs.py",
     "mlx_server/engine/generation/output_parser.py",
     "mlx_server/engine/grammar/answer_or_calls.py",
+    "mlx_server/engine/grammar/closed_objects.py",
     "mlx_server/engine/grammar/constraint.py",
     "mlx_server/engine/grammar/javascript_patterns.py",
     "mlx_server/engine/grammar/json_schema.py",

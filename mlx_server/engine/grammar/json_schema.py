@@ -11,6 +11,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from mlx_server.engine.grammar.closed_objects import (
+    SCHEMA_LISTS,
+    SCHEMAS_BY_NAME,
+    close_objects,
+)
 from mlx_server.engine.grammar.keyword_values import (
     BOUNDS,
     COUNTS,
@@ -23,10 +28,6 @@ from mlx_server.engine.grammar.keyword_values import (
 from mlx_server.engine.grammar.schema_recursion import resolve
 from mlx_server.engine.grammar.schema_references import Path, ReferenceFinder, pointer_to
 
-_SCHEMAS_BY_NAME = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
-_SCHEMA_LISTS = ("anyOf", "oneOf", "prefixItems")
-_SINGLE_SCHEMAS = ("items", "additionalProperties", "not", "if", "then", "else", "contains")
-_MERGING = frozenset({"allOf", "$ref", "unevaluatedProperties"})
 _MAY_BE_NULL = ("const", "default")
 _NAMES_OF_SCHEMAS = ("$id", "$anchor", "$dynamicAnchor", "$recursiveAnchor")
 _RESTRICTING = frozenset(
@@ -130,10 +131,10 @@ class SchemaAdapter:
         self._resolve_reference(result, path)
         self._translate_values(result, path)
         self._drop_keywords(result, path)
-        for key in _SCHEMAS_BY_NAME:
+        for key in SCHEMAS_BY_NAME:
             if isinstance(value := result.get(key), dict):
                 result[key] = {name: self._adapt(item, (*path, key, name)) for name, item in value.items()}
-        for key in (*_SCHEMA_LISTS, "allOf", "items"):
+        for key in (*SCHEMA_LISTS, "allOf", "items"):
             if isinstance(value := result.get(key), list):
                 result[key] = [self._adapt(item, (*path, key, i)) for i, item in enumerate(value)]
         for key in ("items", "additionalProperties"):
@@ -183,8 +184,8 @@ class SchemaAdapter:
             if key == "additionalProperties" and "propertyNames" in value:
                 return False
             value = value[key]
-            if (key in _SCHEMAS_BY_NAME and isinstance(value, dict)) or isinstance(value, list):
-                if not steps or key not in (*_SCHEMAS_BY_NAME, *_SCHEMA_LISTS, "allOf", "items"):
+            if (key in SCHEMAS_BY_NAME and isinstance(value, dict)) or isinstance(value, list):
+                if not steps or key not in (*SCHEMAS_BY_NAME, *SCHEMA_LISTS, "allOf", "items"):
                     return False
                 if key == "dependentSchemas" or (key == "patternProperties" and steps[-1] in self._patterns):
                     return False
@@ -292,39 +293,6 @@ class SchemaAdapter:
 
     def _leave_out(self, path: Path, keyword: str) -> None:
         self.left_out.append(".".join((*map(str, path), keyword)))
-
-
-def close_objects(schema: Any) -> Any:
-    """Return a copy of `schema` in which objects allow only the properties that they name.
-
-    JSON Schema allows others by default, and a model that may add properties does so. Ollama's grammars and
-    OpenAI's strict schemas disallow them, too. An object whose `properties` is empty can then only be `{}`,
-    as for a tool without arguments. An object is not changed if the schema itself says which other properties
-    it allows, or if the object is merged from several schemas (allOf, anyOf, $ref), because closing one of
-    these schemas would exclude the properties of the others. A required property that is not described may
-    have any value.
-    """
-    if not isinstance(schema, dict):
-        return schema
-    result = dict(schema)
-    for key in _SCHEMAS_BY_NAME:
-        if isinstance(value := schema.get(key), dict):
-            result[key] = {name: close_objects(item) for name, item in value.items()}
-    for key in _SCHEMA_LISTS:
-        if isinstance(value := schema.get(key), list):
-            result[key] = [close_objects(item) for item in value]
-    for key in _SINGLE_SCHEMAS:
-        if key in schema:
-            result[key] = close_objects(schema[key])
-    is_merged = _MERGING & schema.keys() or any(key in schema for key in ("anyOf", "oneOf"))
-    is_open = "patternProperties" in schema or "additionalProperties" in schema
-    if isinstance(schema.get("properties"), dict) and not is_merged and not is_open:
-        names = [name for name in _list(schema.get("required")) if isinstance(name, str)]
-        result["properties"] = result["properties"] | {
-            name: {} for name in names if name not in result["properties"]
-        }
-        result["additionalProperties"] = False
-    return result
 
 
 def _says_nothing(schema: Any, root: Any, depth: int = 0) -> bool:

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlx_server.engine.grammar.closed_objects import close_objects
 from mlx_server.engine.grammar.javascript_patterns import patterns
-from mlx_server.engine.grammar.json_schema import NothingRemains, SchemaAdapter, close_objects
+from mlx_server.engine.grammar.json_schema import NothingRemains, SchemaAdapter
 from mlx_server.engine.grammar.schema_recursion import is_endless
 
 STRING = {"type": "string"}
