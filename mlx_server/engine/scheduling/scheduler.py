@@ -20,7 +20,7 @@ from mlx_server.engine.memory.wait_policy import RETRY_S, WaitPolicy
 from mlx_server.engine.scheduling.backend import Backend, open_backend
 from mlx_server.engine.scheduling.early_checks import EarlyChecks
 from mlx_server.engine.scheduling.load_outcomes import LoadOutcomes
-from mlx_server.engine.scheduling.loaded_models import LoadedModel, LoadedModels
+from mlx_server.engine.scheduling.loaded_models import LoadedModels
 from mlx_server.engine.scheduling.loads import Catalog, LoadedAs, Loads
 from mlx_server.engine.scheduling.memory_queue import MemoryQueue
 from mlx_server.engine.scheduling.operations import Operations, shutting_down
@@ -56,6 +56,10 @@ LONGEST_WAIT_S = 3600.0
 NEW_TOKENS_S = 0.005
 """How long running answers wait for new requests to be tokenized. A short prompt is tokenized in 1 ms. If the
 turn continued without it, the prompt would wait for the end of the next step, some 50 ms."""
+
+MOST_SHARED_S = 1.0
+"""For how many seconds at most batches of texts are computed between two steps of language models. Slices of
+a long prompt may take longer, but the engine takes requests and cancellations only between steps."""
 
 TOGETHER_S = 0.03
 """How long, while no answer runs, requests that are ready wait for others that are being prepared. Eight
@@ -203,7 +207,7 @@ class Scheduler:
             for request in runner.prepared():
                 self._starter.join(request, model)
             before, began_s = len(self._events), time.monotonic()
-            self._events.extend(runner.step(self._clock, self._seconds_of_others(model)))
+            self._events.extend(runner.step(self._clock, self._share_s()))
             model.last_step_s = time.monotonic() - began_s
             if len(self._events) > before:
                 self._verification.served(model.entry.name)
@@ -212,12 +216,19 @@ class Scheduler:
             self._publish()
             runner.cache_pending_kv()
 
-    def _seconds_of_others(self, model: LoadedModel) -> float | None:
-        """Return how many seconds the last steps of those other models took that have work now; None if none
-        has.
+    def _share_s(self) -> float | None:
+        """Return how many seconds each step that can be paused should take: together as long as the last
+        steps of the models with work whose steps cannot be paused, so that these get at least half of the
+        time, but at most MOST_SHARED_S. Return None if no such model has work.
+
+        A step that can be paused takes the time that it is given. So its own duration must not count here:
+        two models would then give each other more and more time.
         """
-        others = [each for each in self._models.all() if each is not model and each.runner.can_step]
-        return sum(each.last_step_s for each in others) if others else None
+        models = [model for model in self._models.all() if model.runner.can_step]
+        whole = [model.last_step_s for model in models if not model.runner.can_pause]
+        if not whole:
+            return None
+        return min(sum(whole), MOST_SHARED_S) / max(len(models) - len(whole), 1)
 
     def _read_cached_prompts(self) -> None:
         """Continue to read cached prompts from disk into RAM, unless a model or a request needs the disk at

@@ -28,8 +28,8 @@ from mlx_server.engine.scheduling.runners.runner import Runner
 from mlx_server.protocol import Done, Embed, Event, Generate, Rerank
 
 PART_S = 0.05
-"""How many seconds of a batch are computed in a step while no other model has work. Then the scheduler takes
-new requests."""
+"""How many seconds of a batch are computed in a step while no language model has work. Then other embedding
+models and rerankers make their steps, and the scheduler takes new requests."""
 
 
 class BatchRunner(Runner):
@@ -38,6 +38,7 @@ class BatchRunner(Runner):
     """
 
     kind: Literal["embed", "rerank"]
+    can_pause = True
 
     def __init__(self, model: str, requests: EngineRequests, worker: BackgroundWorker) -> None:
         super().__init__(model, requests)
@@ -91,13 +92,13 @@ class BatchRunner(Runner):
         self._requests.move(request, RequestStatus.RUNNING)
         return ()
 
-    def step(self, clock: Callable[[], float], others_s: float | None = None) -> Iterator[Event]:
+    def step(self, clock: Callable[[], float], share_s: float | None = None) -> Iterator[Event]:
         """Compute batches of texts, one of each request in turn, until the time for them is over; then pause
         the last one. If all texts of a request are computed before, yield its answer and return, so that it
         is sent at once.
         """
-        until_s = time.monotonic() + (PART_S if others_s is None else others_s)
-        max_tokens = MAX_BATCH_TOKENS if others_s is None else BESIDE_ANSWERS_TOKENS
+        until_s = time.monotonic() + (PART_S if share_s is None else share_s)
+        max_tokens = MAX_BATCH_TOKENS if share_s is None else BESIDE_ANSWERS_TOKENS
         while request := self._requests.first(RequestStatus.RUNNING, model=self._model):
             is_last = self._compute_batch(request, max_tokens, until_s)
             if is_last is None:

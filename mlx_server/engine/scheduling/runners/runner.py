@@ -16,6 +16,9 @@ class Runner:
     a runner, except where a method says otherwise.
     """
 
+    can_pause = False
+    """Whether a step can be paused in its middle, so that other models can make a step."""
+
     def __init__(self, model: str, requests: EngineRequests) -> None:
         self._model, self._requests = model, requests
 
@@ -74,12 +77,11 @@ class Runner:
 
     # --- running ---
 
-    def step(self, clock: Callable[[], float], others_s: float | None = None) -> Iterator[Event]:
+    def step(self, clock: Callable[[], float], share_s: float | None = None) -> Iterator[Event]:
         """Advance the running requests by one step, and yield the events that this causes.
 
-        `others_s` is how many seconds the last steps of those other models took that have work now; None if
-        none has. A step that can be paused takes no longer than that, so that the other models get at least
-        half of the time.
+        `share_s` is how many seconds the step should take if it can be paused (`can_pause`); None if no model
+        has work whose steps cannot be paused.
         """
         raise NotImplementedError
 

@@ -124,7 +124,7 @@ class TextRunner(Runner):
 
     # --- a step ---
 
-    def step(self, clock: Callable[[], float], others_s: float | None = None) -> Iterator[Event]:
+    def step(self, clock: Callable[[], float], share_s: float | None = None) -> Iterator[Event]:
         yield from self._prompt_steps.step()
         running = self._running()
         if not running:

@@ -94,6 +94,7 @@ class FakeRunner(Runner):
     def __init__(self, engine: FakeEngine, model: str, requests: EngineRequests) -> None:
         super().__init__(model, requests)
         self._engine, self._steps, self.closed = engine, dict[str, int](), False
+        self.can_pause = model == EMBED
 
     def tokenize(self, request: Request, now: float) -> None:
         op = request.op
@@ -135,8 +136,8 @@ class FakeRunner(Runner):
         self._requests.move(request, RequestStatus.RUNNING)
         self._engine.started.append(request.id)
 
-    def step(self, clock: Callable[[], float], others_s: float | None = None) -> Iterator[Event]:
-        self._engine.others_s.append((self._model, others_s))
+    def step(self, clock: Callable[[], float], share_s: float | None = None) -> Iterator[Event]:
+        self._engine.shares_s.append((self._model, share_s))
         for request in self._requests.select(RequestStatus.RUNNING, model=self._model):
             op = request.op
             self._steps[op.id] += 1
@@ -180,7 +181,7 @@ class FakeEngine:
         self.jobs: dict[str, Future] = {}  # of grammars, still to be compiled
         self.tokenizations: dict[str, Future] = {}  # of SLOW texts
         self.prompts: dict[str, PreparedPrompt] = {}  # the latest of each request
-        self.others_s: list[tuple[str, float | None]] = []  # what each step of a model was told
+        self.shares_s: list[tuple[str, float | None]] = []  # what each step of a model was told
         self.preloads = 0  # how often cached prompts could be read in advance
         self.cached_bytes = 0  # free memory that MLX holds for reuse
         self.loaders_broken = self.runners_broken = False

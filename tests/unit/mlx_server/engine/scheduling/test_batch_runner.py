@@ -66,8 +66,8 @@ class Runs(BatchRunner):
         self.take_tokens(request)
         return request
 
-    def turn(self, others_s: float | None = None) -> list[Any]:
-        return list(self.step(lambda: 1.0, others_s))
+    def turn(self, share_s: float | None = None) -> list[Any]:
+        return list(self.step(lambda: 1.0, share_s))
 
 
 def test_batch_alone_has_many_tokens_and_is_computed_in_parts_of_a_twentieth_of_a_second():
@@ -84,22 +84,22 @@ def test_batch_alone_has_many_tokens_and_is_computed_in_parts_of_a_twentieth_of_
 def test_batch_beside_answers_has_few_tokens_and_takes_no_longer_than_a_step_of_theirs():
     runs, job = Runs(), Job("a", batches=1)
     runs.add(job)
-    assert runs.turn(others_s=0.0) == []
+    assert runs.turn(share_s=0.0) == []
     assert job.layers == [0]  # it always gets on
     assert job.limits == [BESIDE_ANSWERS_TOKENS]
-    (answer,) = runs.turn(others_s=60.0)
+    (answer,) = runs.turn(share_s=60.0)
     assert (answer.id, job.layers) == ("a", [0] * LAYERS)
     runs.close()
 
 
-def test_batches_follow_each_other_within_the_time_that_the_others_took():
+def test_batches_follow_each_other_within_their_share_of_the_time():
     """Beside a long prompt, whose slices take a second, one batch of a tenth of a second was computed in
     between.
     """
     runs, first, second = Runs(), Job("a", batches=2), Job("b", batches=3)
     runs.add(first)
     runs.add(second)
-    assert [answer.id for answer in runs.turn(others_s=60.0)] == ["a"]
+    assert [answer.id for answer in runs.turn(share_s=60.0)] == ["a"]
     assert (first.layers, second.layers) == ([0] * LAYERS + [1] * LAYERS, [0] * LAYERS)
     runs.close()
 
@@ -108,7 +108,7 @@ def test_cancelled_request_ends_its_paused_batch_and_the_next_request_begins_its
     runs, first, second = Runs(), Job("a", batches=1), Job("b", batches=1)
     request = runs.add(first)
     runs.add(second)
-    runs.turn(others_s=0.0)
+    runs.turn(share_s=0.0)
     runs.cancel(request, 0.0)
     (answer,) = runs.turn()
     assert (answer.id, first.layers, second.layers) == ("b", [0], [0] * LAYERS)
@@ -143,9 +143,9 @@ class BatchRunnerMachine(RuleBasedStateMachine):
         assert self.runs.cancel(self.running.pop(id), 0.0).reason == "cancelled"
         assert self.runs.jobs[id].layers == layers
 
-    @rule(others_s=st.sampled_from([None, 0.0, 60.0]))
-    def step_is_made(self, others_s: float | None) -> None:
-        for answer in self.runs.turn(others_s):
+    @rule(share_s=st.sampled_from([None, 0.0, 60.0]))
+    def step_is_made(self, share_s: float | None) -> None:
+        for answer in self.runs.turn(share_s):
             assert isinstance(answer, Embedding)
             del self.running[answer.id]
             self.answered.append(answer.id)

@@ -498,20 +498,51 @@ def test_request_whose_models_parent_was_deleted_runs_with_the_model_that_the_cl
         assert isinstance(failed, Failed) and failed.code == "model_not_found" and model in failed.message
 
 
-def test_each_step_is_told_how_long_the_last_steps_of_the_other_models_with_work_took(loaded, monkeypatch):
-    """A batch of texts took as long as ten steps of an answer, which had a seventh of its pace beside it."""
+def with_seconds_that_count(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each look at the clock take a second, so that each step takes one."""
     seconds = iter(range(1000))
     monkeypatch.setattr(scheduler, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
-    monkeypatch.setattr(loaded.scheduler, "_start_together", loaded.scheduler._starter.start_tokenized)
-    loaded.send(generate("a", steps=3))
+    monkeypatch.setattr(engine.scheduler, "_start_together", engine.scheduler._starter.start_tokenized)
+    monkeypatch.setattr(scheduler, "MOST_SHARED_S", 60.0)
+
+
+def test_step_that_can_be_paused_is_given_the_time_of_the_steps_that_cannot(loaded, monkeypatch):
+    """A batch of texts took as long as ten steps of an answer, which had a seventh of its pace beside it."""
+    with_seconds_that_count(loaded, monkeypatch)
+    loaded.send(Load("load embedder", EMBED))
+    loaded.turn(4)
+    loaded.send(generate("a", steps=9), generate("b", OTHER_CHAT, steps=9))
     loaded.turn()
-    loaded.send(generate("b", OTHER_CHAT, steps=9))
-    loaded.turn(3)
-    assert loaded.others_s == [
-        (CHAT, None),
-        (CHAT, 0.0),
-        (OTHER_CHAT, 1),
-        (CHAT, 1),
-        (OTHER_CHAT, None),
-        (OTHER_CHAT, None),
-    ]
+    loaded.send(embed("c"))
+    loaded.turn(2)
+    assert [share for model, share in loaded.shares_s if model == EMBED] == [2.0]
+
+
+def test_models_whose_steps_can_be_paused_share_the_time_and_do_not_lengthen_it(monkeypatch):
+    """Each was given the time that the other had been given and that of the answers, so that the time grew
+    with each turn: answers stood still for seconds, and the engine counted as hanging.
+    """
+    engine = FakeEngine(max_loaded_models=3)
+    with_seconds_that_count(engine, monkeypatch)
+    engine.send(Load("1", CHAT), Load("2", OTHER_CHAT), Load("3", EMBED))
+    engine.turn(12)
+    for model in engine.scheduler._models.all():
+        model.runner.can_pause = model.entry.name != CHAT
+    engine.send(generate("a", steps=40), generate("b", OTHER_CHAT, steps=40), embed("c"))
+    engine.turn(3)
+    assert {share for model, share in engine.shares_s if model == EMBED} <= {0.0, 0.5}
+    engine.turn(20)
+    assert engine.shares_s[-1][1] == 1.0  # alone beside the answer
+    assert all(share <= 1.0 for _, share in engine.shares_s if share is not None)
+
+
+def test_step_that_can_be_paused_gets_no_more_than_a_second_beside_long_steps(loaded, monkeypatch):
+    with_seconds_that_count(loaded, monkeypatch)
+    monkeypatch.setattr(scheduler, "MOST_SHARED_S", 0.25)
+    loaded.send(Load("load embedder", EMBED))
+    loaded.turn(4)
+    loaded.send(generate("a", steps=9))
+    loaded.turn()
+    loaded.send(embed("c"))
+    loaded.turn(2)
+    assert [share for model, share in loaded.shares_s if model == EMBED] == [0.25]
