@@ -127,6 +127,7 @@ async def build(
         AgentsFileCheck(config),
         LastFailures(journal),
     )
+    control = ServiceControl(supervisor, containers, mlx, ollama, mode_decision, journal)
 
     # Recovery: what a recovery pass checks and does.
     budget, stop_s = RestartBudget(), config.supervision.stop_s
@@ -145,6 +146,7 @@ async def build(
         ),
         OllamaChecks(ollama),
         budget,
+        lambda: control.is_replacing_gateway,
     )
     remedies = HostRemedies(supervisor, containers, OllamaRemedies(ollama, stop_s), budget, stop_s)
     passes = Passes(
@@ -152,7 +154,6 @@ async def build(
     )
 
     # The interfaces to people: the listener and the notifications.
-    control = ServiceControl(supervisor, containers, mlx, ollama, mode_decision, journal)
     upgrades = Upgrades(config, supervisor, watchdog, mlx, journal, restarter, handed_over.report)
 
     def on_gateway_event(event: Event) -> None:

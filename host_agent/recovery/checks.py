@@ -3,6 +3,7 @@
 import asyncio
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from host_agent.errors import DockerUnavailable
@@ -12,6 +13,7 @@ from host_agent.recovery.restart_budget import RestartBudget
 from host_agent.services import DOCKER, IN_CONTAINERS, MLX_ENGINE, MLX_SERVER, OLLAMA, ORCHESTRATOR
 from host_agent.services.docker.compose import WORKER
 from host_agent.services.docker.containers import Containers
+from host_agent.services.retry_advice import GIVEN_UP
 from host_agent.services.service_status import ServiceStatus
 from host_agent.services.status_report import StatusReport
 from vestal.config import Config
@@ -20,6 +22,7 @@ from vestal.platform.processes import vestal_processes
 from vestal.supervision import ChildSpec, HealthCheck, ProbeResult, State, StateStore, Supervisor
 
 WATCHDOG = "host_agent.watchdog"
+BEING_REPLACED = "it was given up, and its gateway is being replaced"
 CONTAINER_GRACE_S = 30.0  # a younger container may still be starting; Docker's own health check watches it
 
 
@@ -39,7 +42,8 @@ class HostChecks:
     """Gathers the facts about this machine for a recovery pass.
 
     `specs` describe the supervisor's children. `orchestrator` is the health check of an orchestrator that
-    runs in a container.
+    runs in a container. `is_replacing_gateway` returns True while the MLX server's gateway is being replaced
+    by request. An engine that the old gateway gave up counts as starting then.
     """
 
     def __init__(
@@ -53,15 +57,20 @@ class HostChecks:
         orchestrator: HealthCheck,
         ollama: OllamaChecks,
         budget: RestartBudget,
+        is_replacing_gateway: Callable[[], bool] = lambda: False,
     ) -> None:
         self._config, self._supervisor, self._containers = config, supervisor, containers
         self._status_report, self._store = status_report, store
         self._specs = {spec.name: spec for spec in specs}
         self._orchestrator, self._ollama, self._budget = orchestrator, ollama, budget
+        self._is_replacing_gateway = is_replacing_gateway
 
     async def gather(self) -> Facts:
         """Check everything now, bypassing caches, and probe each service that should answer."""
+        is_replacing_gateway = self._is_replacing_gateway()  # before the old gateway is asked
         statuses = await self._status_report.service_statuses(fresh=True)
+        if is_replacing_gateway and (engine := statuses[MLX_ENGINE]).state in GIVEN_UP:
+            statuses |= {MLX_ENGINE: replace(engine, state=State.STARTING, detail=BEING_REPLACED)}
         found = await asyncio.gather(*(self._service(name, status) for name, status in statuses.items()))
         services, docker_answers = list(found), statuses[DOCKER].state is State.READY
         try:

@@ -33,6 +33,7 @@ log = logging.getLogger("vestal")
 
 BY_HAND = "a person"
 AGAIN_AFTER_S = 5.0  # an agent that is replaced answers again within this time
+REPLACE_GATEWAY = {(MLX_SERVER, "restart"), (MLX_ENGINE, "start")}  # requests that start a new gateway
 NOT_CONTROLLED_HERE = {
     AGENT: "The agent is started and stopped with `vestal up` and `vestal down`.",
     DOCKER: "Vestal only watches the Docker engine: start or stop it as you installed it.",
@@ -57,6 +58,7 @@ class ServiceControl:
         self._supervisor, self._containers, self._mlx = supervisor, containers, mlx
         self._ollama, self._decision, self._journal = ollama, decision, journal
         self._tasks: set[asyncio.Task[None]] = set()
+        self._gateway_replacements: set[asyncio.Task[None]] = set()
         self._closed = False
 
     def request(self, service: str, action: str) -> None:
@@ -69,7 +71,18 @@ class ServiceControl:
             raise agent_stops()
         self._refuse_impossible(service, action)
         self._journal.record(service, f"{action}_requested", "by hand")
-        self._begin(self._record_failure(service, action, partial(self._carry_out, service, action)))
+        work = partial(self._carry_out, service, action)
+        task = self._begin(self._record_failure(service, action, work))
+        if (service, action) in REPLACE_GATEWAY:
+            self._gateway_replacements.add(task)
+            task.add_done_callback(self._gateway_replacements.discard)
+
+    @property
+    def is_replacing_gateway(self) -> bool:
+        """Return whether the gateway is being replaced by request. Until that is done, the old gateway may
+        still answer, and report an engine that it gave up.
+        """
+        return bool(self._gateway_replacements)
 
     async def start_all(self) -> None:
         """Start all services that were stopped by hand or given up, for `vestal up` and `vestal recover

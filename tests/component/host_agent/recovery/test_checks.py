@@ -27,12 +27,13 @@ from host_agent.recovery.issues import find_issues
 from host_agent.recovery.passes import LatestCheck
 from host_agent.recovery.remedies import RestartContainer, TerminateOldServer
 from host_agent.recovery.restart_budget import RestartBudget
-from host_agent.services import DOCKER, MLX_SERVER, ORCHESTRATOR
+from host_agent.services import DOCKER, MLX_ENGINE, MLX_SERVER, ORCHESTRATOR
 from host_agent.services.orchestrator.probe import OrchestratorProbe
 from host_agent.services.service_status import ServiceStatus
 from host_agent.watchdog.child import AgentRestarter, AgentWatchdog
 from vestal.config import load
 from vestal.supervision import (
+    ChildSpec,
     ChildStatus,
     HealthCheck,
     JsonStateStore,
@@ -60,6 +61,7 @@ class FakeMachine:
         self.cpu_s = 0.0
         self.fresh: list[bool] = []
         self.restarted: list[tuple[str, int]] = []
+        self.engine: ServiceStatus | None = None
         self.worker_statuses: list[ServiceStatus] = []
         self.docker_hangs = False
 
@@ -69,7 +71,7 @@ class FakeMachine:
             MLX_SERVER: ServiceStatus(State.READY, process_pid=1),
             DOCKER: ServiceStatus(State.READY),
             ORCHESTRATOR: self.status,
-        }
+        } | ({MLX_ENGINE: self.engine} if self.engine else {})
 
     async def observe(self, fresh: bool = False) -> dict[str, ServiceStatus]:
         self.fail_if_docker_hangs()
@@ -100,13 +102,34 @@ class FakeMachine:
         self.restarted.append((service, stop_s))
 
 
-def checks(machine: FakeMachine, home: Path, budget: RestartBudget) -> HostChecks:
+def checks(
+    machine: FakeMachine,
+    home: Path,
+    budget: RestartBudget,
+    is_replacing_gateway: Callable[[], bool] = lambda: False,
+) -> HostChecks:
     config = load({"VESTAL_HOME": str(home)})
     store = JsonStateStore(home / "state.json")
     supervisor, fake = cast(Any, SimpleNamespace()), cast(Any, machine)
     policy = ProbePolicy(interval_s=0.01, failures=2)
     orchestrator = HealthCheck(machine.orchestrator_answers, machine.activity, policy, SystemClock())
-    return HostChecks(config, supervisor, (), fake, fake, store, orchestrator, fake, budget)
+    ours: tuple[ChildSpec, ...] = ()
+    return HostChecks(
+        config, supervisor, ours, fake, fake, store, orchestrator, fake, budget, is_replacing_gateway
+    )
+
+
+@pytest.mark.parametrize("state", [State.OPEN, State.FAILED])
+@pytest.mark.parametrize("is_replacing", [True, False])
+async def test_engine_given_up_counts_as_starting_while_its_gateway_is_replaced(
+    home: Path, state: State, is_replacing: bool
+):
+    """`vestal recover --reset` reported the engine as given up, because its pass judged the old gateway."""
+    machine = FakeMachine(replace(UP, uptime_s=0.0))
+    machine.engine = ServiceStatus(state, detail="5 restarts within 300 s")
+    facts = await checks(machine, home, RestartBudget(), lambda: is_replacing).gather()
+    [issue] = find_issues(facts)
+    assert (issue.service, issue.resolves_itself) == (MLX_ENGINE, is_replacing)
 
 
 async def test_hung_container_is_restarted_five_times_an_hour_at_most(home: Path):

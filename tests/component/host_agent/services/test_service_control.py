@@ -103,3 +103,39 @@ async def test_start_of_all_services_under_way_is_cancelled_and_refused_when_the
     with pytest.raises(HttpError, match="The agent is stopping"):
         await starting
     assert services.started == []
+
+
+@pytest.mark.parametrize("can_hand_over", [True, False])
+async def test_reset_of_a_given_up_engine_counts_as_replacing_its_gateway_until_the_replacement_is_over(
+    journal: Journal, can_hand_over: bool
+):
+    """The pass of `vestal recover --reset` judged the engine of the gateway that was about to be replaced."""
+    may_end = asyncio.Event()
+
+    async def engine_status(fresh: bool) -> SimpleNamespace:
+        return SimpleNamespace(state=State.OPEN)
+
+    async def can(gateway: object) -> bool:
+        return can_hand_over
+
+    async def replace(*arguments: object, **options: object) -> None:
+        await may_end.wait()
+
+    async def start_ollama() -> None:
+        return None
+
+    supervisor: Any = SimpleNamespace(
+        status=lambda: {"mlx_server": SimpleNamespace(state=State.READY)},
+        hand_over_child=replace,
+        restart_child=replace,
+    )
+    mlx: Any = SimpleNamespace(engine_status=engine_status, can_hand_over=can)
+    ollama: Any = SimpleNamespace(start_again=start_ollama)
+    nothing: Any = None
+    control = ServiceControl(supervisor, nothing, mlx, ollama, ModeDecision(Mode.OFF, ""), journal)
+    assert not control.is_replacing_gateway
+    await control.start_all()
+    assert control.is_replacing_gateway
+    may_end.set()
+    await control.wait()
+    assert not control.is_replacing_gateway
