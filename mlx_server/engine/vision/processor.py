@@ -7,7 +7,7 @@ import binascii
 import hashlib
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -96,6 +96,7 @@ class ImageReader:
         made = dict(self._processor(text=[self.marker], images=[self._decode(data, self.max_pixels)]))
         ids = self._without_special_tokens(np.asarray(made["input_ids"]).reshape(-1).tolist())
         inputs = {name: _numpy(value) for name, value in made.items() if name not in _OF_TEXT}
+        _check_patches(inputs)
         grid = inputs.get("image_grid_thw")
         return Picture(
             digest,
@@ -114,6 +115,18 @@ class ImageReader:
         before = next((at for at in range(len(whole)) if whole[at : at + len(bare)] == bare), 0)
         after = len(whole) - before - len(bare)
         return ids[before : len(ids) - after]
+
+
+def _check_patches(inputs: Mapping[str, Any]) -> None:
+    """Raise ValueError if an image of LFM2-VL has more patches than its tower takes. Its processor makes them
+    of an image that is many times as long as wide, for which the tower fails.
+    """
+    pixels = inputs.get("pixel_values")
+    if "spatial_shapes" not in inputs or pixels is None or pixels.ndim != 3:
+        return
+    patches, most = int(np.prod(inputs["spatial_shapes"], axis=-1).max()), pixels.shape[1]
+    if patches > most:
+        raise ValueError(f"it is too long for its width: {patches} patches, and the model takes {most}")
 
 
 def _numpy(value: Any) -> Any:

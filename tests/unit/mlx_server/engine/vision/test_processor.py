@@ -79,6 +79,23 @@ def test_image_that_cannot_be_processed_is_refused_with_its_number(image, reason
     assert refused.value.code == "invalid_request"
 
 
+@pytest.mark.parametrize(("sizes", "is_refused"), [((8, 8), False), ((1, 480), True)])
+def test_image_with_more_patches_than_the_vision_tower_takes_is_refused(sizes, is_refused):
+    """An image of 1 by 900 pixels failed in LFM2-VL's tower: a 500, which clients repeat."""
+
+    class WithPatches(Processor):
+        def __call__(self, text: list[str], images: list[bytes]) -> dict[str, Any]:
+            made = super().__call__(text, images)
+            return made | {"pixel_values": np.zeros((1, 64, 192)), "spatial_shapes": np.array([sizes])}
+
+    images = reader(WithPatches())
+    if not is_refused:
+        assert len(images.read(coded(b"abc"))) == 1
+        return
+    with pytest.raises(RequestError, match="480 patches, and the model takes 64"):
+        images.read(coded(b"abc"))
+
+
 def test_image_size_limit_of_a_processor_is_lowered_only_if_it_allows_too_many_tokens():
     """Qwen2.5-VL's files allow 12,845,056 pixels, which are 16,384 tokens: too many for one step."""
     large = SimpleNamespace(max_pixels=12_845_056, patch_size=14, merge_size=2)
