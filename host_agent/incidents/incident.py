@@ -25,9 +25,10 @@ class Part:
     number of the journal entry about the service's last fault, or 0 if there is none.
 
     `failures` maps each different failure to how often it happened. `breaker_opens` is how often the circuit
-    breaker opened, and `breaker_s` for how many seconds in all; an open breaker prevents restarts.
-    `next_trial_at` is when the breaker allows a trial start, or None if it is not open. `gave_up` is the
-    reason why the supervisor does not start the service again, or empty.
+    breaker opened; an open breaker prevents restarts. `breaker_s` is for how many seconds in all it was open,
+    without the time since `breaker_opened_at`. That is when the breaker opened that is open now, and
+    `next_trial_at` is when this breaker allows a trial start; both are None if the breaker is not open.
+    `gave_up` is the reason why the supervisor does not start the service again, or empty.
 
     `end` says in words why the service need not become healthy; it is empty if the service is healthy again
     or still failing. `unseen` is True if the service ended while no agent ran. `is_notice` is True if the
@@ -41,6 +42,7 @@ class Part:
     restarts: int = 0
     breaker_opens: int = 0
     breaker_s: float = 0.0
+    breaker_opened_at: float | None = None
     next_trial_at: float | None = None
     gave_up: str = ""
     end: str = ""
@@ -56,6 +58,22 @@ class Part:
         self.failures[failure] = self.failures.get(failure, 0) + 1
         self.last_fault_at, self.last_fault_seq = max(self.last_fault_at, ts), seq
         self.end = ""
+
+    def open_breaker(self, ts: float, open_s: float) -> None:
+        """Record that the circuit breaker opened at the time `ts`, for `open_s` seconds unless the service is
+        started or stopped earlier.
+        """
+        self.close_breaker(ts)
+        self.breaker_opens += 1
+        self.breaker_opened_at, self.next_trial_at = ts, ts + open_s
+
+    def close_breaker(self, ts: float) -> None:
+        """Record that the circuit breaker, if it is open, is not open any more at the time `ts`. It was open
+        until then, or until the time of its trial start, if that is earlier.
+        """
+        if self.breaker_opened_at is not None and self.next_trial_at is not None:
+            self.breaker_s += max(0.0, min(ts, self.next_trial_at) - self.breaker_opened_at)
+        self.breaker_opened_at = self.next_trial_at = None
 
     @property
     def count(self) -> int:

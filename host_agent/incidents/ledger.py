@@ -164,7 +164,8 @@ class Ledger:
             for service in ended & incident.pending:
                 part = incident.parts.get(service)
                 if part is not None:
-                    part.end, part.next_trial_at = why, None
+                    part.end = why
+                    part.close_breaker(entry.ts)
             incident.pending -= ended
             self._close_if_well(self.mark_changed(incident), entry)
 

@@ -169,6 +169,8 @@ def _breaker(part: Part) -> str:
         if part.service in (MLX_ENGINE, MLX_SERVER)
         else f"the breaker of {name_of(part.service)}"
     )
+    if part.next_trial_at is not None:  # it is not known yet for how long
+        return f"{whose} opened{_how_often(part.breaker_opens)}"
     if part.breaker_opens == 1:
         return f"{whose} opened for {duration(part.breaker_s)}"
     return f"{whose} opened {times(part.breaker_opens)} (for {duration(part.breaker_s)} in all)"

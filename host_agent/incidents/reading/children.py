@@ -47,6 +47,7 @@ class ChildEvents:
         if incident := self._ledger.open_with(service):
             if part := incident.parts.get(service):
                 part.restarts += 1
+                part.close_breaker(entry.ts)  # a person need not wait for the trial start
             self._ledger.mark_changed(incident)
         elif incident := self._ledger.open_with(PARENTS.get(service, "")):
             self._ledger.mark_changed(incident).pending.add(service)  # the child ended with its parent
@@ -116,10 +117,7 @@ class ChildEvents:
         urgent.
         """
         incident = self._count_death(entry)
-        part, open_s = incident.part(entry.service, entry.ts), entry.number("open_s")
-        part.breaker_opens += 1
-        part.breaker_s += open_s
-        part.next_trial_at = entry.ts + open_s
+        incident.part(entry.service, entry.ts).open_breaker(entry.ts, entry.number("open_s"))
         incident.become_urgent(entry.event, entry.service)
 
     def child_gave_up(self, entry: Entry) -> None:
@@ -128,13 +126,14 @@ class ChildEvents:
         """
         incident = self._count_death(entry)
         part = incident.part(entry.service, entry.ts)
+        part.close_breaker(entry.ts)
         part.gave_up = failures.detail(entry.cause) or "the cause is not known"
         incident.become_urgent(entry.event, entry.service)
 
     def breaker_half_opened(self, entry: Entry) -> None:
         """Record that the circuit breaker, which was open, allows a trial start."""
         if incident := self._ledger.open_with(entry.service):
-            incident.part(entry.service, entry.ts).next_trial_at = None
+            incident.part(entry.service, entry.ts).close_breaker(entry.ts)
             self._ledger.mark_changed(incident).add_done(
                 f"A trial start of {name_of(entry.service)} followed."
             )

@@ -47,10 +47,53 @@ def test_open_incident_says_when_it_began_and_when_the_next_trial_start_is():
     story.write("mlx_engine", "breaker_opened", "exit code 1", open_s=60.0, opens=1)
     shown = story.at(50).one()
     assert shown["sentence"] == (
-        "Since 05:23:46 the engine failed (exit code 1); the breaker opened for 60 s, "
+        "Since 05:23:46 the engine failed (exit code 1); the breaker opened, "
         "and the next trial is at 05:24:46."
     )
     assert shown["open"] and shown["ended_at"] is None and shown["duration_s"] == 4
+
+
+def opened_three_times(reset_at: float) -> Story:
+    """A journal in which the engine's breaker opens for 60, 120 and 240 s. Its trial starts at 60 s and 180 s
+    fail, and a person resets it at `reset_at`.
+    """
+    story = Story()
+    for opened_at, open_s in ((0, 60), (60, 120), (180, 240)):
+        if opened_at:
+            story.at(opened_at).write("mlx_engine", "breaker_half_opened")
+            story.write("mlx_engine", "child_started", pid=9, restarts=5)
+        story.write("mlx_engine", "child_exited", "exit code 1", pid=9, code=1, signal=None)
+        story.write("mlx_engine", "breaker_opened", "exit code 1", open_s=float(open_s), opens=1)
+    return story.at(reset_at)
+
+
+def test_incident_counts_the_time_for_which_the_breaker_was_open_and_not_the_planned_one():
+    """Breakers of 60, 120 and 240 s, of which the third was reset, were 7 min in an incident of 4 min."""
+    story = opened_three_times(reset_at=200.0)
+    story.write("mlx_engine", "child_started", pid=10, restarts=0).at(203).ready("mlx_engine")
+    assert "the breaker opened three times (for 3 min in all);" in story.one()["sentence"]
+    assert "The breaker opened three times (for 3 min in all)." in story.one()["done"]
+
+
+def test_incident_of_a_service_that_is_stopped_counts_the_breaker_until_the_stop():
+    story = opened_three_times(reset_at=420.0)
+    story.write("mlx_server", "stop_requested", "by hand")
+    assert "the breaker opened three times (for 7 min in all)" in story.one()["sentence"]
+    story = Story()
+    story.write("mlx_engine", "breaker_opened", "exit code 1", open_s=60.0, opens=1)
+    story.at(10).write("mlx_server", "stop_requested", "by hand")
+    assert "the breaker opened for 10 s;" in story.one()["sentence"]
+
+
+def test_breaker_whose_end_is_not_in_the_journal_counts_at_most_its_planned_time():
+    story = Story()
+    story.write("mlx_engine", "breaker_opened", "exit code 1", open_s=60.0, opens=1)
+    assert "the breaker opened for 60 s" in story.at(3000).ready("mlx_engine").one()["sentence"]
+
+
+def test_incident_whose_breaker_is_open_again_gives_no_duration_of_it():
+    sentence = opened_three_times(reset_at=190.0).one()["sentence"]
+    assert "the breaker opened three times, and the next trial is at 05:30:00" in sentence
 
 
 @pytest.mark.parametrize(
