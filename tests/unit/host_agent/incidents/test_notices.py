@@ -74,7 +74,9 @@ def test_open_breaker_sends_one_notice_with_the_remedy_and_one_when_it_has_close
         "breaker_opened",
         "The engine keeps failing",
     )
-    assert notice.text.startswith("Since 5 the engine crashed (SIGSEGV); the breaker opened, and the next trial")
+    assert notice.text.startswith(
+        "Since 5 the engine crashed (SIGSEGV); the breaker opened, and the next trial"
+    )
     assert "vestal recover --reset" in notice.text
     assert notice.as_json()["text"] == f"{notice.title}: {notice.text}"
     assert (notice.as_json()["incident"], notice.ts, notice.over) == (2, 5, False)
