@@ -133,7 +133,8 @@ def _system_error_sentence(error: OSError) -> str:
     """Return a sentence about an error of the operating system, with the remedy."""
     where = error.filename or "the disk"
     if error.errno == errno.ENOSPC:
-        return f"There is no space left for {where}: free some and run the same command again."
+        place = f"for {where}" if error.filename else "on the disk"
+        return f"There is no space left {place}: free some and run the same command again."
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         reason = error.strerror
         return f"{where} cannot be written or read ({reason}): change its owner, or set VESTAL_HOME."

@@ -70,18 +70,20 @@ class Blobs:
             os.utime(path)
         return path.is_file()
 
-    def upload(self, digest: str) -> Upload:
-        """Begin the upload of the file with this digest.
+    def upload(self, digest: str, size_bytes: int = 0) -> Upload:
+        """Begin the upload of the file with this digest. `size_bytes` is its size if the client announced
+        it, else 0.
 
         Raises ModelStoreError: `invalid_digest` if `digest` is not a sha256, `store_unwritable` if the
-        store's folder cannot be written, `disk_full` if the disk has less free space than the reserve.
+        store's folder cannot be written, `disk_full` if the disk has less free space than the file and the
+        reserve.
         """
         target = self.path(digest)
-        with self._write_errors_explained(target.name[:19]):
+        with self._write_errors_explained(target.name[:19], size_bytes):
             self._prepare()
-            disk.require_space(target.name[:19], 0, self._folder, self._free)
+            disk.require_space(target.name[:19], size_bytes, self._folder, self._free)
             descriptor, path = tempfile.mkstemp(dir=self._folder, prefix=_UPLOADING)
-        return Upload(target, Path(path), os.fdopen(descriptor, "wb"), self._free)
+        return Upload(target, Path(path), os.fdopen(descriptor, "wb"), self._free, size_bytes)
 
     @contextlib.contextmanager
     def working_folder(self) -> Iterator[Path]:
@@ -103,13 +105,15 @@ class Blobs:
         self._folder.mkdir(parents=True, exist_ok=True)
         delete_expired(self._store)
 
-    def _write_errors_explained(self, name: str) -> contextlib.AbstractContextManager[None]:
+    def _write_errors_explained(
+        self, name: str, size_bytes: int = 0
+    ) -> contextlib.AbstractContextManager[None]:
         """Return a context manager that raises ModelStoreError (`disk_full` or `store_unwritable`) in place
         of an OSError of writing to the store, unless it comes from a lack of descriptors or memory. The
-        `disk_full` error says that the model or file `name` needs disk space. If `name` is empty, it says
-        that the folder for models needs disk space.
+        `disk_full` error says that the model or file `name` needs `size_bytes` and the reserve. If `name` is
+        empty, it says that the folder for models needs disk space.
         """
-        return disk.write_errors_explained(name, disk.MARGIN_BYTES, self._folder.parent)
+        return disk.write_errors_explained(name, size_bytes + disk.MARGIN_BYTES, self._folder.parent)
 
 
 class Upload:
@@ -117,23 +121,30 @@ class Upload:
     `close` in any case.
 
     The parts are written to `file`, which is open at the temporary `path`; `finish` renames it to `target`.
-    `free` returns the free bytes of a folder's disk.
+    `free` returns the free bytes of a folder's disk. `size_bytes` is the size of the whole file, or 0 if it
+    is unknown.
     """
 
-    def __init__(self, target: Path, path: Path, file: IO[bytes], free: disk.FreeBytes) -> None:
+    def __init__(
+        self, target: Path, path: Path, file: IO[bytes], free: disk.FreeBytes, size_bytes: int = 0
+    ) -> None:
         self._target = target
         self._path = path
         self._file = file
         self._free = free
+        self._size_bytes, self._written_bytes = size_bytes, 0
         self._hash = hashlib.sha256()
 
     def write(self, part: bytes) -> None:
-        """Append `part` to the file. Raises ModelStoreError: `disk_full` if that would leave less free disk
-        space than the reserve, `store_unwritable` if the file cannot be written.
+        """Append `part` to the file. Raises ModelStoreError: `disk_full` if that, or the rest of a file whose
+        size is known, would leave less free disk space than the reserve; `store_unwritable` if the file
+        cannot be written.
         """
-        disk.require_space(self._target.name[:19], len(part), self._target.parent, self._free)
-        with self._write_errors_explained(len(part)):
+        remaining_bytes = max(len(part), self._size_bytes - self._written_bytes)
+        disk.require_space(self._target.name[:19], remaining_bytes, self._target.parent, self._free)
+        with self._write_errors_explained():
             self._file.write(part)
+        self._written_bytes += len(part)
         self._hash.update(part)
 
     def finish(self) -> None:
@@ -149,14 +160,16 @@ class Upload:
                 f"{found.replace('-', ':')!r}.",
                 "Upload the file again.",
             )
-        with self._write_errors_explained(disk.MARGIN_BYTES):
+        with self._write_errors_explained():
             self._file.close()
             self._path.rename(self._target)
 
-    def _write_errors_explained(self, need_bytes: int) -> contextlib.AbstractContextManager[None]:
-        """Return a context manager that raises ModelStoreError in place of the OSErrors of writing the file;
-        if the disk is full, the error says that `need_bytes` are needed.
+    def _write_errors_explained(self) -> contextlib.AbstractContextManager[None]:
+        """Return a context manager that raises ModelStoreError in place of the OSErrors of writing the file.
+        If the disk is full, the error says that the whole file, as far as its size is known, and the reserve
+        are needed.
         """
+        need_bytes = max(self._size_bytes, self._written_bytes) + disk.MARGIN_BYTES
         return disk.write_errors_explained(self._target.name[:19], need_bytes, self._target.parent.parent)
 
     def close(self) -> None:

@@ -51,18 +51,19 @@ def require_space(
 
 
 def disk_full_error(
-    name: str, need_bytes: int, available_bytes: int, folder: Path, remedy: str = ANOTHER_STORE
+    name: str, need_bytes: int, available_bytes: int | None, folder: Path, remedy: str = ANOTHER_STORE
 ) -> ModelStoreError:
     """Return the error that says that model `name` needs `need_bytes`, and only `available_bytes` are free on
-    the disk of `folder`. With an empty `name`, it says so of the store. `remedy` is a sentence that says what
-    the user can do.
+    the disk of `folder`. None for `available_bytes` means that a write failed because no space was left. What
+    was free is then not measured, because the incomplete file may be deleted by now. With an empty `name`,
+    the error says so of the store. `remedy` is a sentence that says what the user can do.
     """
     what = f"Model {name}" if name else "The folder for models"
-    need, available = format_size(need_bytes), format_size(available_bytes)
+    found = f"{folder} had no space left"
+    if available_bytes is not None:
+        found = f"{format_size(available_bytes)} are free at {folder}"
     return ModelStoreError(
-        "disk_full",
-        f"{what} needs {need} of disk, and {available} are free at {folder}.",
-        remedy,
+        "disk_full", f"{what} needs {format_size(need_bytes)} of disk, and {found}.", remedy
     )
 
 
@@ -84,8 +85,7 @@ def full_disk_explained(
         yield
     except OSError as error:
         if is_disk_full(error):
-            free = 0 if error.errno == errno.EDQUOT else free_bytes(folder)  # the rest is not this user's
-            raise disk_full_error(name, need_bytes, free, folder, remedy) from error
+            raise disk_full_error(name, need_bytes, None, folder, remedy) from error
         raise
 
 

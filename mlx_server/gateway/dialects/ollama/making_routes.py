@@ -83,7 +83,9 @@ def router(context: GatewayContext, pulls: Pulls) -> APIRouter:
     async def upload_blob(http: Request, digest: str) -> Response:
         if await asyncio.to_thread(blobs.has, digest):
             return Response(status_code=200)
-        upload = await asyncio.to_thread(blobs.upload, digest)
+        length = http.headers.get("content-length", "")
+        size_bytes = int(length) if length.isdecimal() else 0
+        upload = await asyncio.to_thread(blobs.upload, digest, size_bytes)
         try:
             await _write(upload, receive_stepwise(http))
         finally:

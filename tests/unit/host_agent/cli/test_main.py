@@ -63,4 +63,4 @@ def test_command_whose_output_cannot_be_written_ends_with_74_and_not_with_a_trac
         if are_both_full:
             monkeypatch.setattr(sys, "stderr", second)
         assert main(["version"]) == 74
-    assert ("There is no space left" in capsys.readouterr().err) is not are_both_full
+    assert ("There is no space left on the disk: free some" in capsys.readouterr().err) is not are_both_full

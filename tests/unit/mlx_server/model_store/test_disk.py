@@ -35,6 +35,14 @@ def test_free_bytes_of_a_missing_folder_is_measured_at_an_existing_parent_folder
     assert measured == [tmp_path]
 
 
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_write_that_fails_on_a_full_disk_names_the_need_and_no_free_bytes(tmp_path, number):
+    """It said that 64 MiB were needed and 79.6 free, which were so only after the file was deleted."""
+    with pytest.raises(ModelStoreError) as caught, disk.full_disk_explained("m", 2 * 1024**3, tmp_path):
+        raise OSError(number, "full")
+    assert caught.value.message == f"Model m needs 2.0 GiB of disk, and {tmp_path} had no space left."
+
+
 def test_is_disk_full_is_true_only_for_errors_of_missing_disk_space():
     assert disk.is_disk_full(OSError(errno.ENOSPC, "full"))
     assert not disk.is_disk_full(OSError(errno.EACCES, "denied"))

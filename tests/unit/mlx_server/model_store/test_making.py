@@ -276,6 +276,28 @@ def test_upload_for_which_the_disk_has_no_room_is_refused_and_deleted(config):
         blobs.upload(f"sha256:{'0' * 64}")
 
 
+def test_upload_of_an_announced_size_that_the_disk_cannot_hold_is_refused_at_its_beginning(config):
+    """An upload of 100 MB to a disk with 39.6 MiB free began, failed midway, and said it needed 64 MiB."""
+    blobs = Blobs(config.models_dir, lambda folder: disk.MARGIN_BYTES + 10 * 1024**2)
+    with pytest.raises(ModelStoreError, match=r"needs 84\.0 MiB of disk, and 74\.0 MiB are free"):
+        blobs.upload(f"sha256:{'0' * 64}", 20 * 1024**2)
+    assert list((config.models_dir / ".blobs").iterdir()) == []
+    blobs.upload(f"sha256:{'0' * 64}", 10 * 1024**2).close()
+
+
+def test_upload_of_an_announced_size_is_refused_once_the_disk_cannot_hold_its_rest(config):
+    free = [disk.MARGIN_BYTES + 20]
+    upload = Blobs(config.models_dir, lambda folder: free[0]).upload(f"sha256:{'0' * 64}", 20)
+    upload.write(b"x" * 10)
+    free[0] -= 10
+    upload.write(b"x")
+    free[0] -= 2
+    with pytest.raises(ModelStoreError) as raised:
+        upload.write(b"x")
+    upload.close()
+    assert raised.value.code == "disk_full"
+
+
 def test_unused_uploads_are_deleted_after_a_day(config):
     blobs = Blobs(config.models_dir)
     digest = upload(blobs, b"content")

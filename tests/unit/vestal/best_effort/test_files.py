@@ -37,6 +37,15 @@ def test_replacing_a_file_that_cannot_be_written_counts_and_returns_the_error(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_error_of_a_full_disk_in_a_write_names_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """`vestal token` said that there was no space left for the disk."""
+    monkeypatch.setattr("vestal.best_effort.files.os.fsync", _no_space)
+    with pytest.raises(OSError) as caught:
+        write_file(tmp_path / "token", "text", durable=True)
+    assert caught.value.filename == str(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_self_restoring_file_whose_write_failed_is_written_once_the_disk_can_be_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

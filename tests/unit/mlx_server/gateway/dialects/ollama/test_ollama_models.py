@@ -9,6 +9,7 @@ import io
 import json
 import os
 import struct
+from types import SimpleNamespace
 from typing import Any, cast
 
 import httpx
@@ -25,7 +26,7 @@ from mlx_server.gateway.requests.dispatcher import Dispatcher
 from mlx_server.gateway.requests.table.engine_wait import RequestLimits
 from mlx_server.gateway.requests.table.request_table import RequestTable
 from mlx_server.gateway.telemetry import Telemetry
-from mlx_server.model_store import layout
+from mlx_server.model_store import disk, layout
 from mlx_server.model_store.forecasts import PREFILL_STEP_TOKENS, THIS_MACHINE, files_of
 from tests.models.adapter_folders import write_adapter, write_base
 from vestal.config import load
@@ -380,6 +381,15 @@ async def test_ollama_blob_does_not_exist_until_it_is_uploaded_with_the_right_di
     assert (await server.http.post(path, content=content)).status_code == 200
     assert (await server.http.head("/api/blobs/sha256:00")).status_code == 400
     assert (await server.http.post("/api/blobs/..%2Fx", content=b"x")).status_code in (400, 404)
+
+
+async def test_ollama_blob_whose_announced_size_does_not_fit_is_refused_with_its_need(server, monkeypatch):
+    """The refusal of an upload named only the disk space that must stay free."""
+    monkeypatch.setattr(disk.shutil, "disk_usage", lambda folder: SimpleNamespace(free=65 * 1024**2))
+    path = f"/api/blobs/sha256:{'0' * 64}"
+    refused = await server.http.post(path, content=b"x" * 2 * 1024**2)
+    assert refused.status_code == 507
+    assert "needs 66.0 MiB of disk, and 65.0 MiB are free" in refused.json()["error"]
 
 
 async def test_ollama_pull_of_an_unknown_name_is_refused_with_ollamas_message(server):
