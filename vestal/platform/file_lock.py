@@ -157,12 +157,15 @@ def hold_lock_blocking(path: Path, timeout_s: float) -> Iterator[None]:
 
 def _try_lock_or_go_on(path: Path) -> int | None:
     """Try once to lock the file `path`. Return the descriptor that holds the lock; None if another process
-    has the lock; _NO_LOCK if the file cannot be created or locked, which is also counted in `FAILURES`.
+    has the lock; _NO_LOCK if the file cannot be created or locked, which is also counted in `FAILURES`. A
+    lack of descriptors or memory is not counted: it says nothing about the disk, and the lock may not be
+    tried again for minutes, for which the failure would be reported.
     """
     try:
         descriptor = try_lock(path)
     except OSError as error:
-        FAILURES.failed("lock", error)
+        if not is_exhausted(error):
+            FAILURES.failed("lock", error)
         return _NO_LOCK
     FAILURES.succeeded("lock")
     return descriptor

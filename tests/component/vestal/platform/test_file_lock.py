@@ -60,6 +60,24 @@ def test_file_lock_that_cannot_be_created_is_reported_and_does_not_stop_the_call
     assert FAILURES.as_json()["lock"]["error"] == "Not a directory"
 
 
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+def test_file_lock_that_cannot_be_opened_for_lack_of_descriptors_or_memory_is_not_a_failed_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+):
+    """A moment without descriptors counted as a disk that cannot be written until the next recovery pass."""
+
+    def refuse(*arguments: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    before, entered = FAILURES.count("lock"), False
+    with monkeypatch.context() as exhausted:
+        exhausted.setattr(os, "open", refuse)
+        with hold_lock_blocking(tmp_path / "lock", 1.0):
+            entered = True
+    assert entered
+    assert FAILURES.count("lock") == before
+
+
 def test_lock_on_a_folder_on_nfs_locks_the_file_given_as_its_substitute(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
