@@ -71,7 +71,7 @@ class Operations:
             case Unload():
                 self._unload(op.id, canonical(op.model))
             case Probe():
-                ok, detail = run_self_test([model.weights for model in self._models.all()])
+                ok, detail = run_self_test({model.entry.name: model.weights for model in self._models.all()})
                 self._send(Probed(op.id, ok, detail))
 
     def _accept(self, op: Generate | Embed | Rerank | Load) -> None:

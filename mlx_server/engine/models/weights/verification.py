@@ -135,7 +135,7 @@ class Verification:
             log_event("weights_not_verified", cause="the file has changed since", file=str(file.path))
         elif file.sha256 in (None, found):
             self._verified.add(file)
-            self.digests.put(file.path, FileDigest(file.stamp, found), keeps_damage=True)
+            self.digests.put(file.path, FileDigest(file.stamp, found, is_tested=True), keeps_damage=True)
             seconds = round(time.monotonic() - started_s, 1)
             log_event("weights_verified", file=str(file.path), first=file.sha256 is None, seconds=seconds)
         else:

@@ -109,6 +109,21 @@ def test_weights_check_without_a_recorded_checksum_passes(folder: Path, checksum
     assert (used.sha256, chunks) == (None, 0)
 
 
+@pytest.mark.parametrize(("is_touched", "chunks"), [(False, 0), (True, 1)])
+def test_weights_file_counts_as_tested_if_a_file_with_the_same_digest_was_tested(
+    folder: Path, is_touched: bool, chunks: int
+):
+    digests, path = DigestFile(folder.parent / "digests.json"), folder / NAME
+    assert not check(folder)[0][0].is_tested
+    digests.put(path, FileDigest(stamp_of(path), integrity.sha256_of(path), is_tested=True))
+    if is_touched:
+        os.utime(path, ns=(2, 2))
+    (used,), read = check(folder, DigestFile(folder.parent / "digests.json"))
+    assert (used.is_tested, read) == (True, chunks)
+    stored = digests.get(path)
+    assert stored is not None and stored.is_tested
+
+
 @pytest.mark.parametrize("change", ["truncated", "replaced", "deleted"])
 def test_weights_file_that_changes_during_its_load_raises_with_the_remedy(folder: Path, change: str):
     used, _ = check(folder)
