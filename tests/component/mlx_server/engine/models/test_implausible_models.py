@@ -14,6 +14,7 @@ from safetensors.numpy import load_file, save_file
 from mlx_server.engine.errors import LoadError
 from mlx_server.engine.models import language_loading
 from mlx_server.engine.models.loading import load
+from mlx_server.engine.models.self_test import run_self_test
 from mlx_server.engine.models.weights.checks import stamp_of
 from mlx_server.engine.models.weights.digest_file import DigestFile
 from mlx_server.engine.models.weights.digests import FileDigest
@@ -131,6 +132,25 @@ def test_load_tests_files_of_weights_until_a_load_of_them_was_verified(tmp_path,
     for _ in range(2):
         with pytest.raises(LoadError, match="The logits of a token spread over nan"):
             loaded(entry("generate", folder), verification)
+
+
+def test_model_that_fails_the_self_test_is_tested_by_the_load_of_the_next_engine(tmp_path):
+    """A file beside the weights can make a model compute NaN whose weights have passed the test."""
+    folder, digests = tmp_path / "model", DigestFile(tmp_path / "digests.json")
+    write_chat_model(folder)
+    verification = Verification(digests, lambda: None, lambda seconds: None)
+    loaded(entry("generate", folder), verification).close()
+    verification.served_all()
+    verification.wait(10)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"rms_norm_eps": float("nan")}))
+    model = loaded(entry("generate", folder), verification)
+    ok, sentence = run_self_test({"m:latest": model})
+    assert not ok and "Model m:latest computes no plausible result" in sentence
+    model.close()
+    verification.self_test_failed()
+    with pytest.raises(LoadError, match="The logits of a token spread over nan"):
+        loaded(entry("generate", folder), Verification(DigestFile(tmp_path / "digests.json")))
 
 
 def test_load_tests_files_of_weights_that_were_only_read_and_compared(tmp_path):

@@ -301,6 +301,22 @@ def test_weights_verification_reads_only_once_a_file_that_two_models_share(verif
     assert capsys.readouterr().err.count("weights_verified") == 1
 
 
+def test_weights_of_loaded_models_count_as_tested_after_a_verification_until_a_self_test_fails(verified):
+    """Without a test, each next engine would load the model at fault, and fail its self-test again."""
+
+    def is_tested() -> bool:
+        return check(verified.folder, DigestFile(verified.digests))[0][0].is_tested
+
+    verified.load(MODEL)
+    verified.serve()
+    assert is_tested()
+    verified.verification.self_test_failed()
+    assert not is_tested()
+    verified.load("adapted:latest")
+    verified.serve("adapted:latest")
+    assert not is_tested(), "a verification does not repeat the test"
+
+
 class BrokenDigests(DigestFile):
     """Digests that cannot be stored, for a reason that nobody foresaw."""
 
