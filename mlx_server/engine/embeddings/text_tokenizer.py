@@ -11,7 +11,6 @@ from typing import Any
 from tokenizers import Tokenizer, normalizers
 
 from mlx_server.model_store.files import sentence_files
-from mlx_server.model_store.files.tokenizer_file import read_tokenizer_file
 
 
 @dataclass(frozen=True)
@@ -46,10 +45,10 @@ class TextTokenizer:
 
 
 def read_tokenizer(folder: Path, prompt: str) -> TextTokenizer:
-    """Return the tokenizer of the encoder in `folder`, which puts `prompt` before each text. Raises
-    UnreadableModel, OSError or ValueError if the files are missing or invalid.
+    """Return the tokenizer of the encoder in `folder`, which puts `prompt` before each text. Raises OSError,
+    ValueError or a bare Exception of the tokenizers library if the files are missing or invalid.
     """
-    tokenizer = read_tokenizer_file(folder)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.no_padding()
     tokenizer.no_truncation()  # the tokenizer.json of all-minilm truncates at 128 tokens
     if sentence_files.lower_cases(folder) and not _lower_cases(tokenizer):

@@ -26,7 +26,7 @@ from mlx_server.engine.layers.shared_rotations import share_rotations
 from mlx_server.engine.layers.transposed_weights import keep_transposed
 from mlx_server.engine.log import log_event
 from mlx_server.engine.models.language_model import LanguageModel, SharedWeights, arrays_of
-from mlx_server.engine.models.plausibility import logits_fault, raise_if_damaged, token_to_test
+from mlx_server.engine.models.plausibility import logits_fault
 from mlx_server.engine.models.tokenizers import (
     decoder_of,
     has_template_text,
@@ -57,34 +57,33 @@ def weights_in_memory(entry: ModelEntry) -> SharedWeights | None:
 
 
 def load_language_model(
-    entry: ModelEntry, shared: SharedWeights | None, *, is_tested: bool = False
+    entry: ModelEntry, shared: SharedWeights | None
 ) -> Generator[float, None, LanguageModel]:
     """Load a language model. Yield the fraction done (0 to 1) after each step, and return the model.
 
-    `shared` are the weights if another model in memory already holds them; else None. Weights that are read
-    are tested with a forward pass, unless these files have passed that test before (`is_tested`). Exceptions
-    of mlx-lm and of the checks of files are passed on, without conversion to a LoadError.
+    `shared` are the weights if another model in memory already holds them; else None. Exceptions of mlx-lm
+    and of the checks of files are passed on, without conversion to a LoadError.
     """
     templates = take_process()  # the process starts while the weights are read
     try:
-        return (yield from _load_beside(templates, entry, shared, is_tested))
+        return (yield from _load_beside(templates, entry, shared))
     except BaseException:  # includes GeneratorExit, which is raised if the load is abandoned
         templates.close()
         raise
 
 
 def _load_beside(
-    templates: TemplateProcess, entry: ModelEntry, shared: SharedWeights | None, is_tested: bool
+    templates: TemplateProcess, entry: ModelEntry, shared: SharedWeights | None
 ) -> Generator[float, None, LanguageModel]:
     """Load the model while `templates`, the process that renders chat templates, starts. If the model has no
     chat template, close that process.
 
-    `shared` are the weights if another model in memory already holds them; else None. Weights that are read
-    are tested unless `is_tested`. Yield the fraction done (0 to 1) after each step, and return the model.
+    `shared` are the weights if another model in memory already holds them; else None. Yield the fraction done
+    (0 to 1) after each step, and return the model.
     """
     yield 0.0
     if shared is None:
-        shared = yield from _load_shared(entry, is_tested)
+        shared = yield from _load_shared(entry)
     model, adapter_arrays = shared.model, list[mx.array]()
     if entry.adapter is not None:
         model, adapter_arrays = _adapted(entry, entry.adapter, shared)
@@ -113,10 +112,9 @@ def _load_beside(
     return replace(whole, prompts=prompts)
 
 
-def _load_shared(entry: ModelEntry, is_tested: bool) -> Generator[float, None, SharedWeights]:
+def _load_shared(entry: ModelEntry) -> Generator[float, None, SharedWeights]:
     """Read and return the weights, the vision part and the tokenizer of a model, without its adapter. Yield
-    the fraction done (0 to 1). Raises UnreadableModel if a forward pass, which is omitted if `is_tested`,
-    shows that the weights are damaged.
+    the fraction done (0 to 1).
     """
     model, config = _read_model(entry)
     yield 0.1
@@ -128,9 +126,6 @@ def _load_shared(entry: ModelEntry, is_tested: bool) -> Generator[float, None, S
     for done in reading.read([*arrays_of(model), *(vision.arrays() if vision else ())]):
         yield 0.2 + (0.7 if entry.adapter or entry.draft else 0.8) * done
     shared = SharedWeights(model, config, *read, images, vision)
-    if not is_tested:
-        token = token_to_test(shared.end_tokens, token_rows(model))
-        raise_if_damaged(entry.path, logits_fault(model, token))
     if entry.weights_id:
         _in_memory[entry.weights_id] = shared
     return shared

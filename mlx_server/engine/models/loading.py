@@ -10,7 +10,6 @@ from mlx_server.engine.embeddings.encoder import Encoder, load_encoder
 from mlx_server.engine.errors import LoadError
 from mlx_server.engine.models.language_loading import load_language_model, weights_in_memory
 from mlx_server.engine.models.language_model import LanguageModel, SharedWeights, arrays_of
-from mlx_server.engine.models.plausibility import embedding_fault, raise_if_damaged, score_fault
 from mlx_server.engine.models.weights import checks, reading
 from mlx_server.engine.models.weights.checks import UsedFile
 from mlx_server.engine.models.weights.digest_file import DigestFile
@@ -32,8 +31,7 @@ def load(entry: ModelEntry, verification: Verification | None = None) -> Loader:
     If another model in memory holds the same weights when this function is called, the two share them, even
     if that model is unloaded before the load ends. The files of weights are passed to `verification`, which
     compares them with their digests after the model's first answer; if `verification` is None, this
-    comparison is left out. The model must pass the check of the self-test, which is omitted if its files
-    have passed it before. Raises LoadError if the model cannot be loaded.
+    comparison is left out. Raises LoadError if the model cannot be loaded.
     """
     return _load(entry, weights_in_memory(entry), verification or Verification())
 
@@ -43,8 +41,7 @@ def _load(entry: ModelEntry, shared: SharedWeights | None, verification: Verific
         weight_files.verify(entry.path)
         model_folder.check_templates(entry.path)
         used = yield from _check_files(entry, verification.digests)
-        is_tested = bool(used) and all(file.is_tested for file in used)
-        weights = yield from _load_kind(entry, shared, is_tested=is_tested)
+        weights = yield from _load_kind(entry, shared)
         checks.check_unchanged(used)
         verification.loaded(entry.name, used)
         return weights
@@ -76,38 +73,33 @@ def _check_files(entry: ModelEntry, digests: DigestFile) -> Generator[float, Non
     return used
 
 
-def _load_kind(entry: ModelEntry, shared: SharedWeights | None, *, is_tested: bool) -> Loader:
+def _load_kind(entry: ModelEntry, shared: SharedWeights | None) -> Loader:
     """Load the model `entry` in steps with the loader for its kind: text generation, embedding or reranking.
     Yield the fraction done (0 to 1) after each step, and return the model. `shared` are the weights of a text
-    model if another model in memory already holds them; else None. Raises UnreadableModel if the results of
-    the model are not plausible; this is not checked if `is_tested`.
+    model if another model in memory already holds them; else None.
     """
     if entry.kind == "embed":
-        return (yield from _load_encoder(entry, is_tested))
+        return (yield from _load_encoder(entry))
     if entry.kind == "rerank":
-        return (yield from _load_reranker(entry, is_tested))
-    return (yield from load_language_model(entry, shared, is_tested=is_tested))
+        return (yield from _load_reranker(entry))
+    return (yield from load_language_model(entry, shared))
 
 
-def _load_encoder(entry: ModelEntry, is_tested: bool) -> Generator[float, None, Encoder]:
+def _load_encoder(entry: ModelEntry) -> Generator[float, None, Encoder]:
     yield 0.1
     encoder = load_encoder(entry.path, entry.context_tokens)
     for done in reading.read(arrays_of(encoder.model)):
         yield 0.2 + 0.8 * done
-    if not is_tested or encoder.projections:  # the files of projections have no digests
-        raise_if_damaged(entry.path, embedding_fault(encoder))
     return encoder
 
 
-def _load_reranker(entry: ModelEntry, is_tested: bool) -> Generator[float, None, Reranker]:
+def _load_reranker(entry: ModelEntry) -> Generator[float, None, Reranker]:
     from mlx_server.engine.reranking.loading import load_reranker
 
     yield 0.1
     reranker = load_reranker(entry.path, entry.context_tokens)
     for done in reading.read(arrays_of(reranker.model)):
         yield 0.2 + 0.8 * done
-    if not is_tested:
-        raise_if_damaged(entry.path, score_fault(reranker))
     return reranker
 
 

@@ -19,9 +19,6 @@ from mlx_server.engine.generation.detokenizer import Decode
 from mlx_server.engine.log import log_event
 from mlx_server.model_store.files.file_states import files_in
 from mlx_server.model_store.files.model_folder import TEXTS, processor_template
-from mlx_server.model_store.files.tokenizer_file import read_tokenizer_file
-from mlx_server.model_store.files.weight_files import UnreadableModel, read_json_object
-from vestal.platform.exhaustion import raise_if_exhausted
 
 FilesVersion = tuple[int, int]
 _preloaded: dict[Path, tuple[FilesVersion, Any]] = {}
@@ -94,36 +91,13 @@ def has_template_text(tokenizer: Any) -> bool:
 
 
 def _read(folder: Path, config: dict[str, Any]) -> Any:
-    """Return the tokenizer from the files in `folder`. `config` is the model's configuration. Raises
-    UnreadableModel if the files are damaged, or another exception if they cannot be used.
-    """
+    """Return the tokenizer from the files in `folder`. `config` is the model's configuration."""
     end_ids = config.get("eos_token_id")
-    try:
-        tokenizer = load_tokenizer(folder, eos_token_ids=end_ids)
-    except Exception as error:  # for example a KeyError that names no file, for a tokenizer.json with `{}`
-        _raise_for_damage(folder, error)
-        raise
+    tokenizer = load_tokenizer(folder, eos_token_ids=end_ids)
     template = "" if tokenizer.chat_template else processor_template(folder)  # which no tokenizer reads
     if not template:
         return tokenizer
     return load_tokenizer(folder, {"chat_template": template}, eos_token_ids=end_ids)
-
-
-def _raise_for_damage(folder: Path, error: Exception) -> None:
-    """Raise UnreadableModel, which names the file, if a damaged file is the reason why the tokenizer in
-    `folder` could not be read, which raised `error`.
-    """
-    raise_if_exhausted(error)
-    if (folder / "tokenizer.json").exists():
-        read_tokenizer_file(folder)
-    if (folder / "tokenizer_config.json").exists():
-        read_json_object(folder / "tokenizer_config.json")
-    if isinstance(error, (LookupError, TypeError, AttributeError)):
-        cause = f"{type(error).__name__}: {str(error)[:200]}"
-        files = "tokenizer.json and tokenizer_config.json"
-        raise UnreadableModel(
-            f"{folder}: its tokenizer cannot be read from {files} ({cause}); fetch the model again"
-        ) from error
 
 
 def _files_version(folder: Path) -> FilesVersion:

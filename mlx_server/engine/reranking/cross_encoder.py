@@ -11,6 +11,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
+from tokenizers import Tokenizer
 
 from mlx_server.engine.embeddings.architectures.build import build_encoder, dense_weight
 from mlx_server.engine.generation.prompts.token_ids import check_tokenizer_ids
@@ -18,7 +19,6 @@ from mlx_server.engine.reranking.heads import HEADS
 from mlx_server.engine.reranking.pairs import TwoTexts
 from mlx_server.engine.reranking.reranker import Reranker, ends_in_sigmoid
 from mlx_server.model_store.files import sentence_files
-from mlx_server.model_store.files.tokenizer_file import read_tokenizer_file
 from mlx_server.model_store.files.weight_files import read_json_object
 
 
@@ -53,7 +53,7 @@ def load_cross_encoder(
     _load_head(head, {name.removeprefix("bert."): weight for name, weight in others.items()})
     model = CrossEncoder(encoder, head)
     model.eval()
-    tokenizer = read_tokenizer_file(folder)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.no_padding()
     tokenizer.no_truncation()
     pairs = TwoTexts(tokenizer, _has_types(folder))

@@ -18,7 +18,6 @@ from mlx_server.engine.device import computes_on_gpu
 from mlx_server.engine.generation.prompts.token_ids import check_tokenizer_ids
 from mlx_server.engine.reranking.pairs import INSTRUCTION, JudgePrompt
 from mlx_server.engine.reranking.reranker import Reranker, ends_in_sigmoid
-from mlx_server.model_store.files.tokenizer_file import read_tokenizer_file
 from mlx_server.model_store.files.weight_files import read_json_object
 
 CLASSIFIER = "Qwen3ForSequenceClassification"
@@ -146,7 +145,7 @@ def load_judge(
         if config.get("quantization"):
             language_model = dequantize_model(language_model)
         language_model.set_dtype(mx.float32)
-    tokenizer = read_tokenizer_file(folder)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.no_padding()
     tokenizer.no_truncation()
 

@@ -35,7 +35,7 @@ class Operations:
     """Carries out the operations that the gateway sends to the engine: accepts and cancels requests, has
     models unloaded, and runs self-tests. `starter` starts the requests whose model is in memory. The events
     that an operation causes at once are passed to `send`. `loaded_as` returns the name under which the model
-    of a request is loaded. `self_test_failed` is called when a self-test fails, before its result is sent.
+    of a request is loaded.
     """
 
     def __init__(
@@ -46,10 +46,9 @@ class Operations:
         send: Callable[[Event], None],
         clock: Callable[[], float],
         loaded_as: Callable[[Generate | Embed | Rerank | Load], str],
-        self_test_failed: Callable[[], None],
     ) -> None:
         self._requests, self._models, self._starter = requests, models, starter
-        self._loaded_as, self._self_test_failed = loaded_as, self_test_failed
+        self._loaded_as = loaded_as
         self._send, self._clock = send, clock
         self._refusing = False
 
@@ -72,9 +71,7 @@ class Operations:
             case Unload():
                 self._unload(op.id, canonical(op.model))
             case Probe():
-                ok, detail = run_self_test({model.entry.name: model.weights for model in self._models.all()})
-                if not ok:
-                    self._self_test_failed()
+                ok, detail = run_self_test([model.weights for model in self._models.all()])
                 self._send(Probed(op.id, ok, detail))
 
     def _accept(self, op: Generate | Embed | Rerank | Load) -> None:

@@ -105,15 +105,7 @@ class Scheduler:
         self._loads = Loads(self._requests, catalog, self._models, guard, policy, backend.load)
         self._starter = Starter(self._requests, self._queue, self._models, send, clock)
         loaded_as = LoadedAs(catalog, clock)
-        self._operations = Operations(
-            self._requests,
-            self._models,
-            self._starter,
-            send,
-            clock,
-            loaded_as,
-            backend.verification.self_test_failed,
-        )
+        self._operations = Operations(self._requests, self._models, self._starter, send, clock, loaded_as)
         self._unloader = Unloader(
             self._models, self._prompt_cache, backend.release_memory, send, backend.verification
         )

@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import os
 from collections.abc import Generator, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from mlx_server.engine.models.weights.digest_file import DigestFile
@@ -27,15 +27,13 @@ class UsedFile:
 
     `stamp` is the file's size, modification time and inode at that time. `sha256` is the digest (hex) that
     the file must have; None if no digest is known. `was_read` is True if the file was read completely and
-    compared with `sha256` before it was used; otherwise, it can be verified later. `is_tested` is True if a
-    model with this content has passed the check of the self-test.
+    compared with `sha256` before it was used; otherwise, it can be verified later.
     """
 
     path: Path
     stamp: Stamp
     sha256: str | None
     was_read: bool = False
-    is_tested: bool = field(default=False, compare=False)
 
 
 def check_before_use(folder: Path, digests: DigestFile) -> Generator[None, None, list[UsedFile]]:
@@ -49,15 +47,13 @@ def check_before_use(folder: Path, digests: DigestFile) -> Generator[None, None,
     for path in checked_files(folder):
         stamp = stamp_of(path)
         installed = installed_of(recorded.get(path.name)) if isinstance(recorded, dict) else None
-        earlier = digests.get(path)
-        judgement = judge(stamp, installed, earlier)
-        is_tested = earlier is not None and earlier.is_tested and earlier.sha256 == judgement.sha256
+        judgement = judge(stamp, installed, digests.get(path))
         if judgement.before_use:
             found = yield from _digest(path)
             if found != judgement.sha256:
                 raise UnreadableModel(changed_content(path, found, str(judgement.sha256)))
-            digests.put(path, FileDigest(stamp, found, is_tested=is_tested))
-        used.append(UsedFile(path, stamp, judgement.sha256, judgement.before_use, is_tested))
+            digests.put(path, FileDigest(stamp, found))
+        used.append(UsedFile(path, stamp, judgement.sha256, judgement.before_use))
     return used
 
 

@@ -28,20 +28,17 @@ class FileDigest:
     that content was read.
 
     `is_damaged` is True if the file was later found to have another content, although its stamp was the same.
-    `is_tested` is True if a model with this content was loaded, and so has passed the check of the self-test.
     """
 
     stamp: Stamp
     sha256: str
     is_damaged: bool = False
-    is_tested: bool = False
 
     def as_json(self) -> dict[str, Any]:
         """Return the digest as a JSON object."""
         damaged = {"damaged": True} if self.is_damaged else {}
-        tested = {"tested": True} if self.is_tested else {}
         stamp = {"bytes": self.stamp.bytes, "mtime_ns": self.stamp.mtime_ns, "inode": self.stamp.inode}
-        return {**stamp, "sha256": self.sha256, **damaged, **tested}
+        return {**stamp, "sha256": self.sha256, **damaged}
 
 
 @dataclass(frozen=True)
@@ -109,5 +106,4 @@ def digest_of(value: Any) -> FileDigest | None:
     size, mtime_ns, inode = (value.get(name) for name in ("bytes", "mtime_ns", "inode"))
     if not (isinstance(size, int) and isinstance(mtime_ns, int) and isinstance(inode, int)):
         return None
-    is_damaged, is_tested = value.get("damaged") is True, value.get("tested") is True
-    return FileDigest(Stamp(size, mtime_ns, inode), sha256, is_damaged, is_tested)
+    return FileDigest(Stamp(size, mtime_ns, inode), sha256, value.get("damaged") is True)

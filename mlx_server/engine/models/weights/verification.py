@@ -14,7 +14,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from mlx_server.engine.log import log_event
 from mlx_server.engine.models.weights.checks import UsedFile, changed_content, read_again
@@ -56,7 +55,6 @@ class Verification:
         self._verified: set[UsedFile] = set()
         self._damaged: list[tuple[str, str]] = []
         self._thread: threading.Thread | None = None
-        self._self_test_failed = False
 
     def loaded(self, model: str, files: Sequence[UsedFile]) -> None:
         """Register the files of a model that has just been loaded. Their verification begins when `served` is
@@ -92,18 +90,6 @@ class Verification:
         """
         for model in list(self._unserved):
             self.served(model)
-
-    def self_test_failed(self) -> None:
-        """Record that a loaded model computes no plausible result, so that the next load of each loaded model
-        tests it, and refuses the one at fault, although its files have passed this test before.
-        """
-        self._self_test_failed = True
-        with self._lock:
-            files = {file for files in self._files.values() for file in files}
-        for file in files:
-            earlier = self.digests.get(file.path)
-            if earlier is not None and earlier.is_tested:
-                self.digests.put(file.path, replace(earlier, is_tested=False), keeps_damage=True)
 
     def take_damaged(self) -> list[tuple[str, str]]:
         """Return the models that were found damaged since the last call, as pairs of a name and a sentence
@@ -149,8 +135,7 @@ class Verification:
             log_event("weights_not_verified", cause="the file has changed since", file=str(file.path))
         elif file.sha256 in (None, found):
             self._verified.add(file)
-            digest = FileDigest(file.stamp, found, is_tested=not self._self_test_failed)
-            self.digests.put(file.path, digest, keeps_damage=True)
+            self.digests.put(file.path, FileDigest(file.stamp, found), keeps_damage=True)
             seconds = round(time.monotonic() - started_s, 1)
             log_event("weights_verified", file=str(file.path), first=file.sha256 is None, seconds=seconds)
         else:

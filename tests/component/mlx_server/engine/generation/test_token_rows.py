@@ -117,7 +117,7 @@ def test_embedder_refuses_a_text_with_a_token_beyond_its_embedding_rows(embedder
     beyond = next(word for word in words[rows:] if word.isascii() and word.isalpha())
     truncate(embedder, rows)
     encoder = load_encoder(embedder, 256)
-    assert run_self_test({"m": encoder})[0]
+    assert run_self_test([encoder])[0]
     assert EmbeddingJob(Embed("a", "m", ("usual words",)), encoder, 0.0, 0.0).tokenize_slice()
     job = EmbeddingJob(Embed("b", "m", ("usual words", beyond)), encoder, 0.0, 0.0)
     with pytest.raises(RequestError, match="weights for 29000 tokens only"):

@@ -278,17 +278,6 @@ def test_adapter_with_nan_weights_is_refused_and_its_base_model_is_unchanged(bas
     model.close()
 
 
-def test_base_model_with_nan_weights_is_named_in_place_of_its_adapter(tmp_path):
-    """With such weights, each engine failed its self-test, and the advice was to train the adapter again."""
-    folder = write_base(tmp_path / "damaged")
-    weights = cast(dict[str, mx.array], mx.load(str(folder / "model.safetensors")))
-    damaged = mx.full(weights["model.norm.weight"].shape, float("nan"))
-    mx.save_safetensors(str(folder / "model.safetensors"), weights | {"model.norm.weight": damaged})
-    adapter = write_adapter(tmp_path / "a")
-    with pytest.raises(LoadError, match=f"{folder}: .* pull or convert the model again"):
-        loaded(entry(folder, adapter, weights_id="damaged"))
-
-
 @pytest.mark.model
 def test_adapter_of_the_real_chat_model_computes_the_same_logits_as_in_mlx_lm(models_dir, tmp_path):
     folder = models_dir / "smollm2__135m"

@@ -109,21 +109,6 @@ def test_weights_check_without_a_recorded_checksum_passes(folder: Path, checksum
     assert (used.sha256, chunks) == (None, 0)
 
 
-@pytest.mark.parametrize(("is_touched", "chunks"), [(False, 0), (True, 1)])
-def test_weights_file_counts_as_tested_if_a_file_with_the_same_digest_was_tested(
-    folder: Path, is_touched: bool, chunks: int
-):
-    digests, path = DigestFile(folder.parent / "digests.json"), folder / NAME
-    assert not check(folder)[0][0].is_tested
-    digests.put(path, FileDigest(stamp_of(path), integrity.sha256_of(path), is_tested=True))
-    if is_touched:
-        os.utime(path, ns=(2, 2))
-    (used,), read = check(folder, DigestFile(folder.parent / "digests.json"))
-    assert (used.is_tested, read) == (True, chunks)
-    stored = digests.get(path)
-    assert stored is not None and stored.is_tested
-
-
 @pytest.mark.parametrize("change", ["truncated", "replaced", "deleted"])
 def test_weights_file_that_changes_during_its_load_raises_with_the_remedy(folder: Path, change: str):
     used, _ = check(folder)
@@ -299,22 +284,6 @@ def test_weights_verification_reads_only_once_a_file_that_two_models_share(verif
     verified.serve()
     verified.serve("adapted:latest")
     assert capsys.readouterr().err.count("weights_verified") == 1
-
-
-def test_weights_of_loaded_models_count_as_tested_after_a_verification_until_a_self_test_fails(verified):
-    """Without a test, each next engine would load the model at fault, and fail its self-test again."""
-
-    def is_tested() -> bool:
-        return check(verified.folder, DigestFile(verified.digests))[0][0].is_tested
-
-    verified.load(MODEL)
-    verified.serve()
-    assert is_tested()
-    verified.verification.self_test_failed()
-    assert not is_tested()
-    verified.load("adapted:latest")
-    verified.serve("adapted:latest")
-    assert not is_tested(), "a verification does not repeat the test"
 
 
 class BrokenDigests(DigestFile):
